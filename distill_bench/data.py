@@ -1,0 +1,67 @@
+"""Arrays and splits. The digits come inside scikit-learn's wheel: nothing is downloaded."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from distill_bench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set and its frozen split.
+
+    Attributes:
+      name: "digits" (UCI optical digits, 1,797 scans of 8x8).
+      train_size: images in the train split; the others are the test split.
+      split_seed: seed of the permutation that splits, by `numpy.random.RandomState`, whose stream numpy froze.
+      sha256: digest of images and labels as loaded, so that another release cannot change the task unseen.
+    """
+
+    name: str
+    train_size: int
+    split_seed: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images [N, H, W, C], float32 in [-1, 1], and labels [N], int32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@functools.lru_cache(maxsize=1)
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return images.reshape(-1, 8, 8, 1).astype(np.uint8), labels.astype(np.int32)
+
+
+def digest(images: np.ndarray, labels: np.ndarray) -> str:
+    return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+
+
+def load(dataset: Dataset) -> tuple[Split, Split]:
+    """The (train, test) splits.
+
+    Raises:
+      UserError: where the installed data is not the data of the task.
+    """
+    images, labels = _digits()
+    if (found := digest(images, labels)) != dataset.sha256:
+        raise UserError(
+            f"The {dataset.name} images on this machine are not those of the task: sha256 {found[:16]}, "
+            f"expected {dataset.sha256[:16]}.\nInstall the tested scikit-learn: pip install -c constraints.txt scikit-learn"
+        )
+    order = np.random.RandomState(dataset.split_seed).permutation(len(images))
+    scaled = images.astype(np.float32) / 8 - 1  # the scans hold 0..16
+    parts = order[: dataset.train_size], order[dataset.train_size :]
+    train, test = (Split(scaled[i], labels[i]) for i in parts)
+    return train, test

@@ -1,0 +1,105 @@
+"""FunMatch views: what teacher and student see, made on the device inside jit.
+
+Beyer et al. 2021, arXiv:2106.05237, section 3.1 and its released configuration: an inception crop, a
+left-right flip where the task has one, then mixup with one coefficient a batch. Both networks see the
+same bits, and every view is a pure function of (seed, step).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+CROP_ATTEMPTS = 10
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How a view is made.
+
+    Attributes:
+      size: height and width of a view, in pixels.
+      min_area: smallest area of an inception crop, as a fraction of the image; the largest is 1.
+      aspect: smallest and largest width over height of a crop.
+      flip: mirror each image left to right with probability one half (a mirrored 2 is no digit).
+      mixup: mix each image with its neighbour in the batch.
+    """
+
+    size: int
+    min_area: float = 0.05
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    mixup: bool = True
+
+
+def crop_boxes(key: jax.Array, n: int, height: int, width: int, config: ViewConfig) -> jax.Array:
+    """Inception crop boxes [n, 4]: top, left, height, width, in pixels, not rounded.
+
+    Area uniform in [min_area, 1] of the image and aspect ratio uniform in `aspect`; the first of ten
+    draws that fits the image, else the whole image; the place uniform (Szegedy et al. 2015).
+    """
+    area_key, aspect_key, place_key = jax.random.split(key, 3)
+    shape = (n, CROP_ATTEMPTS)
+    area = jax.random.uniform(area_key, shape, minval=config.min_area, maxval=1.0) * (height * width)
+    aspect = jax.random.uniform(aspect_key, shape, minval=config.aspect[0], maxval=config.aspect[1])
+    heights, widths = jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)
+    fits = (heights <= height) & (widths <= width)
+    first = jnp.argmax(fits, axis=1)[:, None]
+    any_fits = fits.any(axis=1)
+    h = jnp.where(any_fits, jnp.take_along_axis(heights, first, 1)[:, 0], height)
+    w = jnp.where(any_fits, jnp.take_along_axis(widths, first, 1)[:, 0], width)
+    place = jax.random.uniform(place_key, (2, n))
+    return jnp.stack([place[0] * (height - h), place[1] * (width - w), h, w], axis=1)
+
+
+def crop_and_resize(images_NHWC: jax.Array, boxes_N4: jax.Array, size: int) -> jax.Array:
+    """Each image's box, resized to [size, size] bilinearly without antialiasing."""
+
+    def one(image_HWC: jax.Array, box_4: jax.Array) -> jax.Array:
+        scale = size / box_4[2:]
+        return jax.image.scale_and_translate(
+            image_HWC, (size, size, image_HWC.shape[2]), (0, 1), scale, -box_4[:2] * scale, "linear", antialias=False
+        )
+
+    return jax.vmap(one)(images_NHWC, boxes_N4)
+
+
+def mix(images_NHWC: jax.Array, coefficient: jax.Array) -> jax.Array:
+    """Mixup of each image with its neighbour: a * x + (1 - a) * roll(x, 1), where a = max(c, 1 - c).
+
+    The partner is a roll over the whole batch: reversing an even batch would make every pair twice.
+    """
+    a = jnp.maximum(coefficient, 1 - coefficient)
+    return a * images_NHWC + (1 - a) * jnp.roll(images_NHWC, 1, axis=0)
+
+
+def make_views(key: jax.Array, images_NHWC: jax.Array, config: ViewConfig, coefficient: jax.Array | None = None) -> jax.Array:
+    """Views [N, size, size, C] of a batch of images.
+
+    `coefficient` in [0, 1] is the batch's mixup coefficient; without it, it is drawn uniformly from `key`.
+    """
+    n, height, width, _ = images_NHWC.shape
+    crop_key, flip_key, mix_key = jax.random.split(key, 3)
+    views = crop_and_resize(images_NHWC, crop_boxes(crop_key, n, height, width, config), config.size)
+    if config.flip:
+        flips = jax.random.bernoulli(flip_key, shape=(n, 1, 1, 1))
+        views = jnp.where(flips, views[:, :, ::-1], views)
+    if not config.mixup:
+        return views
+    return mix(views, jax.random.uniform(mix_key) if coefficient is None else coefficient)
+
+
+def batch_indices(key: jax.Array, step: jax.Array, n: int, batch_size: int) -> jax.Array:
+    """Which of `n` images make the batch of `step`: epochs of fresh permutations, cut without remainder.
+
+    Raises:
+      ValueError: where a batch is larger than the data set.
+    """
+    if batch_size > n:
+        raise ValueError(f"A batch of {batch_size} cannot be drawn from {n} images without repeating one: choose a smaller batch.")
+    position = step * batch_size + jnp.arange(batch_size)
+    epoch = position // n
+    orders = jax.vmap(lambda e: jax.random.permutation(jax.random.fold_in(key, e), n))(epoch[0] + jnp.arange(2))
+    return orders[epoch - epoch[0], position % n]

@@ -1,0 +1,27 @@
+"""One file per optimizer; this package knows jax and optax and nothing else.
+
+    from optimizers import Choice, Log, Schedule, optimizer
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from optimizers.api import Choice, Log, Optimizer, Schedule, Uniform, optimizer
+
+if TYPE_CHECKING:
+    from optimizers.grafting import graft
+    from optimizers.masks import fold_kernel, kernels
+    from optimizers.shampoo import scale_by_shampoo
+
+__all__ = ["Choice", "Log", "Optimizer", "Schedule", "Uniform", "fold_kernel", "graft", "kernels", "optimizer", "scale_by_shampoo"]
+
+# Parts that bring jax with them are imported on first use, so that declaring a space stays cheap.
+_LAZY = {"graft": "grafting", "fold_kernel": "masks", "kernels": "masks", "scale_by_shampoo": "shampoo"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"optimizers.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'optimizers' has no attribute {name!r}")

@@ -1,0 +1,24 @@
+"""What a parameter's shape says about it, for rules that treat kernels and vectors differently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from optax import contrib
+
+
+def kernels(params: Any) -> Any:
+    """True for kernels (two axes or more), False for biases and normalisation gains: a mask for weight decay."""
+    return jax.tree.map(lambda p: p.ndim >= 2, params)
+
+
+def fold_kernel(params: Any) -> Any:
+    """For `optax.contrib.muon`: how each kernel folds to a matrix, a convolution HWIO to [H*W*I, O]; None for vectors."""
+
+    def fold(p: jax.Array) -> contrib.MuonDimensionNumbers | None:
+        if p.ndim < 2:
+            return None
+        return contrib.MuonDimensionNumbers(reduction_axis=tuple(range(p.ndim - 1)), output_axis=p.ndim - 1)
+
+    return jax.tree.map(fold, params)
