@@ -94,9 +94,8 @@ def standardize(kernel_HWIO: jax.Array) -> jax.Array:
 class StdConv(nnx.Module):
     """Convolution without bias whose kernel is standardised at each use."""
 
-    def __init__(self, size: int, cin: int, cout: int, stride: int = 1, *, rngs: nnx.Rngs):
-        scale = math.sqrt(2 / (size * size * cin))
-        self.kernel = nnx.Param(scale * jax.random.normal(rngs.params(), (size, size, cin, cout)))
+    def __init__(self, size: int, cin: int, cout: int, stride: int = 1):
+        self.kernel = nnx.Param(jnp.zeros((size, size, cin, cout)))
         self.stride, self.padding = stride, size // 2
 
     def __call__(self, x_NHWC: jax.Array) -> jax.Array:
@@ -135,9 +134,9 @@ class GroupNorm(nnx.Module):
 class Stage(nnx.Module):
     """GroupNorm -> ReLU -> standardised convolution. `pre` returns what enters the convolution."""
 
-    def __init__(self, size: int, cin: int, cout: int, groups: int, stride: int = 1, *, rngs: nnx.Rngs):
+    def __init__(self, size: int, cin: int, cout: int, groups: int, stride: int = 1):
         self.group_norm = GroupNorm(cin, groups)
-        self.standardized_conv2d = StdConv(size, cin, cout, stride, rngs=rngs)
+        self.standardized_conv2d = StdConv(size, cin, cout, stride)
 
     def pre(self, x_NHWC: jax.Array) -> jax.Array:
         return jax.nn.relu(self.group_norm(x_NHWC))
@@ -149,8 +148,8 @@ class Stage(nnx.Module):
 class Projection(nnx.Module):
     """The shortcut of a block's first unit: a strided 1x1 convolution."""
 
-    def __init__(self, cin: int, cout: int, stride: int, *, rngs: nnx.Rngs):
-        self.standardized_conv2d = StdConv(1, cin, cout, stride, rngs=rngs)
+    def __init__(self, cin: int, cout: int, stride: int):
+        self.standardized_conv2d = StdConv(1, cin, cout, stride)
 
     def __call__(self, x_NHWC: jax.Array) -> jax.Array:
         return self.standardized_conv2d(x_NHWC)
@@ -162,12 +161,12 @@ class Unit(nnx.Module):
     A block's first unit projects its shortcut from the activation after the first GroupNorm and ReLU.
     """
 
-    def __init__(self, cin: int, middle: int, groups: int, stride: int, project: bool, *, rngs: nnx.Rngs):
-        self.a = Stage(1, cin, middle, groups, rngs=rngs)
+    def __init__(self, cin: int, middle: int, groups: int, stride: int, project: bool):
+        self.a = Stage(1, cin, middle, groups)
         if project:
-            self.a.proj = Projection(cin, EXPANSION * middle, stride, rngs=rngs)
-        self.b = Stage(3, middle, middle, groups, stride, rngs=rngs)
-        self.c = Stage(1, middle, EXPANSION * middle, groups, rngs=rngs)
+            self.a.proj = Projection(cin, EXPANSION * middle, stride)
+        self.b = Stage(3, middle, middle, groups, stride)
+        self.c = Stage(1, middle, EXPANSION * middle, groups)
         self.project = project
 
     def __call__(self, x_NHWC: jax.Array) -> jax.Array:
@@ -179,9 +178,9 @@ class Unit(nnx.Module):
 class Root(nnx.Module):
     """From image to first features: see `BiTConfig.root`."""
 
-    def __init__(self, config: BiTConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: BiTConfig):
         size = 7 if config.root == "imagenet" else 3
-        self.standardized_conv2d = StdConv(size, config.channels, config.width, 2, rngs=rngs)
+        self.standardized_conv2d = StdConv(size, config.channels, config.width, 2)
         self.pool = config.root == "imagenet"
         self.pad_value = 0.0 if config.pool_padding == "zero" else -jnp.inf
 
@@ -211,18 +210,18 @@ class Head(nnx.Module):
 
 
 class BiT(nnx.Module):
-    """Images [N, H, W, C] -> logits [N, classes], float32."""
+    """Images [N, H, W, C] -> logits [N, classes], float32. Its convolutions start at zero: see `init`."""
 
-    def __init__(self, config: BiTConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: BiTConfig):
         self.config = config
-        self.root_block = Root(config, rngs=rngs)
+        self.root_block = Root(config)
         cin = config.width
         for b, depth in enumerate(config.depths):
             middle = config.width * 2**b
             block = nnx.Module()
             for u in range(depth):
                 stride = 2 if b > 0 and u == 0 else 1
-                setattr(block, f"unit{u + 1:02d}", Unit(cin, middle, config.groups, stride, project=u == 0, rngs=rngs))
+                setattr(block, f"unit{u + 1:02d}", Unit(cin, middle, config.groups, stride, project=u == 0))
                 cin = EXPANSION * middle
             setattr(self, f"block{b + 1}", block)
         self.group_norm = GroupNorm(cin, config.groups)
@@ -242,13 +241,25 @@ Params = dict  # nested dict of arrays, keyed by module attribute
 
 
 def init(config: BiTConfig, key: jax.Array) -> Params:
-    """Fresh parameters, a pure function of `config` and `key`."""
-    return nnx.to_pure_dict(nnx.state(BiT(config, rngs=nnx.Rngs(params=key)), nnx.Param))
+    """Fresh parameters: convolutions He-normal (std sqrt(2 / fan-in)), gains 1, biases and the classifier 0.
+
+    All kernels are cut from one draw of normals, which compiles ten times faster than a draw for each.
+    """
+    params = nnx.to_pure_dict(nnx.state(BiT(config), nnx.Param))
+    leaves, tree = jax.tree.flatten(params)
+    kernels = [i for i, leaf in enumerate(leaves) if leaf.ndim == 4]
+    draw = jax.random.normal(key, (sum(leaves[i].size for i in kernels),))
+    start = 0
+    for i in kernels:
+        shape, size = leaves[i].shape, leaves[i].size
+        leaves[i] = math.sqrt(2 / math.prod(shape[:-1])) * draw[start : start + size].reshape(shape)
+        start += size
+    return jax.tree.unflatten(tree, leaves)
 
 
 def apply(config: BiTConfig, params: Params, images_NHWC: jax.Array) -> jax.Array:
     """Logits [N, classes] of `images_NHWC`; a pure function to be used under `jax.jit`."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: BiT(config, rngs=nnx.Rngs(0))), nnx.Param)
+    graph, state = nnx.split(nnx.eval_shape(lambda: BiT(config)), nnx.Param)
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graph, state)(images_NHWC)
 

@@ -6,26 +6,27 @@ on views of test images and on the clean test images, are reported and never sel
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jax.sharding import PartitionSpec as P
 
 from distill_bench import bit
 from distill_bench.losses import kl_divergence
-from distill_bench.stream import AXIS, Source, probe_views
+from distill_bench.stream import Source, probe_views
 
 METRICS = ("probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy")
-_BATCH = 128  # images of one forward: the activations stay in cache
 
 
 class Exam(NamedTuple):
     """All that a student is asked, in order: probe views, held-out views, clean test images, padding.
 
-    images [B, 128, H, W, C]; the teacher's logits [B, 128, K]; the clean images' labels [test size].
+    images [B, N, H, W, C] in batches of the task's size; the teacher's logits [B, N, K]; the clean images'
+    labels [test size].
     """
 
     images: jax.Array
@@ -33,20 +34,21 @@ class Exam(NamedTuple):
     labels: jax.Array
 
 
-def make_exam(source: Source) -> Exam:
-    """Computes the fixed views and the teacher's answers once, shared among the devices of the mesh."""
-    test = jnp.asarray(source.test.images)
-    parts = [jax.jit(probe_views, static_argnums=0)(source.task, jnp.asarray(x)) for x in (source.train.images, test)]
-    images = jnp.concatenate([*parts, test])
-    rows = -(-len(images) // (_BATCH * source.mesh.size)) * source.mesh.size
-    images = jnp.pad(images, ((0, rows * _BATCH - len(images)), (0, 0), (0, 0), (0, 0)))
-    images = images.reshape(rows, _BATCH, *images.shape[1:])
-
-    def share(params: bit.Params, images: jax.Array) -> jax.Array:
-        return lax.map(lambda x: bit.apply(source.task.teacher, params, x), images)
-
-    spread = jax.jit(jax.shard_map(share, mesh=source.mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS)))
-    return source.replicate(Exam(images, spread(source.teacher, images), jnp.asarray(source.test.labels)))
+def make_exam(source: Source, forward, rows: int) -> Exam:
+    """Computes the fixed views and the teacher's answers, once; `forward` takes `rows` batches at a time."""
+    task, probe = source.task, source.task.probe
+    shape = (probe.batches, probe.batch_size)
+    # Images in the order of their split, each as often as needed.
+    train, test = (x[np.arange(math.prod(shape)) % len(x)].reshape(*shape, *x.shape[1:]) for x in (source.train.images, source.test.images))
+    make = jax.jit(probe_views, static_argnums=0)
+    views = [np.asarray(make(task, images)).reshape(-1, *images.shape[2:]) for images in (train, test)]
+    images = np.concatenate([*views, source.test.images])
+    batches = -(-len(images) // task.batch_size)
+    images = np.pad(images, ((0, batches * task.batch_size - len(images)), *[(0, 0)] * 3))
+    images = images.reshape(batches, task.batch_size, *images.shape[1:])
+    padded = np.pad(images, ((0, -batches % rows), *[(0, 0)] * 4))
+    logits = np.concatenate([np.asarray(forward(source.teacher, padded[i : i + rows])) for i in range(0, batches, rows)])
+    return source.replicate(Exam(images, logits[:batches], source.test.labels))
 
 
 def make_evaluate(source: Source) -> Callable[[bit.Params, Exam], dict[str, jax.Array]]:

@@ -103,16 +103,6 @@ def _array(value: float | int) -> np.ndarray:
     return np.asarray(value, np.int32 if isinstance(value, int) else np.float32)
 
 
-class Row(NamedTuple):
-    """What the devices of the mesh work on side by side, leading axis over devices.
-
-    traced: hyperparameter values; stream: index of each lane's seed in the chunk.
-    """
-
-    traced: dict[str, jax.Array]
-    stream: jax.Array
-
-
 def per_lane(source: Source, function: Callable, donate: tuple[int, ...] = ()):
     """jit of `function(own, ..., shared)`: all arguments but the last have a leading axis over devices, one lane on each."""
 
@@ -130,34 +120,38 @@ def spread(source: Source, values: list) -> Any:
     return jax.device_put(stacked, NamedSharding(source.mesh, P(AXIS)))
 
 
-def make_row(source: Source, lanes: list[Lane], traced: frozenset[str], seeds: tuple[int, ...]) -> Row:
-    values = [{name: _array(_values(lane)[name]) for name in traced} for lane in lanes]
-    return Row(spread(source, values), spread(source, [np.int32(seeds.index(lane.seed)) for lane in lanes]))
+def traced_values(source: Source, lanes: list[Lane], traced: frozenset[str]) -> dict[str, jax.Array]:
+    """The traced hyperparameters (and horizon) of one lane per device."""
+    return spread(source, [{name: _array(_values(lane)[name]) for name in sorted(traced)} for lane in lanes])
+
+
+def make_students(source: Source):
+    """jit (seeds [D], None) -> the students' first parameters."""
+    return per_lane(source, lambda seed, _: init_student(source.task, seed))
 
 
 def make_init(source: Source, spec: RuleSpec):
-    """jit (row of traced values, seeds [D], None) -> LaneState of a row."""
+    """jit (traced values, parameters, None) -> LaneState."""
 
-    def init(traced: dict[str, jax.Array], seed: jax.Array, _: None) -> LaneState:
-        params = init_student(source.task, seed)
+    def init(traced: dict[str, jax.Array], params: bit.Params, _: None) -> LaneState:
         return LaneState(params, spec.rule(traced).init(params))
 
     return per_lane(source, init)
 
 
 def make_advance(source: Source, spec: RuleSpec):
-    """jit (state, row, start [D], stop [D], chunk) -> (state after steps start..stop of the chunk, losses [D, C]).
+    """jit (state, traced values, start [D], stop [D], chunk, None) -> (state, losses [D, C]).
 
-    The loss of a step is measured before its update; steps outside start..stop are NaN. The state is donated.
+    Runs steps start..stop of the chunk. The loss of a step is measured before its update; those of other steps
+    are NaN. The state is donated.
     """
     task = source.task
 
-    def advance(state: LaneState, row: Row, start: jax.Array, stop: jax.Array, chunk: Chunk):
-        rule = spec.rule(row.traced)
+    def advance(state: LaneState, traced: dict[str, jax.Array], start: jax.Array, stop: jax.Array, chunk: Chunk, _: None):
+        rule = spec.rule(traced)
 
         def loss_of(params: bit.Params, i: jax.Array) -> jax.Array:
-            student = bit.apply(task.student, params, chunk.views[row.stream, i])
-            return kl_divergence(chunk.logits[row.stream, i], student, task.temperature)
+            return kl_divergence(chunk.logits[i], bit.apply(task.student, params, chunk.views[i]), task.temperature)
 
         def step(i: jax.Array, carry: tuple[LaneState, jax.Array]):
             state, losses = carry
@@ -165,7 +159,6 @@ def make_advance(source: Source, spec: RuleSpec):
             updates, rule_state = rule.update(gradients, state.rule, state.params)
             return LaneState(optax.apply_updates(state.params, updates), rule_state), losses.at[i].set(loss)
 
-        losses = jnp.full(chunk.views.shape[1], jnp.nan)
-        return lax.fori_loop(start, stop, step, (state, losses))
+        return lax.fori_loop(start, stop, step, (state, jnp.full(len(chunk.views), jnp.nan)))
 
     return per_lane(source, advance, donate=(0,))

@@ -40,26 +40,26 @@ def step_views(task: Task, images_NHWC: jax.Array, seed: jax.Array | int, step: 
     return views.make_views(jax.random.fold_in(view_key, step), images_NHWC[index], task.views)
 
 
-def probe_views(task: Task, images_NHWC: jax.Array) -> jax.Array:
-    """Fixed views [batches * batch_size, size, size, C] on which losses are reported.
+def probe_views(task: Task, images_BNHWC: jax.Array) -> jax.Array:
+    """Fixed views [B, N, size, size, C] of batches of images, on which losses are reported.
 
     Each batch has its own mixup coefficient, the coefficients stratified over [0, 1]: with one
-    coefficient for all of them, losses of two probe sets could not be compared. Train and test images use
+    coefficient for all of them, losses of two probe sets could not be compared. All sets of images use
     the same key, hence the same crops and coefficients.
     """
     n = task.probe.batches
-    strata_key, order_key, view_key = jax.random.split(_key(task, _PROBE, 0), 3)
+    strata_key, view_key = jax.random.split(_key(task, _PROBE, 0))
     coefficients = (jnp.arange(n) + jax.random.uniform(strata_key, (n,))) / n
 
-    def batch(i: jax.Array) -> jax.Array:
-        index = views.batch_indices(order_key, i, len(images_NHWC), task.probe.batch_size)
-        return views.make_views(jax.random.fold_in(view_key, i), images_NHWC[index], task.views, coefficients[i])
+    def batch(at: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        i, images, coefficient = at
+        return views.make_views(jax.random.fold_in(view_key, i), images, task.views, coefficient)
 
-    return lax.map(batch, jnp.arange(n)).reshape(-1, *images_NHWC.shape[1:])
+    return lax.map(batch, (jnp.arange(n), images_BNHWC, coefficients))
 
 
 class Chunk(NamedTuple):
-    """Steps `first` to `first + C` of each of S streams: views [S, C, N, H, W, c], teacher logits [S, C, N, K]."""
+    """C steps of one stream, on every device: views [1, C, N, H, W, c] and teacher logits [1, C, N, K]."""
 
     views: jax.Array
     logits: jax.Array
@@ -109,22 +109,38 @@ def chunk_steps(task: Task, mesh: Mesh, budget: int = 2**26) -> int:
     return mesh.size * int(np.clip(budget // size, 1, 25))
 
 
-def make_chunk(source: Source, seeds: tuple[int, ...], steps: int):
-    """A function first_step -> Chunk for these seeds, compiled on first use; each device makes its share of the steps."""
-    task = source.task
+def make_forward(source: Source):
+    """jit images [D * m, N, H, W, C] -> teacher logits [D * m, N, K]; each of D devices takes m batches."""
 
-    def share(images: jax.Array, params: bit.Params, step_C: jax.Array) -> Chunk:
-        def one(at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            seen = step_views(task, images, *at)
-            return seen, bit.apply(task.teacher, params, seen)
+    def share(params: bit.Params, images: jax.Array) -> jax.Array:
+        return lax.map(lambda batch: bit.apply(source.task.teacher, params, batch), images)
 
-        seed_S = jnp.asarray(seeds)
-        grid = jnp.repeat(seed_S, len(step_C)), jnp.tile(step_C, len(seeds))
-        return Chunk(*(x.reshape(len(seeds), len(step_C), *x.shape[1:]) for x in lax.map(one, grid)))
+    return jax.jit(jax.shard_map(share, mesh=source.mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS)))
 
-    spread = jax.jit(jax.shard_map(share, mesh=source.mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(None, AXIS)))
 
-    def chunk(first: int) -> Chunk:
-        return source.replicate(spread(source.images, source.teacher, np.arange(first, first + steps, dtype=np.int32)))
+def make_chunks(source: Source, steps: int, forward):
+    """A function (seed, first step) -> Chunk; each device makes its share of the steps, then all get all."""
+
+    def share(images: jax.Array, seed: jax.Array, step_C: jax.Array) -> jax.Array:
+        return lax.map(lambda step: step_views(source.task, images, seed, step), step_C)
+
+    make = jax.jit(jax.shard_map(share, mesh=source.mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(AXIS)))
+
+    def chunk(seed: int, first: int) -> Chunk:
+        seen = make(source.images, np.int32(seed), np.arange(first, first + steps, dtype=np.int32))
+        both = source.replicate(Chunk(seen, forward(source.teacher, seen)))
+        return jax.tree.map(lambda x: x[None], both)
 
     return chunk
+
+
+def deal(source: Source, chunks: list[Chunk]) -> Chunk:
+    """One chunk for each device, leading axis over devices; nothing is copied."""
+
+    def one(*replicas: jax.Array) -> jax.Array:
+        devices = source.mesh.devices.flat
+        shards = [{s.device: s.data for s in x.addressable_shards}[d] for x, d in zip(replicas, devices, strict=True)]
+        shape = (len(shards), *replicas[0].shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, NamedSharding(source.mesh, P(AXIS)), shards)
+
+    return jax.tree.map(one, *chunks)

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.sharding import Mesh
 
 from distill_bench import lanes as lanes_lib
-from distill_bench.evaluate import Exam, make_evaluate, make_exam
-from distill_bench.lanes import Lane, LaneState, Row, RuleSpec
-from distill_bench.stream import Chunk, Source, chunk_steps, local_mesh, make_chunk, open_source
-from distill_bench.task import Task
+from distill_bench.engine import Engine
+from distill_bench.lanes import Lane, LaneState, RuleSpec
+from distill_bench.stream import Chunk
 
 Status = Literal["ok", "diverged", "crashed"]
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Training losses of a lane's steps `first`, `first + 1`, ..., each measured before the step's update."""
+    """Training losses of a lane's steps `first`, `first + 1`, ... (from 1), each measured before the step's update."""
 
     lane: int
     first: int
@@ -55,11 +49,14 @@ class Finished:
 
 @dataclass(frozen=True)
 class Compiled:
-    """All programs are ready: how many there are for the lanes' update rules, and the seconds it took."""
+    """All programs are ready: how many update rules were compiled for these lanes, and in how many seconds.
+
+    static: for each lane, the numbers that its builder would not take as traced values.
+    """
 
     rules: int
     seconds: float
-    static: dict[int, tuple[str, ...]]  # lane -> hyperparameters that its builder would not take as traced values
+    static: dict[int, tuple[str, ...]]
 
 
 Event = Losses | Point | Finished | Compiled
@@ -75,7 +72,7 @@ def evaluation_steps(horizon: int) -> list[int]:
 
 @dataclass
 class _Slot:
-    """A lane's place in a row and how far it has come."""
+    """A lane's place on a device."""
 
     lane: int
     spec: Lane
@@ -84,139 +81,33 @@ class _Slot:
 
 
 @dataclass
-class _Group:
-    """All rows of one update rule: they share programs, and a plug-in's exception ends them together."""
+class _Row:
+    """Lanes that run side by side, one a device; None where there are more devices than lanes."""
 
-    spec: RuleSpec
+    slots: list[_Slot | None]
+    traced: dict[str, jax.Array]
+    state: LaneState
+
+
+@dataclass
+class _Group:
+    """All lanes of one update rule: they share a program, and a plug-in's exception ends them together."""
+
+    rule: RuleSpec
     traced: frozenset[str]
-    slots: list[list[_Slot | None]]
-    init: Callable = field(init=False)
-    advance: Callable = field(init=False)
-    rows: list[tuple[LaneState, Row]] = field(default_factory=list)
+    slots: list[_Slot]
+    rows: list[_Row] = field(default_factory=list)
 
     def live(self) -> list[_Slot]:
-        return [slot for row in self.slots for slot in row if slot and not slot.done]
-
-
-def train(task: Task, lanes: Sequence[Lane], mesh: Mesh | None = None) -> Iterator[Event]:
-    """Trains `lanes` and yields what happens; every lane ends in exactly one `Finished`.
-
-    A lane's numbers are those of the same lane trained alone. A lane whose loss is not finite ends as
-    diverged; an exception of an update rule ends all lanes of its rule as crashed; the others go on.
-
-    Raises:
-      UserError: where the task's data or teacher are not what the task names.
-    """
-    began = time.perf_counter()
-    source = open_source(task, mesh or local_mesh())
-    seeds = tuple(sorted({lane.seed for lane in lanes}))
-    size = chunk_steps(task, source.mesh)
-    groups, crashes = _plan(source, lanes)
-    yield from crashes
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        exam_future = pool.submit(make_exam, source)
-        next_chunk = make_chunk(source, seeds, size)
-        chunk_future = pool.submit(next_chunk, 0)
-        warmed = [(group, pool.submit(_start, source, group, seeds, chunk_future)) for group in groups]
-        evaluate = pool.submit(_compile_evaluate, source, exam_future).result()
-        exam, chunk = exam_future.result(), chunk_future.result()
-        for group, future in warmed:
-            if error := future.exception():
-                yield from _crash(group, error)
-    statics = {
-        slot.lane: tuple(name for name, value in group.spec.static if isinstance(value, float))
-        for group in groups
-        for slot in group.live()
-    }
-    yield Compiled(sum(bool(group.live()) for group in groups), time.perf_counter() - began, statics)
-
-    first, pending = 0, []
-    while live := [slot for group in groups for slot in group.live()]:
-        longest = max(slot.spec.horizon for slot in live)
-        # The next chunk is asked for before this one is used, so that no device waits for another's share.
-        following = next_chunk(first + size) if first + size < longest else chunk
-        dispatched = []
-        for group in groups:
-            try:
-                dispatched += [item for row in range(len(group.rows)) for item in _dispatch(group, row, chunk, first, size, evaluate, exam)]
-            except Exception as error:  # the plug-in's own, raised by its program
-                yield from _crash(group, error)
-        for item in pending:
-            yield from _drain(item)
-        pending, chunk, first = dispatched, following, first + size
-        if first >= longest:
-            for item in pending:
-                yield from _drain(item)
-            pending = []
-
-
-def _plan(source: Source, lanes: Sequence[Lane]) -> tuple[list[_Group], list[Finished]]:
-    """Groups lanes by update rule and deals them to the devices, long horizons first."""
-    params = jax.eval_shape(lambda: lanes_lib.init_student(source.task, 0))
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params)
-    traced: dict[Callable, frozenset[str]] = {}
-    members: dict[RuleSpec, list[int]] = {}
-    crashes: list[Finished] = []
-    failed: dict[Callable, str] = {}
-    for i, lane in enumerate(lanes):
-        if lane.build not in traced and lane.build not in failed:
-            try:
-                traced[lane.build] = lanes_lib.traceable(lane, params)
-            except Exception as error:  # the plug-in's own
-                failed[lane.build] = _describe(error)
-        if lane.build in failed:
-            crashes.append(Finished(i, "crashed", 0, failed[lane.build]))
-        else:
-            members.setdefault(lanes_lib.spec_of(lane, traced[lane.build]), []).append(i)
-    groups = []
-    for spec, indices in members.items():
-        indices.sort(key=lambda i: (-lanes[i].horizon, i))
-        devices = source.mesh.size
-        rows = []
-        for r in range(0, len(indices), devices):
-            row: list[_Slot | None] = [_Slot(i, lanes[i], evaluation_steps(lanes[i].horizon)) for i in indices[r : r + devices]]
-            row += [None] * (devices - len(row))
-            rows.append(list(np.roll(np.array(row, object), len(groups) + r)))  # no device gets all the empty places
-        groups.append(_Group(spec, traced[spec.build], rows))
-    return groups, crashes
-
-
-def _start(source: Source, group: _Group, seeds: tuple[int, ...], chunk_future) -> None:
-    """Compiles the group's programs and makes the first state of each of its rows."""
-    init = lanes_lib.make_init(source, group.spec)
-    for slots in group.slots:
-        spare = next(slot for slot in slots if slot)
-        row_lanes = [(slot or spare).spec for slot in slots]
-        row = lanes_lib.make_row(source, row_lanes, group.traced, seeds)
-        seed = lanes_lib.spread(source, [np.int32(lane.seed) for lane in row_lanes])
-        group.rows.append((init(row.traced, seed, None), row))
-    state, row = group.rows[0]
-    zeros = lanes_lib.spread(source, [np.int32(0)] * source.mesh.size)
-    advance = lanes_lib.make_advance(source, group.spec)
-    group.advance = advance.lower(state, row, zeros, zeros, chunk_future.result()).compile()
-
-
-def _compile_evaluate(source: Source, exam_future) -> Callable:
-    evaluate = make_evaluate(source)
-
-    def when(active: jax.Array, params: Any, exam: Exam):
-        nothing = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), jax.eval_shape(evaluate, params, exam))
-        return lax.cond(active, lambda: evaluate(params, exam), lambda: nothing)
-
-    mapped = lanes_lib.per_lane(source, when)
-    params = jax.eval_shape(lambda: lanes_lib.init_student(source.task, 0))
-    size = source.mesh.size
-    example = lanes_lib.spread(source, [jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)] * size)
-    return mapped.lower(lanes_lib.spread(source, [np.bool_(False)] * size), example, exam_future.result()).compile()
+        return [slot for slot in self.slots if not slot.done]
 
 
 @dataclass(frozen=True)
 class _Pending:
-    """Results under way on the devices: losses of steps `start[d] + 1` to `stop[d]`, and metrics at `stop[d]` where `evaluated`."""
+    """Results under way: losses of each device's steps `start` to `stop`, and metrics at `stop` of those `evaluated`."""
 
     group: _Group
-    slots: list[_Slot | None]
+    row: _Row
     first: int
     start: list[int]
     stop: list[int]
@@ -225,22 +116,102 @@ class _Pending:
     metrics: dict[str, jax.Array] | None
 
 
-def _dispatch(group: _Group, index: int, chunk: Chunk, first: int, size: int, evaluate: Callable, exam: Exam) -> Iterator[_Pending]:
-    """Sends one row through one chunk, stopping where one of its lanes is to be evaluated. Does not wait."""
-    slots, (state, row) = group.slots[index], group.rows[index]
-    ends = [slot.spec.horizon if slot and not slot.done else 0 for slot in slots]
-    cuts = {min(first + size, max(ends))} | {step for slot in slots if slot and not slot.done for step in slot.steps}
+def train(engine: Engine, lanes: Sequence[Lane]) -> Iterator[Event]:
+    """Trains `lanes` and yields what happens; every lane ends in exactly one `Finished`.
+
+    A lane's numbers are those of the same lane trained alone. A lane whose loss is not finite ends as
+    diverged; an exception of an update rule ends all lanes of its rule as crashed; the others go on.
+    """
+    began = time.perf_counter()
+    groups, crashes = _plan(engine, lanes)
+    yield from crashes
+    known = len(engine.rules)
+    errors = engine.compile((group.rule, group.slots[0].spec, group.traced) for group in groups)
+    for group in groups:
+        if group.rule in errors:
+            yield from _crash(group, errors[group.rule])
+        else:
+            _seat(engine, group)
+    numbers = {slot.lane: tuple(k for k, v in g.rule.static if not isinstance(v, str | bool)) for g in groups for slot in g.live()}
+    yield Compiled(len(engine.rules) - known, time.perf_counter() - began, numbers)
+
+    first, pending, ready = 0, [], {}
+    while live := [slot for group in groups for slot in group.live()]:
+        # The next chunks are asked for before these are used, so that no device waits for another's share.
+        chunks, ready = ready or _chunks(engine, live, first), _chunks(engine, live, first + engine.steps)
+        dispatched = []
+        for group in groups:
+            try:
+                dispatched += [item for row in group.rows for item in _dispatch(engine, group, row, chunks, first)]
+            except Exception as error:  # the plug-in's own, raised by its program
+                yield from _crash(group, error)
+        for item in pending:
+            yield from _drain(item)
+        pending, first = dispatched, first + engine.steps
+        if not ready:
+            for item in pending:
+                yield from _drain(item)
+
+
+def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[_Group], list[Finished]]:
+    """Groups lanes by update rule, long horizons first; lanes whose rule cannot be built have crashed."""
+    shapes = jax.eval_shape(lambda: lanes_lib.init_student(engine.source.task, 0))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    traced: dict[Callable, frozenset[str] | str] = {}
+    groups: dict[RuleSpec, _Group] = {}
+    crashes = []
+    for i in sorted(range(len(lanes)), key=lambda i: -lanes[i].horizon):
+        lane = lanes[i]
+        if lane.build not in traced:
+            try:
+                traced[lane.build] = lanes_lib.traceable(lane, params)
+            except Exception as error:  # the plug-in's own
+                traced[lane.build] = _describe(error)
+        names = traced[lane.build]
+        if isinstance(names, str):
+            crashes.append(Finished(i, "crashed", 0, names))
+            continue
+        rule = lanes_lib.spec_of(lane, names)
+        group = groups.setdefault(rule, _Group(rule, names, []))
+        group.slots.append(_Slot(i, lane, evaluation_steps(lane.horizon)))
+    return list(groups.values()), crashes
+
+
+def _seat(engine: Engine, group: _Group) -> None:
+    """Deals the group's lanes to the devices, row by row, and makes each row's first state."""
+    for start in range(0, len(group.slots), engine.devices):
+        slots: list[_Slot | None] = [*group.slots[start : start + engine.devices]]
+        slots += [None] * (engine.devices - len(slots))
+        seated = [(slot or group.slots[start]).spec for slot in slots]
+        traced = lanes_lib.traced_values(engine.source, seated, group.traced)
+        params = engine.students(engine.spread([np.int32(lane.seed) for lane in seated]), None)
+        group.rows.append(_Row(slots, traced, engine.rules[group.rule].init(traced, params, None)))
+
+
+def _chunks(engine: Engine, live: list[_Slot], first: int) -> dict[int, Chunk]:
+    """The chunk that starts after step `first`, for each seed that still needs it."""
+    seeds = sorted({slot.spec.seed for slot in live if slot.spec.horizon > first})
+    return {seed: engine.chunk(seed, first) for seed in seeds}
+
+
+def _dispatch(engine: Engine, group: _Group, row: _Row, chunks: dict[int, Chunk], first: int) -> Iterator[_Pending]:
+    """Sends a row through one chunk, stopping where one of its lanes is to be evaluated. Does not wait."""
+    ends = [slot.spec.horizon if slot and not slot.done else 0 for slot in row.slots]
+    if max(ends) <= first:
+        return
+    last = min(first + engine.steps, max(ends))
+    stops = {last} | {step for slot in row.slots if slot and not slot.done for step in slot.steps if first < step <= last}
+    chunk = engine.deal([chunks.get(slot.spec.seed if slot else -1, next(iter(chunks.values()))) for slot in row.slots])
     position = first
-    for cut in sorted(cut for cut in cuts if first < cut <= first + size):
-        start = [min(position, max(end, first)) for end in ends]
-        stop = [max(begin, min(cut, end)) for begin, end in zip(start, ends, strict=True)]
-        sharding = row.stream.sharding
-        bounds = [jax.device_put(np.array(steps, np.int32) - first, sharding) for steps in (start, stop)]
-        state, losses = group.advance(state, row, *bounds, chunk)
-        group.rows[index] = (state, row)
-        evaluated = [slot is not None and not slot.done and cut in slot.steps for slot in slots]
-        metrics = evaluate(jax.device_put(np.array(evaluated), sharding), state.params, exam) if any(evaluated) else None
-        yield _Pending(group, slots, first, start, stop, evaluated, losses, metrics)
+    for cut in sorted(stops):
+        start = [max(first, min(position, end)) for end in ends]
+        stop = [max(first, min(cut, end)) for end in ends]
+        bounds = [engine.spread([np.int32(step - first) for step in steps]) for steps in (start, stop)]
+        row.state, losses = engine.rules[group.rule].advance(row.state, row.traced, *bounds, chunk, None)
+        evaluated = [slot is not None and not slot.done and cut in slot.steps for slot in row.slots]
+        active = engine.spread([np.bool_(flag) for flag in evaluated])
+        metrics = engine.evaluate(active, row.state.params, engine.exam) if any(evaluated) else None
+        yield _Pending(group, row, first, start, stop, evaluated, losses, metrics)
         position = cut
 
 
@@ -248,32 +219,33 @@ def _drain(item: _Pending) -> Iterator[Event]:
     """Waits for results and turns them into events."""
     try:
         losses = np.asarray(item.losses)
-        metrics = {name: np.asarray(value) for name, value in item.metrics.items()} if item.metrics else {}
+        metrics = {name: np.asarray(value) for name, value in (item.metrics or {}).items()}
     except Exception as error:  # the plug-in's own, raised while its program ran
         yield from _crash(item.group, error)
         return
-    for d, slot in enumerate(item.slots):
+    for d, slot in enumerate(item.row.slots):
         if slot is None or slot.done:
             continue
-        values = losses[d, item.start[d] - item.first : item.stop[d] - item.first]
-        finite = np.isfinite(values)
-        good = len(values) if finite.all() else int(np.argmin(finite))
+        start, stop = item.start[d], item.stop[d]
+        values = losses[d, start - item.first : stop - item.first]
+        good = int(np.argmin(np.append(np.isfinite(values), False)))
         if good:
-            yield Losses(slot.lane, item.start[d] + 1, values[:good])
+            yield Losses(slot.lane, start + 1, values[:good])
         if good < len(values):
-            slot.done = True
-            yield Finished(slot.lane, "diverged", item.start[d] + good + 1, f"the loss of step {item.start[d] + good + 1} is {values[good]}")
+            yield _end(slot, "diverged", start + good + 1, f"the loss of step {start + good + 1} is {values[good]}")
         elif item.evaluated[d]:
-            point = Point(slot.lane, item.stop[d], {name: float(value[d]) for name, value in metrics.items()})
-            finite_point = all(np.isfinite(v) for v in point.metrics.values())
-            if finite_point:
-                yield point
-            if not finite_point:
-                slot.done = True
-                yield Finished(slot.lane, "diverged", point.step, f"the probe loss after step {point.step} is {point.metrics['probe_loss']}")
-            elif point.step == slot.spec.horizon:
-                slot.done = True
-                yield Finished(slot.lane, "ok", point.step)
+            point = {name: float(value[d]) for name, value in metrics.items()}
+            if not all(np.isfinite(value) for value in point.values()):
+                yield _end(slot, "diverged", stop, f"the probe loss after step {stop} is {point['probe_loss']}")
+                continue
+            yield Point(slot.lane, stop, point)
+            if stop == slot.spec.horizon:
+                yield _end(slot, "ok", stop)
+
+
+def _end(slot: _Slot, status: Status, step: int, detail: str | None = None) -> Finished:
+    slot.done = True
+    return Finished(slot.lane, status, step, detail)
 
 
 def _describe(error: BaseException) -> str:
@@ -283,6 +255,5 @@ def _describe(error: BaseException) -> str:
 def _crash(group: _Group, error: BaseException) -> Iterator[Finished]:
     detail = _describe(error)
     for slot in group.live():
-        slot.done = True
-        yield Finished(slot.lane, "crashed", 0, detail)
+        yield _end(slot, "crashed", 0, detail)
     group.rows.clear()

@@ -16,14 +16,18 @@ import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 if TYPE_CHECKING:
     import jax
     import optax
 
-Schedule = Callable[["jax.typing.ArrayLike"], "jax.Array"]
-"""A learning rate as a function of the step count, which starts at 0."""
+
+class Schedule(Protocol):
+    """A learning rate as a function of the step count, which starts at 0."""
+
+    def __call__(self, count: Any, /) -> Any: ...
+
 
 Value = float | int | str | bool
 RESERVED = "horizon"  # travels with the hyperparameters

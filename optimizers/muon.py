@@ -13,7 +13,7 @@ from optimizers.masks import fold_kernel, kernels
 
 @optimizer
 def muon(
-    lr: Annotated[Schedule, Log(3e-3, 3e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(5e-3, 5e-1)] = 5e-2,
     *,
     weight_decay: Annotated[float, Log(1e-5, 1e-2)] = 1e-4,
     momentum: float = 0.95,

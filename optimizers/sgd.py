@@ -12,7 +12,7 @@ from optimizers.masks import kernels
 
 @optimizer
 def sgd(
-    lr: Annotated[Schedule, Log(3e-2, 3.0)] = 3e-1,
+    lr: Annotated[Schedule, Log(5e-2, 5.0)] = 3e-1,
     *,
     weight_decay: Annotated[float, Log(1e-5, 1e-2)] = 1e-4,
     momentum: float = 0.9,
