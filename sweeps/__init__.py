@@ -1,0 +1,1 @@
+"""Sweeps: the one place where the task and the optimizers meet."""

@@ -1,0 +1,59 @@
+"""What a plan will cost on this machine."""
+
+from __future__ import annotations
+
+import time
+
+from distill_bench import bit
+from distill_bench.train import evaluation_steps
+from sweeps.plan import Plan
+
+# Fractions of the matmul peak that teacher and student reach, and seconds to open a task; measured on two CPU cores.
+TEACHER_FRACTION, STUDENT_FRACTION, START_SECONDS = 0.65, 0.3, 25.0
+
+
+def _peak_flops() -> float:
+    """Multiplies two matrices on one device for a moment, and takes as many times that as there are devices."""
+    import jax
+    import jax.numpy as jnp
+
+    n = 1024
+    matrix = jnp.ones((n, n))
+    multiply = jax.jit(lambda a: a @ a)
+    multiply(matrix).block_until_ready()
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        multiply(matrix).block_until_ready()
+        best = min(best, time.perf_counter() - began)
+    # On CPU a product already uses every core.
+    return 2 * n**3 / best * (1 if jax.default_backend() == "cpu" else jax.local_device_count())
+
+
+def seconds(plan: Plan) -> float:
+    """An estimate for the whole plan on this machine, nothing of it done yet."""
+    task = plan.task
+    teacher = 2 * bit.macs(task.teacher, task.views.size) * task.batch_size / TEACHER_FRACTION
+    student = 2 * bit.macs(task.student, task.views.size) * task.batch_size / STUDENT_FRACTION
+    exam_batches = 2 * task.probe.batches * task.probe.batch_size / task.batch_size
+
+    def lane(horizon: int) -> float:
+        return student * (3 * horizon + exam_batches * len(evaluation_steps(horizon)))
+
+    tuning = teacher * max(plan.horizons) + sum(lane(trial.horizon) for _, trial in plan.tuning)
+    finals = plan.seeds * (teacher * max(plan.horizons) + len(plan.entrants) * sum(lane(h) for h in plan.horizons))
+    return START_SECONDS + (tuning + finals) / _peak_flops()
+
+
+def describe(plan: Plan) -> str:
+    """The plan in words, with its estimated time."""
+    lines = [f"task {plan.task.name}, fingerprint {plan.task.fingerprint()}"]
+    for entrant in plan.entrants:
+        searched = ", ".join(f"{name} in {domain}" for name, domain in entrant.study.space.items()) or "nothing to search"
+        fixed = "".join(f", {name} = {value}" for name, value in entrant.study.fixed.items())
+        lines.append(f"{entrant.optimizer.name}: {len(entrant.trials)} trials, {searched}{fixed}")
+    rungs = ", ".join(map(str, plan.horizons))
+    finals = len(plan.entrants) * len(plan.horizons) * plan.seeds
+    lines.append(f"horizons {rungs}: {len(plan.tuning)} tuning runs, then {finals} final runs on {plan.seeds} fresh seeds")
+    lines.append(f"about {seconds(plan):.0f} s on this machine")
+    return "\n".join(lines)

@@ -1,0 +1,190 @@
+"""From what a user typed to a checked plan of trials; nothing is written or computed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import platform
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from distill_bench import task as tasks
+from distill_bench.errors import UserError
+from distill_bench.task import Task
+from optimizers import registry
+from optimizers.api import Optimizer
+from sweeps.sampling import sample
+from sweeps.study import TUNING_SEED, Study, Trial
+
+_PACKAGES = ("distill-bench", "jax", "jaxlib", "optax", "flax", "numpy")
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """An optimizer with its study and the hyperparameters of its tuning trials."""
+
+    entry: registry.Entry
+    study: Study
+    trials: tuple[dict[str, Any], ...]
+
+    @property
+    def optimizer(self) -> Optimizer:
+        return self.entry.optimizer
+
+    def trial(self, hparams: Mapping[str, Any], horizon: int, seed: int) -> Trial:
+        return Trial(self.study.id, dict(hparams), horizon, seed)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of a sweep: each entrant's trials at each horizon on TUNING_SEED, then its winners on `seeds` fresh seeds."""
+
+    task: Task
+    entrants: tuple[Entrant, ...]
+    horizons: tuple[int, ...]
+    seeds: int
+
+    @property
+    def tuning(self) -> list[tuple[Entrant, Trial]]:
+        return [(e, e.trial(hparams, h, TUNING_SEED)) for e in self.entrants for h in self.horizons for hparams in e.trials]
+
+    @property
+    def final_seeds(self) -> range:
+        return range(TUNING_SEED + 1, TUNING_SEED + 1 + self.seeds)
+
+
+def make_plan(
+    opts: Sequence[str], task: str, horizons: Sequence[str], trials: int, seeds: int, learning_rates: Sequence[str], settings: Sequence[str]
+) -> Plan:
+    """Checks everything that was typed.
+
+    Raises:
+      UserError: at the first thing that is wrong.
+    """
+    the_task = tasks.get(task)
+    rungs = parse_horizons(horizons, the_task)
+    if trials < 1:
+        raise UserError(f"--trials={trials} tries nothing: use 1 or more.")
+    if seeds < 1:
+        raise UserError(f"--seeds={seeds} leaves no final run: use 1 or more.")
+    if not opts:
+        raise UserError(f"Nothing to run: name an optimizer, such as --opt=shampoo.\nBuilt in: {', '.join(registry.builtins())}. Your own: --opt=./my_opt.py")
+    entries = [_resolve(spec) for spec in opts]
+    names = [entry.optimizer.name for entry in entries]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"--opt names {repeated[0]!r} {names.count(repeated[0])} times: results are kept by name, so give one of them another.")
+    written = parse_settings(learning_rates, settings)
+    declared = sorted({name for entry in entries for name in entry.optimizer.defaults})
+    for name in written:
+        if name not in declared:
+            near = difflib.get_close_matches(name, declared, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"No optimizer of this sweep has a hyperparameter {name!r}.{hint}\nTheirs: {', '.join(declared)}")
+    return Plan(the_task, tuple(_entrant(entry, the_task, trials, written) for entry in entries), rungs, seeds)
+
+
+def parse_horizons(horizons: Sequence[str], task: Task) -> tuple[int, ...]:
+    """Steps of each rung; the first two of the task's ladder where none is given, all of it for "ladder"."""
+    if not horizons:
+        return task.horizons[:2]
+    if list(horizons) == ["ladder"]:
+        return task.horizons
+    text = ",".join(horizons)
+    try:
+        rungs = tuple(int(h) for h in horizons)
+    except ValueError:
+        raise UserError(f"--horizons={text} are no whole numbers of steps: write --horizons=250,500 or --horizons=ladder.") from None
+    if any(h < 1 for h in rungs) or any(a >= b for a, b in zip(rungs, rungs[1:], strict=False)):
+        fixed = ",".join(str(h) for h in sorted({h for h in rungs if h > 0})) or "250,500"
+        raise UserError(f"--horizons={text} must be positive and rise from one to the next, without repeats: write --horizons={fixed}")
+    return rungs
+
+
+def parse_settings(learning_rates: Sequence[str], settings: Sequence[str]) -> dict[str, list[str]]:
+    """The values listed for each hyperparameter, as text; --lr=1e-2,2e-2 is --set lr=1e-2,2e-2."""
+    written: dict[str, list[str]] = {"lr": list(learning_rates)} if learning_rates else {}
+    for setting in settings:
+        name, equals, values = setting.partition("=")
+        if not (name and equals and values):
+            raise UserError(f"--set {setting!r} is not understood: write --set name=value or --set name=value,value")
+        if name in written:
+            raise UserError(f"Hyperparameter {name!r} is set twice: list its values once, --set {name}=value,value")
+        written[name] = values.split(",")
+    return written
+
+
+def _cast(name: str, text: str, default: Any) -> Any:
+    """The text as a value of the default's type."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        value = type(default)(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
+        return value
+    except (ValueError, KeyError):
+        kind = {bool: "true or false", int: "a whole number", float: "a finite number"}.get(type(default), "a value")
+        flag = f"--lr={text}" if name == "lr" else f"--set {name}={text}"
+        raise UserError(f"{flag}: {text!r} is no value of {name!r}, which takes {kind} such as {default}.") from None
+
+
+def _entrant(entry: registry.Entry, task: Task, trials: int, written: Mapping[str, Sequence[str]]) -> Entrant:
+    opt = entry.optimizer
+    listed = {name: [_cast(name, text, opt.defaults[name]) for text in texts] for name, texts in written.items() if name in opt.defaults}
+    space = {name: str(domain) for name, domain in opt.space.items() if name not in listed}
+    study = Study(task.name, task.fingerprint(), opt.name, entry.source_sha256, space, _single(listed), versions())
+    return Entrant(entry, study, tuple(sample(opt.space, listed, trials)))
+
+
+def _single(listed: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    return {name: values[0] if len(values) == 1 else list(values) for name, values in listed.items()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that compute, and the platform: part of a study's identity."""
+    import jax
+
+    return {name: metadata.version(name) if name != "distill-bench" else _own_version() for name in _PACKAGES} | {"platform": jax.default_backend()}
+
+
+def _own_version() -> str:
+    from distill_bench import __version__
+
+    return __version__
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions, kept with each result."""
+    import jax
+
+    device = jax.devices()[0]
+    return versions() | {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": device.device_kind,
+        "devices": jax.local_device_count(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _resolve(spec: str) -> registry.Entry:
+    try:
+        return registry.resolve(spec)
+    except registry.UnknownOptimizer as error:
+        raise UserError(str(error)) from None
+    except Exception as error:  # whatever the plug-in's file raises
+        path = str(Path(spec.partition(":")[0]).resolve())
+        raise UserError(f"--opt={spec} cannot be imported; its own error:\n\n{own_traceback(traceback.format_exception(error), path)}") from None
+
+
+def own_traceback(lines: Sequence[str], path: str) -> str:
+    """The last lines of a formatted exception, from the first frame in the file `path` on."""
+    text = "".join(lines).rstrip()
+    text = text[max(text.rfind("Traceback (most recent call last)"), 0) :]
+    frame = text.find(f'  File "{path}"')
+    return text[frame:] if frame >= 0 else "\n".join(text.splitlines()[-12:])

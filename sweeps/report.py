@@ -1,0 +1,102 @@
+"""Rows as a table for the terminal and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeps import entries
+from sweeps.statistics import BASELINE, METRICS, Row, Speedup, baseline_curve, rows, speedup
+from sweeps.store import Loaded
+
+
+def collect(studies: Sequence[Loaded]) -> tuple[list[tuple[Row, Speedup | None]], list[str]]:
+    """Rows of the studies and of the committed baseline where they lack it, with speed-ups; and warnings."""
+    made = rows([(loaded.study, loaded.results) for loaded in studies])
+    tasks = sorted({row.task for row in made})
+    reference, warnings = entries.load_entries(tasks)
+    have = {(row.opt, row.task, row.horizon) for row in made}
+    horizons = {(row.task, row.horizon) for row in made}
+    missing = [row for row in reference if row.opt == BASELINE and (row.task, row.horizon) in horizons and (row.opt, row.task, row.horizon) not in have]
+    shown = sorted([*made, *missing], key=lambda row: (row.task, row.horizon, row.mean["probe_loss"] if row.mean else float("inf"), row.opt))
+    curves = {task: baseline_curve(made, reference, task) for task in tasks}
+    for loaded in studies:
+        warnings += [f"{reason}\n  {path} is not counted." for path, reason in loaded.problems]
+    names = [loaded.study.optimizer for loaded in studies]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        warnings.append(f"{name} stands in the store {names.count(name)} times, with different sources, spaces or versions: each has its own rows.")
+    for row in made:
+        if row.edges:
+            warnings.append(f"{row.opt} at {row.horizon}: the best {' and '.join(row.edges)} lies on an edge of what was tried; widen the space or try more.")
+        if row.status == "tuning":
+            warnings.append(f"{row.opt} at {row.horizon} has no final runs: its numbers are the tuning run's, which selection favours.")
+    return [(row, _speedup(row, curves[row.task])) for row in shown], warnings
+
+
+def _speedup(row: Row, curve: dict[int, float]) -> Speedup | None:
+    return speedup(row.mean["probe_loss"], row.horizon, curve) if row.mean else None
+
+
+def as_json(shown: Sequence[tuple[Row, Speedup | None]]) -> str:
+    """A list of rows; `speedup` is a bound where `speedup_bound` is ">" or "<"."""
+
+    def one(row: Row, gain: Speedup | None) -> dict[str, Any]:
+        return {
+            "opt": row.opt,
+            "task": row.task,
+            "horizon": row.horizon,
+            **{name: row.mean[name] if row.mean else None for name in METRICS},
+            "probe_loss_std": row.std["probe_loss"] if row.std else None,
+            "speedup": gain.value if gain else None,
+            "speedup_bound": gain.bound if gain else None,
+            "seeds": row.seeds,
+            "trials": row.trials,
+            "diverged": row.diverged,
+            "crashed": row.crashed,
+            "status": row.status,
+            "hparams": row.hparams,
+            "study": row.study,
+        }
+
+    return json.dumps([one(row, gain) for row, gain in shown], indent=1)
+
+
+def print_table(shown: Sequence[tuple[Row, Speedup | None]], warnings: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=120)
+    for task in sorted({row.task for row, _ in shown}):
+        table = Table(title=f"{task}: tuned on probe loss, final runs on fresh seeds", title_justify="left")
+        for name in ("steps", "optimizer", "probe loss", "held-out KL", "agreement", "accuracy", f"speed-up over {BASELINE}", "seeds", "trials", "diverged"):
+            table.add_column(name, justify="left" if name == "optimizer" else "right")
+        previous = None
+        for row, gain in (pair for pair in shown if pair[0].task == task):
+            if previous not in (None, row.horizon):
+                table.add_section()
+            label = row.opt if row.status == "ok" else f"{row.opt} ({row.status})"
+            spread = f" ± {row.std['probe_loss']:.4f}" if row.std else ""
+            mean = row.mean
+            cells = [f"{mean['probe_loss']:.4f}{spread}", f"{mean['heldout_kl']:.4f}", f"{mean['agreement']:.2%}", f"{mean['accuracy']:.2%}"] if mean else ["-"] * 4
+            first = str(row.horizon) if row.horizon != previous else ""
+            counts = [str(row.seeds), str(row.trials), str(row.diverged)]
+            # Text, not markup: names come from other people's files.
+            table.add_row(*(Text(cell) for cell in [first, label, *cells, str(gain) if gain else "-", *counts]))
+            previous = row.horizon
+        console.print(table)
+    if any(row.status == "reference" for row, _ in shown):
+        console.print(f"(reference): the committed entry in {_short(entries.FOLDER)}; --opt={BASELINE},... runs it here as well.")
+    for warning in warnings:
+        console.print(Text(f"Warning: {warning}"))
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

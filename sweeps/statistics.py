@@ -1,0 +1,146 @@
+"""From results to comparisons; pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from sweeps.study import TUNING_SEED, Result, Study
+
+BASELINE = "adamw"
+METRICS = ("probe_loss", "heldout_kl", "agreement", "accuracy")
+RowStatus = Literal["ok", "tuning", "diverged", "crashed", "reference"]
+
+
+def loss(result: Result) -> float:
+    """What tuning minimises: the final probe loss; a run that diverged or crashed counts as infinite."""
+    return math.inf if result.final is None else result.final["probe_loss"]
+
+
+def winner(results: Sequence[Result], horizon: int) -> Result | None:
+    """The tuning trial of this horizon with the lowest final probe loss, ties to the first; None where none ended well."""
+    tuned = [r for r in results if r.trial.horizon == horizon and r.trial.seed == TUNING_SEED]
+    best = min(tuned, key=loss, default=None)
+    return None if best is None or math.isinf(loss(best)) else best
+
+
+def finals(results: Sequence[Result], best: Result) -> list[Result]:
+    """The runs of the winner's hyperparameters on fresh seeds, by seed."""
+    same = [r for r in results if r.trial.horizon == best.trial.horizon and r.trial.hparams == best.trial.hparams]
+    return sorted((r for r in same if r.trial.seed != TUNING_SEED), key=lambda r: r.trial.seed)
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """Horizon at which the baseline reaches the entrant's loss, over the entrant's horizon.
+
+    bound: "=" where it was interpolated; ">" or "<" where the loss lies beyond the baseline's ladder.
+    """
+
+    value: float
+    bound: Literal["=", ">", "<"] = "="
+
+    def __str__(self) -> str:
+        return f"{'' if self.bound == '=' else self.bound}{self.value:.2f}x"
+
+
+def speedup(entrant_loss: float, horizon: int, baseline: Mapping[int, float]) -> Speedup | None:
+    """Speed-up in patience of one rung: monotone interpolation of the baseline's log loss over log horizon.
+
+    `baseline` maps horizons to the tuned baseline's mean final loss. Its curve is made monotone by the
+    running minimum. Beyond the ladder the answer is a bound, never an extrapolation. None where there is no baseline.
+    """
+    if not baseline or not math.isfinite(entrant_loss):
+        return None
+    horizons = sorted(baseline)
+    log_losses = np.minimum.accumulate(np.log([baseline[h] for h in horizons]))
+    target = math.log(entrant_loss)
+    if target > log_losses[0]:
+        return Speedup(horizons[0] / horizon, "<")
+    if target < log_losses[-1]:
+        return Speedup(horizons[-1] / horizon, ">")
+    reached = int(np.argmax(log_losses <= target))
+    if reached == 0 or log_losses[reached] == target:
+        return Speedup(horizons[reached] / horizon)
+    fraction = (log_losses[reached - 1] - target) / (log_losses[reached - 1] - log_losses[reached])
+    low, high = math.log(horizons[reached - 1]), math.log(horizons[reached])
+    return Speedup(math.exp(low + fraction * (high - low)) / horizon)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One optimizer at one horizon: the tuned winner over its final seeds.
+
+    mean and std hold METRICS over the final seeds that ended well (std with n - 1; None for one seed);
+    `diverged` and `crashed` count trials of all seeds.
+    """
+
+    opt: str
+    task: str
+    horizon: int
+    status: RowStatus
+    mean: dict[str, float] | None
+    std: dict[str, float] | None
+    seeds: int
+    trials: int
+    diverged: int
+    crashed: int
+    hparams: dict[str, Any] | None
+    edges: tuple[str, ...] = ()
+    study: str | None = None
+
+
+def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
+    """Sums up a study's results at one horizon."""
+    here = [r for r in results if r.trial.horizon == horizon]
+    tuned = [r for r in here if r.trial.seed == TUNING_SEED]
+    counts = {status: sum(r.status == status for r in here) for status in ("diverged", "crashed")}
+    best = winner(here, horizon)
+    common = dict(opt=study.optimizer, task=study.task, horizon=horizon, trials=len(tuned), study=study.id, **counts)
+    if best is None:
+        status = "diverged" if counts["diverged"] else "crashed"
+        return Row(status=status, mean=None, std=None, seeds=0, hparams=None, **common)
+    ran = finals(here, best)
+    good = [r.final for r in ran if r.final]
+    if ran and not good:
+        status = "diverged" if any(r.status == "diverged" for r in ran) else "crashed"
+        return Row(status=status, mean=None, std=None, seeds=0, hparams=best.trial.hparams, **common)
+    values = {name: [final[name] for final in good or [best.final or {}]] for name in METRICS}
+    return Row(
+        status="ok" if good else "tuning",
+        mean={name: float(np.mean(v)) for name, v in values.items()},
+        std={name: float(np.std(v, ddof=1)) for name, v in values.items()} if len(good) > 1 else None,
+        seeds=len(good),
+        hparams=best.trial.hparams,
+        edges=edges(tuned, best),
+        **common,
+    )
+
+
+def edges(tuned: Sequence[Result], best: Result) -> tuple[str, ...]:
+    """Searched numbers whose best value is the lowest or highest of at least four that were tried."""
+    found = []
+    for name, value in best.trial.hparams.items():
+        tried = sorted({r.trial.hparams[name] for r in tuned if isinstance(r.trial.hparams.get(name), float)})
+        if len(tried) >= 4 and value in (tried[0], tried[-1]):
+            found.append(name)
+    return tuple(found)
+
+
+def rows(studies: Sequence[tuple[Study, Sequence[Result]]]) -> list[Row]:
+    """All rows, by task, horizon and loss."""
+    made = [row_of(study, results, h) for study, results in studies for h in sorted({r.trial.horizon for r in results})]
+    return sorted(made, key=lambda row: (row.task, row.horizon, row.mean["probe_loss"] if row.mean else math.inf, row.opt))
+
+
+def baseline_curve(made: Sequence[Row], reference: Sequence[Row], task: str) -> dict[int, float]:
+    """The baseline's mean final loss by horizon: from the rows themselves where they have it, else from the reference."""
+    curve = {}
+    for row in [*reference, *made]:
+        if row.opt == BASELINE and row.task == task and row.mean and row.status in ("ok", "reference"):
+            curve[row.horizon] = row.mean["probe_loss"]
+    return curve

@@ -1,0 +1,193 @@
+"""Append-only results on disk: the truth that every table is made from.
+
+    runs/digits/shampoo-3f2a1b9c4d5e/study.json
+    runs/digits/shampoo-3f2a1b9c4d5e/h250_lr=0.05_seed0_1a2b3c/{records.jsonl,result.json}
+
+`records.jsonl` grows while the trial runs; `result.json` appears, whole, when it has ended. A trial without a
+result never happened and is run again. A finished trial whose files cannot be read is reported, never skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_bench.errors import UserError
+from sweeps.study import Result, Study, Trial
+
+
+class DamagedTrial(Exception):
+    """A finished trial's files cannot be read; the message says which and why."""
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """All of `content`, or the file as it was, whatever happens meanwhile."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def open_outdir(path: str) -> Path:
+    """The output folder, made where it is missing.
+
+    Raises:
+      UserError: where it is a file or cannot be written.
+    """
+    root = Path(path)
+    if root.exists() and not root.is_dir():
+        raise UserError(f"--outdir={path} is a file: name a folder, which will be made where it is missing.")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".writable.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--outdir={path} cannot be written: {error.strerror}.\nName another folder.") from None
+    return root
+
+
+@dataclass(frozen=True)
+class TrialWriter:
+    """Writes one trial's files as it runs; holds none of them open, since a sweep may have a thousand lanes."""
+
+    folder: Path
+    trial: Trial
+
+    @property
+    def _records(self) -> Path:
+        return self.folder / "records.jsonl"
+
+    def start(self) -> None:
+        """Begins anew: what an interrupted run left of the same trial would be written again, the same."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._records.write_text(json.dumps({"trial": asdict(self.trial)}) + "\n")
+
+    def _append(self, record: dict[str, Any]) -> None:
+        with open(self._records, "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def losses(self, first: int, values: np.ndarray) -> None:
+        self._append({"first": first, "losses": values.tolist()})
+
+    def point(self, step: int, metrics: dict[str, float]) -> None:
+        self._append({"step": step, "metrics": metrics})
+
+    def finish(self, status: str, step: int, detail: str | None, environment: dict[str, Any]) -> None:
+        with open(self._records, "a") as file:
+            os.fsync(file.fileno())
+        end = {"trial": asdict(self.trial), "status": status, "step": step, "detail": detail, "environment": environment}
+        write_atomically(self.folder / "result.json", json.dumps(end, indent=1))
+
+
+@dataclass
+class Loaded:
+    """A study and its finished trials; `problems` are the folders that could not be read, with the reason."""
+
+    study: Study
+    folder: Path
+    results: list[Result] = field(default_factory=list)
+    problems: list[tuple[Path, str]] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+def study_folder(root: Path, study: Study) -> Path:
+    return root / study.task / f"{study.optimizer}-{study.id}"
+
+
+def save_study(root: Path, study: Study, source: str) -> Path:
+    """Makes the study's folder, with its description and the entrant's source as it was."""
+    folder = study_folder(root, study)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "study.json").exists():
+        write_atomically(folder / "study.json", json.dumps(asdict(study) | {"source": source}, indent=1))
+    return folder
+
+
+def _parse(path: Path) -> list[Any]:
+    lines = path.read_text().split("\n")
+    if lines[-1]:
+        raise DamagedTrial(f"{path}: line {len(lines)} is cut short")
+    records = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            raise DamagedTrial(f"{path}: line {number} is no JSON") from None
+    return records
+
+
+def load_trial(folder: Path) -> tuple[Result, dict[str, Any]] | None:
+    """A finished trial and its environment, or None where it has not finished.
+
+    Raises:
+      DamagedTrial: where it has, and its files cannot be read.
+    """
+    if not (folder / "result.json").exists():
+        return None
+    try:
+        end = json.loads((folder / "result.json").read_text())
+        trial = Trial(**end["trial"])
+        header, *records = _parse(folder / "records.jsonl")
+        if header["trial"] != end["trial"]:
+            raise DamagedTrial(f"{folder / 'records.jsonl'} belongs to another trial than result.json")
+        losses = tuple(value for record in records for value in record.get("losses", ()))
+        points = tuple((record["step"], record["metrics"]) for record in records if "metrics" in record)
+        complete = end["status"] != "ok" or (len(losses) == trial.horizon and points and points[-1][0] == trial.horizon)
+        if not complete:
+            raise DamagedTrial(f"{folder / 'records.jsonl'} lacks records: it has {len(losses)} losses of {trial.horizon}")
+        return Result(trial, end["status"], end["step"], end["detail"], losses, points), end["environment"]
+    except DamagedTrial:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise DamagedTrial(f"{folder}: {type(error).__name__}: {error}") from None
+
+
+def load_study(folder: Path) -> Loaded:
+    """A study with all its finished trials, in the order of their names."""
+    content = json.loads((folder / "study.json").read_text())
+    content.pop("source")
+    loaded = Loaded(Study(**content), folder)
+    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+        try:
+            if found := load_trial(path):
+                loaded.results.append(found[0])
+                loaded.environment = found[1]
+        except DamagedTrial as error:
+            loaded.problems.append((path, str(error)))
+    return loaded
+
+
+def load(root: Path, tasks: Iterable[str] | None = None) -> list[Loaded]:
+    """All studies under `root`, by task and optimizer.
+
+    Raises:
+      UserError: where `root` is no folder or holds a study.json that cannot be read.
+    """
+    if not root.is_dir():
+        raise UserError(f"--outdir={root} is no folder: run a sweep first, such as python sweeps/run.py --opt=shampoo --outdir={root}")
+    studies = []
+    for path in sorted(root.glob("*/*/study.json")):
+        try:
+            loaded = load_study(path.parent)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}).\nMove its folder away, or restore the file.") from None
+        if tasks is None or loaded.study.task in tasks:
+            studies.append(loaded)
+    return studies
+
+
+def set_aside(folder: Path) -> Path:
+    """Renames a damaged trial's folder so that the trial can run again; nothing is deleted."""
+    aside = folder.parent / "damaged"
+    aside.mkdir(exist_ok=True)
+    number = next(n for n in range(10**6) if not (aside / f"{folder.name}.{n}").exists())
+    return folder.rename(aside / f"{folder.name}.{number}")
