@@ -6,18 +6,18 @@ from typing import Annotated
 
 import optax
 
-from optimizers.api import Log, Schedule, optimizer
+from optimizers.api import Choice, Log, Schedule, optimizer
 from optimizers.masks import kernels
 
 
 @optimizer
 def adamw(
-    lr: Annotated[Schedule, Log(5e-3, 5e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
     *,
-    weight_decay: Annotated[float, Log(1e-5, 1e-2)] = 1e-4,
+    b2: Annotated[float, Choice(0.9, 0.95, 0.99)] = 0.95,
     b1: float = 0.9,
-    b2: float = 0.999,
     eps: float = 1e-8,
+    weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """AdamW with decay on kernels only (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
     return optax.adamw(lr, b1, b2, eps, weight_decay=weight_decay, mask=kernels)

@@ -7,16 +7,17 @@ from typing import Annotated
 import optax
 from optax import contrib
 
-from optimizers.api import Log, Schedule, optimizer
+from optimizers.api import Choice, Log, Schedule, optimizer
 from optimizers.masks import fold_kernel, kernels
 
 
 @optimizer
 def muon(
-    lr: Annotated[Schedule, Log(5e-3, 5e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
     *,
-    weight_decay: Annotated[float, Log(1e-5, 1e-2)] = 1e-4,
-    momentum: float = 0.95,
+    momentum: Annotated[float, Choice(0.85, 0.9, 0.95)] = 0.9,
+    adam_b2: float = 0.95,
+    weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) through optax.
 
@@ -25,6 +26,7 @@ def muon(
     return contrib.muon(
         lr,
         beta=momentum,
+        adam_b2=adam_b2,
         weight_decay=weight_decay,
         weight_decay_mask=kernels,
         muon_weight_dimension_numbers=fold_kernel,

@@ -6,16 +6,16 @@ from typing import Annotated
 
 import optax
 
-from optimizers.api import Log, Schedule, optimizer
+from optimizers.api import Choice, Log, Schedule, optimizer
 from optimizers.masks import kernels
 
 
 @optimizer
 def sgd(
-    lr: Annotated[Schedule, Log(5e-2, 5.0)] = 3e-1,
+    lr: Annotated[Schedule, Log(1e-1, 3.0)] = 0.5,
     *,
-    weight_decay: Annotated[float, Log(1e-5, 1e-2)] = 1e-4,
-    momentum: float = 0.9,
+    momentum: Annotated[float, Choice(0.8, 0.9, 0.95)] = 0.9,
+    weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """SGD with Nesterov momentum (Sutskever et al. 2013) and decoupled weight decay on kernels."""
     return optax.chain(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from optimizers.api import Log, Schedule, optimizer
+from optimizers.api import Choice, Log, Schedule, optimizer
 from optimizers.blocking import from_blocks, plan, to_blocks
 from optimizers.grafting import graft
 from optimizers.masks import kernels
@@ -114,11 +114,11 @@ def scale_by_shampoo(
 
 @optimizer
 def shampoo(
-    lr: Annotated[Schedule, Log(5e-3, 5e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
     *,
-    weight_decay: Annotated[float, Log(1e-5, 1e-2)] = 1e-4,
+    b2: Annotated[float, Choice(0.9, 0.95, 0.99)] = 0.95,
     b1: float = 0.9,
-    b2: float = 0.95,
+    weight_decay: float = 1e-3,
     epsilon: float = 1e-6,
     block_size: int = 128,
     update_every: int = 10,
@@ -127,7 +127,7 @@ def shampoo(
     return optax.chain(
         graft(
             scale_by_shampoo(b1, b2, epsilon=epsilon, block_size=block_size, update_every=update_every),
-            optax.scale_by_adam(b1, 0.999),
+            optax.scale_by_adam(b1, b2),
             where=kernels,
         ),
         optax.add_decayed_weights(weight_decay, kernels),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from distill_bench import bit
 from distill_bench.train import evaluation_steps
@@ -45,11 +46,16 @@ def seconds(plan: Plan) -> float:
     return START_SECONDS + (tuning + finals) / _peak_flops()
 
 
+def _domain(domain: dict[str, Any]) -> str:
+    values = domain.get("values") or [domain["low"], domain["high"]]
+    return f"{domain['kind']}({', '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)})"
+
+
 def describe(plan: Plan) -> str:
     """The plan in words, with its estimated time."""
     lines = [f"task {plan.task.name}, fingerprint {plan.task.fingerprint()}"]
     for entrant in plan.entrants:
-        searched = ", ".join(f"{name} in {domain}" for name, domain in entrant.study.space.items()) or "nothing to search"
+        searched = ", ".join(f"{name} in {_domain(domain)}" for name, domain in entrant.study.space.items()) or "nothing to search"
         fixed = "".join(f", {name} = {value}" for name, value in entrant.study.fixed.items())
         lines.append(f"{entrant.optimizer.name}: {len(entrant.trials)} trials, {searched}{fixed}")
     rungs = ", ".join(map(str, plan.horizons))

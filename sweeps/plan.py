@@ -8,7 +8,7 @@ import os
 import platform
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from distill_bench import task as tasks
 from distill_bench.errors import UserError
 from distill_bench.task import Task
 from optimizers import registry
-from optimizers.api import Optimizer
+from optimizers.api import Domain, Optimizer
 from sweeps.sampling import sample
 from sweeps.study import TUNING_SEED, Study, Trial
 
@@ -136,9 +136,14 @@ def _cast(name: str, text: str, default: Any) -> Any:
 def _entrant(entry: registry.Entry, task: Task, trials: int, written: Mapping[str, Sequence[str]]) -> Entrant:
     opt = entry.optimizer
     listed = {name: [_cast(name, text, opt.defaults[name]) for text in texts] for name, texts in written.items() if name in opt.defaults}
-    space = {name: str(domain) for name, domain in opt.space.items() if name not in listed}
+    space = {name: describe_domain(domain) for name, domain in opt.space.items() if name not in listed}
     study = Study(task.name, task.fingerprint(), opt.name, entry.source_sha256, space, _single(listed), versions())
     return Entrant(entry, study, tuple(sample(opt.space, listed, trials)))
+
+
+def describe_domain(domain: Domain) -> dict[str, Any]:
+    """The domain as plain data: its kind and its bounds or values."""
+    return {"kind": type(domain).__name__, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(domain).items()}}
 
 
 def _single(listed: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def collect(studies: Sequence[Loaded]) -> tuple[list[tuple[Row, Speedup | None]]
         warnings.append(f"{name} stands in the store {names.count(name)} times, with different sources, spaces or versions: each has its own rows.")
     for row in made:
         if row.edges:
-            warnings.append(f"{row.opt} at {row.horizon}: the best {' and '.join(row.edges)} lies on an edge of what was tried; widen the space or try more.")
+            warnings.append(f"{row.opt} at {row.horizon}: the best {' and '.join(row.edges)} lies at an edge of what was searched: a wider range may hold a better one.")
         if row.status == "tuning":
             warnings.append(f"{row.opt} at {row.horizon} has no final runs: its numbers are the tuning run's, which selection favours.")
     return [(row, _speedup(row, curves[row.task])) for row in shown], warnings
@@ -64,6 +64,7 @@ def as_json(shown: Sequence[tuple[Row, Speedup | None]]) -> str:
 
 
 def print_table(shown: Sequence[tuple[Row, Speedup | None]], warnings: Sequence[str]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -72,9 +73,9 @@ def print_table(shown: Sequence[tuple[Row, Speedup | None]], warnings: Sequence[
     if not console.is_terminal:
         console = Console(highlight=False, width=120)
     for task in sorted({row.task for row, _ in shown}):
-        table = Table(title=f"{task}: tuned on probe loss, final runs on fresh seeds", title_justify="left")
-        for name in ("steps", "optimizer", "probe loss", "held-out KL", "agreement", "accuracy", f"speed-up over {BASELINE}", "seeds", "trials", "diverged"):
-            table.add_column(name, justify="left" if name == "optimizer" else "right")
+        table = Table(title=f"{task}: tuned on probe loss, final runs on fresh seeds", title_justify="left", box=box.SIMPLE_HEAD)
+        for name in ("steps", "optimizer", "probe loss", "held-out KL", "agreement", "accuracy", f"speed-up\nover {BASELINE}", "seeds", "trials", "diverged"):
+            table.add_column(name, justify="left" if name == "optimizer" else "right", no_wrap=name != "optimizer")
         previous = None
         for row, gain in (pair for pair in shown if pair[0].task == task):
             if previous not in (None, row.horizon):

@@ -116,17 +116,22 @@ def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
         std={name: float(np.std(v, ddof=1)) for name, v in values.items()} if len(good) > 1 else None,
         seeds=len(good),
         hparams=best.trial.hparams,
-        edges=edges(tuned, best),
+        edges=edges(study, best.trial.hparams),
         **common,
     )
 
 
-def edges(tuned: Sequence[Result], best: Result) -> tuple[str, ...]:
-    """Searched numbers whose best value is the lowest or highest of at least four that were tried."""
+def edges(study: Study, best: Mapping[str, Any]) -> tuple[str, ...]:
+    """Searched numbers whose best value lies within a sixteenth of an end of its range, or at an end of three or more listed values."""
     found = []
-    for name, value in best.trial.hparams.items():
-        tried = sorted({r.trial.hparams[name] for r in tuned if isinstance(r.trial.hparams.get(name), float)})
-        if len(tried) >= 4 and value in (tried[0], tried[-1]):
+    for name, domain in study.space.items():
+        if domain["kind"] != "Choice":
+            scale = math.log if domain["kind"] == "Log" else float
+            low, high, value = (scale(x) for x in (domain["low"], domain["high"], best[name]))
+            if not 1 / 16 <= (value - low) / (high - low) <= 15 / 16:
+                found.append(name)
+    for name, values in study.fixed.items():
+        if isinstance(values, list) and len(values) >= 3 and isinstance(values[0], float) and best[name] in (min(values), max(values)):
             found.append(name)
     return tuple(found)
 

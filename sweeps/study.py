@@ -26,7 +26,7 @@ class Study:
       task, fingerprint: the task's name and `Task.fingerprint()`.
       optimizer: the entrant's name.
       source_sha256: digest of the entrant's source.
-      space: what each searched hyperparameter is drawn from, as text.
+      space: the domain of each searched hyperparameter, as plain data.
       fixed: hyperparameters set by the user.
       versions: of the packages that compute, and the platform.
     """
@@ -35,7 +35,7 @@ class Study:
     fingerprint: str
     optimizer: str
     source_sha256: str
-    space: dict[str, str]
+    space: dict[str, dict[str, Any]]
     fixed: dict[str, Any]
     versions: dict[str, str]
 
