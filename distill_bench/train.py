@@ -70,6 +70,18 @@ def evaluation_steps(horizon: int) -> list[int]:
     return steps[::-1]
 
 
+@dataclass(frozen=True)
+class _Pending:
+    """Results under way: losses of each device's steps `start` to `stop`, and metrics at `stop` of those `evaluated`."""
+
+    first: int
+    start: list[int]
+    stop: list[int]
+    evaluated: list[bool]
+    losses: jax.Array
+    metrics: dict[str, jax.Array] | None
+
+
 @dataclass
 class _Slot:
     """A lane's place on a device."""
@@ -87,6 +99,7 @@ class _Row:
     slots: list[_Slot | None]
     traced: dict[str, jax.Array]
     state: LaneState
+    pending: list[_Pending] = field(default_factory=list)
 
 
 @dataclass
@@ -100,20 +113,6 @@ class _Group:
 
     def live(self) -> list[_Slot]:
         return [slot for slot in self.slots if not slot.done]
-
-
-@dataclass(frozen=True)
-class _Pending:
-    """Results under way: losses of each device's steps `start` to `stop`, and metrics at `stop` of those `evaluated`."""
-
-    group: _Group
-    row: _Row
-    first: int
-    start: list[int]
-    stop: list[int]
-    evaluated: list[bool]
-    losses: jax.Array
-    metrics: dict[str, jax.Array] | None
 
 
 def train(engine: Engine, lanes: Sequence[Lane]) -> Iterator[Event]:
@@ -135,22 +134,20 @@ def train(engine: Engine, lanes: Sequence[Lane]) -> Iterator[Event]:
     numbers = {slot.lane: tuple(k for k, v in g.rule.static if not isinstance(v, str | bool)) for g in groups for slot in g.live()}
     yield Compiled(len(engine.rules) - known, time.perf_counter() - began, numbers)
 
-    first, pending, ready = 0, [], {}
+    first, ready = 0, {}
     while live := [slot for group in groups for slot in group.live()]:
         # The next chunks are asked for before these are used, so that no device waits for another's share.
         chunks, ready = ready or _chunks(engine, live, first), _chunks(engine, live, first + engine.steps)
-        dispatched = []
         for group in groups:
-            try:
-                dispatched += [item for row in group.rows for item in _dispatch(engine, group, row, chunks, first)]
-            except Exception as error:  # the plug-in's own, raised by its program
-                yield from _crash(group, error)
-        for item in pending:
-            yield from _drain(item)
-        pending, first = dispatched, first + engine.steps
-        if not ready:
-            for item in pending:
-                yield from _drain(item)
+            for row in list(group.rows):
+                yield from _drain(group, row)
+                try:
+                    _dispatch(engine, group, row, chunks, first)
+                except Exception as error:  # the plug-in's own, raised by its program
+                    yield from _crash(group, error)
+                if not ready:
+                    yield from _drain(group, row)
+        first += engine.steps
 
 
 def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[_Group], list[Finished]]:
@@ -194,14 +191,15 @@ def _chunks(engine: Engine, live: list[_Slot], first: int) -> dict[int, Chunk]:
     return {seed: engine.chunk(seed, first) for seed in seeds}
 
 
-def _dispatch(engine: Engine, group: _Group, row: _Row, chunks: dict[int, Chunk], first: int) -> Iterator[_Pending]:
+def _dispatch(engine: Engine, group: _Group, row: _Row, chunks: dict[int, Chunk], first: int) -> None:
     """Sends a row through one chunk, stopping where one of its lanes is to be evaluated. Does not wait."""
     ends = [slot.spec.horizon if slot and not slot.done else 0 for slot in row.slots]
     if max(ends) <= first:
         return
     last = min(first + engine.steps, max(ends))
     stops = {last} | {step for slot in row.slots if slot and not slot.done for step in slot.steps if first < step <= last}
-    chunk = engine.deal([chunks.get(slot.spec.seed if slot else -1, next(iter(chunks.values()))) for slot in row.slots])
+    some = next(iter(chunks.values()))  # for a device without a lane
+    chunk = engine.deal([chunks.get(slot.spec.seed, some) if slot else some for slot in row.slots])
     position = first
     for cut in sorted(stops):
         start = [max(first, min(position, end)) for end in ends]
@@ -211,36 +209,43 @@ def _dispatch(engine: Engine, group: _Group, row: _Row, chunks: dict[int, Chunk]
         evaluated = [slot is not None and not slot.done and cut in slot.steps for slot in row.slots]
         active = engine.spread([np.bool_(flag) for flag in evaluated])
         metrics = engine.evaluate(active, row.state.params, engine.exam) if any(evaluated) else None
-        yield _Pending(group, row, first, start, stop, evaluated, losses, metrics)
+        row.pending.append(_Pending(first, start, stop, evaluated, losses, metrics))
         position = cut
 
 
-def _drain(item: _Pending) -> Iterator[Event]:
-    """Waits for results and turns them into events."""
-    try:
-        losses = np.asarray(item.losses)
-        metrics = {name: np.asarray(value) for name, value in (item.metrics or {}).items()}
-    except Exception as error:  # the plug-in's own, raised while its program ran
-        yield from _crash(item.group, error)
-        return
-    for d, slot in enumerate(item.row.slots):
-        if slot is None or slot.done:
-            continue
-        start, stop = item.start[d], item.stop[d]
-        values = losses[d, start - item.first : stop - item.first]
-        good = int(np.argmin(np.append(np.isfinite(values), False)))
-        if good:
-            yield Losses(slot.lane, start + 1, values[:good])
-        if good < len(values):
-            yield _end(slot, "diverged", start + good + 1, f"the loss of step {start + good + 1} is {values[good]}")
-        elif item.evaluated[d]:
-            point = {name: float(value[d]) for name, value in metrics.items()}
-            if not all(np.isfinite(value) for value in point.values()):
-                yield _end(slot, "diverged", stop, f"the probe loss after step {stop} is {point['probe_loss']}")
-                continue
-            yield Point(slot.lane, stop, point)
-            if stop == slot.spec.horizon:
-                yield _end(slot, "ok", stop)
+def _drain(group: _Group, row: _Row) -> Iterator[Event]:
+    """Waits for the row's results and turns them into events."""
+    items, row.pending = row.pending, []
+    for item in items:
+        try:
+            losses = np.asarray(item.losses)
+            metrics = {name: np.asarray(value) for name, value in (item.metrics or {}).items()}
+        except Exception as error:  # the plug-in's own, raised while its program ran
+            yield from _crash(group, error)
+            return
+        for d, slot in enumerate(row.slots):
+            if slot is not None and not slot.done:
+                yield from _read(slot, d, item, losses, metrics)
+
+
+def _read(slot: _Slot, device: int, item: _Pending, losses: np.ndarray, metrics: dict[str, np.ndarray]) -> Iterator[Event]:
+    """The events of one lane, from what its device brought."""
+    start, stop = item.start[device], item.stop[device]
+    values = losses[device, start - item.first : stop - item.first]
+    good = int(np.argmin(np.append(np.isfinite(values), False)))
+    if good:
+        yield Losses(slot.lane, start + 1, values[:good])
+    if good < len(values):
+        step = start + good + 1
+        yield _end(slot, "diverged", step, f"the loss of step {step} is {values[good]}")
+    elif item.evaluated[device]:
+        point = {name: float(value[device]) for name, value in metrics.items()}
+        if not np.isfinite(list(point.values())).all():
+            yield _end(slot, "diverged", stop, f"the probe loss after step {stop} is {point['probe_loss']}")
+            return
+        yield Point(slot.lane, stop, point)
+        if stop == slot.spec.horizon:
+            yield _end(slot, "ok", stop)
 
 
 def _end(slot: _Slot, status: Status, step: int, detail: str | None = None) -> Finished:

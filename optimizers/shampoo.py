@@ -85,7 +85,11 @@ def scale_by_shampoo(
         groups = plan([leaf.shape for leaf in leaves], block_size)
         count = state.count + 1
         gradients = [leaf.astype(jnp.float32) for leaf in leaves]
-        momentum = [b1 * m + (1 - b1) * g for m, g in zip(jax.tree.leaves(state.momentum), gradients, strict=True)]
+        # What is not finite enters no average: a whole tensor of the gradients, a whole matrix of the statistics.
+        momentum = [
+            jnp.where(jnp.isfinite(g).all(), b1 * m + (1 - b1) * g, m)
+            for m, g in zip(jax.tree.leaves(state.momentum), gradients, strict=True)
+        ]
 
         def average(stack_Nbb: jax.Array, new_Nbb: jax.Array) -> jax.Array:
             finite = jnp.isfinite(new_Nbb).all(axis=(1, 2), keepdims=True)

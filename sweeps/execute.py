@@ -52,6 +52,7 @@ class _Runner:
                         display.advance(lanes[lane].horizon - step if status != "ok" else 0)
                         _tell(display, told, jobs[lane], event)
                     case Compiled():
+                        display.begin()
                         _tell_compiled(display, told, jobs, event)
 
 

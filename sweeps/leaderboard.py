@@ -43,5 +43,9 @@ def main() -> int:
     return cli.FAILED if any(loaded.problems for loaded in studies) else cli.OK
 
 
-if __name__ == "__main__":
+def script() -> None:
     cli.run(main, __doc__ or "")
+
+
+if __name__ == "__main__":
+    script()

@@ -10,6 +10,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
+    def begin(self) -> None: ...
     def advance(self, steps: int) -> None: ...
     def say(self, text: str) -> None: ...
 
@@ -20,10 +21,13 @@ class _Lines:
         self._done, self._began = 0, time.monotonic()
         self._last = self._began
 
+    def begin(self) -> None:
+        self._began = self._last = time.monotonic()
+
     def advance(self, steps: int) -> None:
         self._done += steps
         now = time.monotonic()
-        if now - self._last >= self._every or self._done == self._total:
+        if steps and (now - self._last >= self._every or self._done == self._total):
             self._last = now
             rate = self._done / max(now - self._began, 1e-9)
             left = (self._total - self._done) / max(rate, 1e-9)
@@ -48,6 +52,9 @@ def progress(label: str, total: int) -> Iterator[Progress]:
         task = bar.add_task(label, total=total)
 
         class Live:
+            def begin(self) -> None:
+                bar.reset(task, total=total)
+
             def advance(self, steps: int) -> None:
                 bar.advance(task, steps)
 

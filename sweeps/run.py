@@ -60,5 +60,9 @@ def main() -> int:
     return cli.FAILED if failed else cli.OK
 
 
-if __name__ == "__main__":
+def script() -> None:
     cli.run(main, __doc__ or "")
+
+
+if __name__ == "__main__":
+    script()

@@ -1,0 +1,57 @@
+"""Two CPU devices, implicit rank promotion refused, and a task small enough to train in a second."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+from distill_bench import bit, checkpoints
+from distill_bench.engine import Engine, open_engine
+from distill_bench.task import DIGITS, ProbeConfig, Task
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled programs, shared by the workers of one test session and by the scripts that they start."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """The digits with a one-unit teacher of random weights and a one-unit student."""
+    teacher = dataclasses.replace(DIGITS.teacher, depths=(1,), width=8, groups=4)
+    params = bit.init(teacher, jax.random.key(1))
+    params["head"]["conv2d"]["kernel"] = jax.random.normal(jax.random.key(2), params["head"]["conv2d"]["kernel"].shape)
+    content = checkpoints.dumps(params)
+    path = tmp_path_factory.mktemp("weights") / "teacher.npz"
+    path.write_bytes(content)
+    return dataclasses.replace(
+        DIGITS,
+        name="tiny",
+        teacher=teacher,
+        teacher_file=str(path),
+        teacher_sha256=hashlib.sha256(content).hexdigest(),
+        student=dataclasses.replace(DIGITS.student, depths=(1,), width=4, groups=2),
+        batch_size=16,
+        probe=ProbeConfig(batches=4, batch_size=8),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_task: Task) -> Engine:
+    return open_engine(tiny_task)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distill_bench import bit
+from distill_bench.bit import BiTConfig
+
+PUBLISHED = [  # parameters and forward GMAC, FunMatch and Big Transfer
+    (BiTConfig((3, 4, 6, 3), 64, 102), 128, 23_709_350, 1.34),
+    (BiTConfig((3, 4, 6, 3), 64, 37), 160, 23_576_165, 2.09),
+    (BiTConfig((3, 4, 6, 3), 64, 1000), 224, 25_549_352, 4.09),
+    (BiTConfig((3, 8, 36, 3), 128, 102), 128, 232_656_102, 14.96),
+    (BiTConfig((3, 8, 36, 3), 128, 1000), 224, 236_335_208, 45.8),
+]
+
+
+@pytest.mark.parametrize(("config", "size", "parameters", "gmac"), PUBLISHED)
+def test_published_networks_have_the_published_size(config, size, parameters, gmac):
+    shapes = jax.eval_shape(lambda: bit.init(config, jax.random.key(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
+    assert bit.macs(config, size) / 1e9 == pytest.approx(gmac, rel=5e-3)
+
+
+# An independent float64 forward, written from the definition with explicit loops.
+
+
+def conv64(x, kernel, stride, padding):
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    k = kernel.shape[0]
+    rows, cols = ((s - k) // stride + 1 for s in x.shape[1:3])
+    out = np.zeros((x.shape[0], rows, cols, kernel.shape[-1]))
+    for i in range(rows):
+        for j in range(cols):
+            out[:, i, j] = np.tensordot(x[:, i * stride : i * stride + k, j * stride : j * stride + k], kernel, 3)
+    return out
+
+
+def std64(kernel):
+    return (kernel - kernel.mean((0, 1, 2))) / np.sqrt(kernel.var((0, 1, 2)) + 1e-10)
+
+
+def norm_relu64(x, p, groups):
+    n, h, w, c = x.shape
+    g = x.reshape(n, h, w, groups, c // groups)
+    g = (g - g.mean((1, 2, 4), keepdims=True)) / np.sqrt(g.var((1, 2, 4), keepdims=True) + 1e-5)
+    return np.maximum(g.reshape(x.shape) * p["gamma"] + p["beta"], 0)
+
+
+def forward64(config, p, x):
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), p)
+    kernel = lambda stage: std64(stage["standardized_conv2d"]["kernel"])  # noqa: E731
+    if config.root == "imagenet":
+        x = conv64(x, kernel(p["root_block"]), 2, 3)
+        x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=0.0 if config.pool_padding == "zero" else -np.inf)
+        rows, cols = ((s - 3) // 2 + 1 for s in x.shape[1:3])
+        x = np.stack([np.stack([x[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((1, 2)) for j in range(cols)], 1) for i in range(rows)], 1)
+    else:
+        x = conv64(x, kernel(p["root_block"]), 2, 1)
+    for b, depth in enumerate(config.depths):
+        for u in range(depth):
+            unit = p[f"block{b + 1}"][f"unit{u + 1:02d}"]
+            stride = 2 if b and not u else 1
+            y = norm_relu64(x, unit["a"]["group_norm"], config.groups)
+            shortcut = x if u else conv64(y, kernel(unit["a"]["proj"]), stride, 0)
+            y = conv64(y, kernel(unit["a"]), 1, 0)
+            y = conv64(norm_relu64(y, unit["b"]["group_norm"], config.groups), kernel(unit["b"]), stride, 1)
+            x = shortcut + conv64(norm_relu64(y, unit["c"]["group_norm"], config.groups), kernel(unit["c"]), 1, 0)
+    x = norm_relu64(x, p["group_norm"], config.groups).mean((1, 2))
+    return x @ p["head"]["conv2d"]["kernel"] + p["head"]["conv2d"]["bias"]
+
+
+def random_params(config, seed):
+    params = bit.init(config, jax.random.key(seed))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32), params)
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        (BiTConfig((2, 2), 8, 5, channels=1, groups=4, root="small"), 8),
+        (BiTConfig((1, 2), 4, 3, groups=2, pool_padding="zero"), 20),
+        (BiTConfig((1, 2), 4, 3, groups=2, pool_padding="inf"), 20),
+    ],
+)
+def test_forward_matches_float64(config, size):
+    params = random_params(config, 0)
+    images = np.random.default_rng(1).uniform(-1, 1, (3, size, size, config.channels)).astype(np.float32)
+    expected = forward64(config, params, images.astype(np.float64))
+    found = jax.jit(lambda p, x: bit.apply(config, p, x))(params, images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def test_the_paddings_of_the_pool_differ():
+    zero, inf = (BiTConfig((1,), 4, 3, groups=2, pool_padding=p) for p in ("zero", "inf"))
+    params, images = random_params(zero, 0), jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (2, 20, 20, 3)), jnp.float32)
+    assert not np.allclose(bit.apply(zero, params, images), bit.apply(inf, params, images))
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (7, 2, 3)])
+def test_the_cpu_form_of_a_convolution_equals_xlas(size, stride, padding):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.standard_normal((2, 9, 8, 3)).astype(np.float32), rng.standard_normal((size, size, 3, 5)).astype(np.float32)
+    expected = jax.lax.conv_general_dilated(x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(bit._patches_conv(jnp.asarray(x), jnp.asarray(kernel), stride, padding), expected, atol=1e-4)
+
+
+def test_groups_must_divide_channels():
+    with pytest.raises(ValueError, match="cannot split 12 channels into 8 groups"):
+        bit.init(BiTConfig((1,), 12, 3, groups=8), jax.random.key(0))
+
+
+def test_init_is_he_normal_with_a_zero_classifier():
+    params = bit.init(BiTConfig((1,), 64, 3, groups=4), jax.random.key(0))
+    kernel = params["block1"]["unit01"]["b"]["standardized_conv2d"]["kernel"]
+    assert float(kernel.std()) == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.02)
+    assert not params["head"]["conv2d"]["kernel"].any()
+    other = bit.init(BiTConfig((1,), 64, 3, groups=4), jax.random.key(1))
+    assert (kernel != other["block1"]["unit01"]["b"]["standardized_conv2d"]["kernel"]).all()

@@ -1,0 +1,201 @@
+"""The scripts, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+PLUG_IN = """
+import jax, jax.numpy as jnp, optax
+from optimizers import Schedule, optimizer
+
+@optimizer
+def mine(lr: Schedule = 0.1):
+    def my_update(updates, count, params=None):
+        {body}
+        return jax.tree.map(lambda u: -lr(count) * factor * u, updates), count + 1
+    return optax.GradientTransformation(lambda params: jnp.int32(0), my_update)
+"""
+
+
+@pytest.fixture
+def script(compilation_cache, tmp_path):
+    """Runs a script of sweeps/ with an outdir of its own."""
+
+    def command(name, *flags):
+        cache = [f"--cache={compilation_cache}"] if name == "run" else []
+        return [sys.executable, str(ROOT / "sweeps" / f"{name}.py"), f"--outdir={tmp_path / 'runs'}", *cache, *flags]
+
+    def run(name, *flags):
+        return subprocess.run(command(name, *flags), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    run.command = command
+    return run
+
+
+def rows(script, *flags):
+    done = script("leaderboard", "--format=json", *flags)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def contents(folder):
+    """All records and results of a store, without what a clock or a machine wrote."""
+    found = {}
+    for path in sorted(folder.rglob("*.json*")):
+        content = path.read_text()
+        if path.name == "result.json":
+            content = json.dumps({k: v for k, v in json.loads(content).items() if k != "environment"})
+        found[str(path.relative_to(folder))] = content
+    return found
+
+
+SMALL = ["--horizons=20,60", "--trials=2", "--seeds=2"]
+
+
+def test_a_sweep_compares_stores_and_is_repeatable(script, tmp_path):
+    done = script("run", "--opt=adamw,sgd", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "speed-up" in done.stdout
+    assert done.stdout.strip().splitlines()[-1].endswith(f"tensorboard --logdir {tmp_path / 'runs'}")
+    first = contents(tmp_path / "runs")
+    found = rows(script)
+    assert [(row["opt"], row["horizon"], row["seeds"], row["trials"], row["status"]) for row in sorted(found, key=lambda r: (r["opt"], r["horizon"]))] == [
+        (opt, horizon, 2, 2, "ok") for opt in ("adamw", "sgd") for horizon in (20, 60)
+    ]
+    keys = {"opt", "task", "horizon", "probe_loss", "probe_loss_std", "heldout_kl", "agreement", "accuracy", "speedup", "seeds", "trials", "diverged", "status"}
+    assert all(keys <= row.keys() for row in found)
+    table = script("leaderboard")
+    assert table.returncode == 0
+    assert table.stdout.strip() in done.stdout
+    assert len(list((tmp_path / "runs").rglob("events.out.tfevents.*"))) == 1 + 16
+
+    # The same command again computes nothing; in another folder it gives the same bits.
+    began = time.monotonic()
+    again = script("run", "--opt=adamw,sgd", *SMALL)
+    assert again.stdout == done.stdout
+    assert "Compiled" not in again.stderr
+    assert time.monotonic() - began < 60
+    (tmp_path / "runs").rename(tmp_path / "before")
+    # One optimizer alone gives what it gave in company.
+    assert script("run", "--opt=sgd", *SMALL).returncode == 0
+    alone = contents(tmp_path / "runs")
+    assert alone == {name: content for name, content in first.items() if "/sgd-" in name}
+
+
+def test_a_killed_sweep_keeps_its_finished_trials(script, tmp_path):
+    flags = ["--opt=sgd", "--horizons=10,600", "--trials=2", "--seeds=1", "--lr=0.1,0.2"]
+    process = subprocess.Popen(script.command("run", *flags), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    runs = tmp_path / "runs"
+    deadline = time.monotonic() + 200
+    while len(list(runs.rglob("result.json"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in runs.rglob("result.json")}
+    assert len(kept) == 2
+    done = script("run", *flags)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert len(list(runs.rglob("result.json"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ("raise ValueError('my own words')", "crashed", "my own words"),
+        ("factor = jnp.where(count == 6, jnp.nan, 1.0)", "diverged", "the loss of step 8 is nan"),
+    ],
+)
+def test_a_broken_plug_in_costs_only_its_own_trials(script, tmp_path, body, status, message):
+    (tmp_path / "mine.py").write_text(PLUG_IN.format(body=body))
+    done = script("run", "--opt=./mine.py,sgd", "--horizons=20", "--trials=2", "--seeds=1")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "distill_bench/" not in done.stderr
+    assert len(done.stderr.splitlines()) < 40
+    assert {row["opt"]: row["status"] for row in rows(script) if row["status"] != "reference"} == {"mine": status, "sgd": "ok"}
+
+
+def test_a_truncated_line_is_reported_and_its_trial_runs_again(script, tmp_path):
+    flags = ["--opt=sgd", "--horizons=20", "--trials=2", "--seeds=1"]
+    assert script("run", *flags).returncode == 0
+    before = contents(tmp_path / "runs")
+    path = next((tmp_path / "runs").rglob("records.jsonl"))
+    path.write_text(path.read_text()[:-20])
+    told = script("leaderboard")
+    assert told.returncode == 1
+    assert "is cut short" in told.stdout
+    done = script("run", *flags)
+    assert done.returncode == 0
+    assert "set aside" in done.stderr
+    assert {name: c for name, c in contents(tmp_path / "runs").items() if "/damaged/" not in name} == before
+    assert script("leaderboard").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--opt=shampo"], "Did you mean 'shampoo'"),
+        (["--opt=adamw", "--task=digit"], "Did you mean 'digits'"),
+        (["--opt=adamw", "--lr=abc"], "'abc' is no value of 'lr'"),
+        (["--opt=adamw", "--trials=0"], "--trials=0"),
+        (["--opt=adamw", "--trials=many"], "many"),
+        (["--opt=adamw", "--horizons=500,250"], "--horizons=250,500"),
+        (["--opt=adamw", "--horizon=500"], "horizon"),
+        (["adamw"], "Unexpected argument 'adamw'"),
+        ([], "Nothing to run"),
+    ],
+)
+def test_a_typo_is_one_message_and_writes_nothing(script, tmp_path, flags, message):
+    done = script("run", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 6
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_outdir_that_is_a_file_is_refused(script, tmp_path):
+    (tmp_path / "runs").write_text("mine")
+    done = script("run", "--opt=adamw")
+    assert (done.returncode, "is a file" in done.stderr) == (2, True)
+    assert (tmp_path / "runs").read_text() == "mine"
+
+
+def test_a_dry_run_writes_nothing(script, tmp_path):
+    done = script("run", "--opt=adamw,shampoo", "--dry_run", "--trials=4")
+    assert done.returncode == 0, done.stderr
+    assert "16 tuning runs, then 12 final runs" in done.stdout
+    assert "about" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_and_list_answer_without_jax(script):
+    for flag in ("--help", "--list"):
+        done = subprocess.run([sys.executable, "-X", "importtime", *script.command("run", flag)[1:]], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0
+        assert "shampoo" in done.stdout
+    helped = subprocess.run([sys.executable, "-X", "importtime", *script.command("run", "--help")[1:]], capture_output=True, text=True, timeout=60)
+    assert not [line for line in helped.stderr.splitlines() if line.split("|")[-1].strip() in ("jax", "optax", "numpy", "tensorboard")]
+
+
+def test_the_example_runs(script, tmp_path):
+    done = script("run", f"--opt={ROOT / 'examples' / 'my_optimizer.py'}", "--horizons=20", "--trials=2", "--seeds=1")
+    assert done.returncode == 0, done.stderr
+    assert "my_optimizer" in done.stdout
+
+
+def test_a_table_piped_into_a_closed_pipe_is_no_stack_trace(script):
+    assert os.path.exists(script.command("run")[1])
+    done = subprocess.run(f"{' '.join(script.command('run', '--help'))} | head -1", shell=True, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr

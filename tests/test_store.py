@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from distill_bench.errors import UserError
+from sweeps import store
+from sweeps.study import Study, Trial
+
+STUDY = Study("digits", "f" * 16, "mine", "s" * 64, {}, {}, {"jax": "1"})
+METRICS = {"probe_loss": 0.1 + 0.2, "accuracy": 1 / 3}
+
+
+def write(root, seed=0, status="ok"):
+    trial = Trial(STUDY.id, {"lr": 0.1, "name": "../<b>"}, 4, seed)
+    folder = store.save_study(root, STUDY, "source") / trial.name
+    writer = store.TrialWriter(folder, trial)
+    writer.start()
+    writer.losses(1, np.float32([0.1, 0.2]))
+    writer.losses(3, np.float32([0.3, 0.4]))
+    writer.point(4, METRICS)
+    writer.finish(status, 4, None, {"device": "cpu"})
+    return folder
+
+
+def test_what_is_written_is_read_back_exactly(tmp_path):
+    folder = write(tmp_path)
+    assert folder.parent.parent == tmp_path / "digits"  # a hostile name stays one folder
+    (loaded,) = store.load(tmp_path)
+    assert loaded.study == STUDY
+    assert loaded.environment == {"device": "cpu"}
+    (result,) = loaded.results
+    assert result.losses == tuple(np.float32([0.1, 0.2, 0.3, 0.4]).tolist())
+    assert result.final == METRICS
+    assert result.trial.id == Trial(STUDY.id, {"lr": 0.1, "name": "../<b>"}, 4, 0).id
+
+
+def test_an_unfinished_trial_never_happened(tmp_path):
+    folder = write(tmp_path)
+    (folder / "result.json").unlink()
+    (loaded,) = store.load(tmp_path)
+    assert (loaded.results, loaded.problems) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "records.jsonl").write_text((f / "records.jsonl").read_text()[:-9]), "cut short"),
+        (lambda f: (f / "records.jsonl").write_text((f / "records.jsonl").read_text().replace('"losses"', '"los', 1)), "line 2 is no JSON"),
+        (lambda f: (f / "records.jsonl").write_text("\n".join((f / "records.jsonl").read_text().split("\n")[:2]) + "\n"), "lacks records"),
+        (lambda f: (f / "records.jsonl").write_text((f / "records.jsonl").read_text().replace('"seed": 0', '"seed": 7')), "another trial"),
+        (lambda f: (f / "records.jsonl").unlink(), "FileNotFoundError"),
+        (lambda f: (f / "result.json").write_text("{}"), "KeyError"),
+        (lambda f: (f / "result.json").write_text('{"trial"'), "JSONDecodeError"),
+        (lambda f: (f / "result.json").write_bytes(b"\xff\xfe"), "UnicodeDecodeError"),
+    ],
+)
+def test_a_damaged_trial_is_reported_and_can_be_set_aside(tmp_path, damage, message):
+    folder, good = write(tmp_path), write(tmp_path, seed=1)
+    damage(folder)
+    (loaded,) = store.load(tmp_path)
+    assert [result.trial.seed for result in loaded.results] == [1]
+    ((path, reason),) = loaded.problems
+    assert path == folder
+    assert message in reason
+    aside = store.set_aside(path)
+    assert aside.is_dir()
+    assert not folder.exists()
+    assert good.exists()
+    (loaded,) = store.load(tmp_path)
+    assert loaded.problems == []
+
+
+def test_an_atomic_write_leaves_no_half_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    store.write_atomically(path, "old")
+
+    def full_disk(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.os, "replace", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        store.write_atomically(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_outdirs_that_cannot_be_used_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        store.open_outdir(str(tmp_path / "file"))
+    with pytest.raises(UserError, match="cannot be written"):
+        store.open_outdir("/proc/distill-bench")
+    with pytest.raises(UserError, match="is no folder"):
+        store.load(tmp_path / "missing")
+
+
+def test_a_study_that_cannot_be_read_is_an_error(tmp_path):
+    folder = write(tmp_path).parent
+    (folder / "study.json").write_text(json.dumps({"source": "", "task": "digits"}))
+    with pytest.raises(UserError, match=r"study\.json cannot be read"):
+        store.load(tmp_path)

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from distill_bench import bit, data, stream, teacher
+from distill_bench.engine import open_engine
+from distill_bench.lanes import Lane
+from distill_bench.losses import kl_divergence
+from distill_bench.train import Compiled, Finished, Losses, Point, evaluation_steps, train
+
+
+def sgd(hparams, horizon):
+    return optax.sgd(lambda count: hparams["lr"] * (1 - count / horizon), momentum=0.9)
+
+
+def adam(hparams, horizon):
+    return optax.adam(hparams["lr"])
+
+
+def run(engine, lanes):
+    """losses, points and end of each lane."""
+    losses = [[] for _ in lanes]
+    points = [{} for _ in lanes]
+    ends = [None] * len(lanes)
+    compiled = None
+    for event in train(engine, lanes):
+        match event:
+            case Losses(lane, first, values):
+                assert first == len(losses[lane]) + 1
+                losses[lane] += values.tolist()
+            case Point(lane, step, metrics):
+                points[lane][step] = metrics
+            case Finished(lane):
+                assert ends[lane] is None
+                ends[lane] = event
+            case Compiled():
+                compiled = event
+    assert all(ends)
+    return losses, points, ends, compiled
+
+
+def test_a_lane_equals_the_same_trial_alone_bit_for_bit(tiny_engine):
+    lanes = [
+        Lane(sgd, {"lr": 0.1}, 70, seed=0),
+        Lane(adam, {"lr": 0.01}, 110, seed=3),
+        Lane(sgd, {"lr": 0.3}, 110, seed=3),
+        Lane(sgd, {"lr": 0.1}, 110, seed=0),
+        Lane(adam, {"lr": 0.03}, 25, seed=1),
+    ]
+    losses, points, ends, _ = run(tiny_engine, lanes)
+    assert [end.status for end in ends] == ["ok"] * 5
+    for i, lane in enumerate(lanes):
+        assert len(losses[i]) == lane.horizon
+        assert sorted(points[i]) == evaluation_steps(lane.horizon)
+        alone_losses, alone_points, _, _ = run(tiny_engine, [lane])
+        assert alone_losses[0] == losses[i]
+        assert alone_points[0] == points[i]
+
+
+def test_training_is_what_its_definition_says(tiny_task, tiny_engine):
+    """Against a plain loop: the step's views, the teacher's logits, the KL and its gradient, one optax update."""
+    images = jnp.asarray(data.load(tiny_task.dataset)[0].images)
+    answers = teacher.load(tiny_task)
+    lane = Lane(sgd, {"lr": 0.2}, 12, seed=5)
+    params = stream.init_student(tiny_task, 5)
+    rule = sgd(lane.hparams, 12)
+    state = rule.init(params)
+
+    @jax.jit
+    def step_of(params, state, step):
+        views = stream.step_views(tiny_task, images, 5, step)
+
+        def loss_of(params):
+            return kl_divergence(bit.apply(tiny_task.teacher, answers, views), bit.apply(tiny_task.student, params, views), tiny_task.temperature)
+
+        loss, gradients = jax.value_and_grad(loss_of)(params)
+        updates, state = rule.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    expected = []
+    for step in range(12):
+        params, state, loss = step_of(params, state, step)
+        expected.append(float(loss))
+    losses, points, _, _ = run(tiny_engine, [lane])
+    np.testing.assert_allclose(losses[0], expected, rtol=2e-4)
+
+    # The probe loss, from its views made anew.
+    n, size = tiny_task.probe.batches, tiny_task.probe.batch_size
+    views = stream.probe_views(tiny_task, images[: n * size].reshape(n, size, 8, 8, 1)).reshape(-1, 8, 8, 1)
+    probe = kl_divergence(bit.apply(tiny_task.teacher, answers, views), bit.apply(tiny_task.student, params, views), tiny_task.temperature)
+    assert points[0][12]["probe_loss"] == pytest.approx(float(probe), rel=1e-3)
+    assert set(points[0][12]) == {"probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy"}
+
+
+def test_one_device_gives_what_two_give(tiny_task, tiny_engine):
+    one = open_engine(tiny_task, stream.local_mesh(jax.local_devices()[:1]))
+    lanes = [Lane(sgd, {"lr": 0.1}, 60, seed) for seed in (0, 1)]
+    for a, b in zip(run(one, lanes)[0], run(tiny_engine, lanes)[0], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_seed_zero_is_a_seed_like_any_other(tiny_engine):
+    losses, _, _, _ = run(tiny_engine, [Lane(sgd, {"lr": 0.1}, 5, seed) for seed in (0, 1, 2**31 - 1)])
+    assert len({tuple(values) for values in losses}) == 3
+
+
+def test_all_trials_and_horizons_of_a_rule_share_one_compilation(tiny_task):
+    engine = open_engine(tiny_task)
+    _, _, ends, compiled = run(engine, [Lane(sgd, {"lr": lr}, h, 0) for lr in (0.1, 0.2, 0.3) for h in (3, 7)])
+    assert (compiled.rules, len(engine.rules)) == (1, 1)
+    assert [end.status for end in ends] == ["ok"] * 6
+    assert run(engine, [Lane(sgd, {"lr": 0.4}, 9, seed) for seed in (1, 2, 3)])[3].rules == 0
+
+
+def test_a_builder_that_asks_for_a_value_is_compiled_for_each_value_and_said_so(tiny_engine):
+    def branching(hparams, horizon):
+        return optax.chain(optax.sgd(hparams["lr"]), optax.add_decayed_weights(0.1) if hparams["decay"] > 0.5 else optax.identity())
+
+    lanes = [Lane(branching, {"lr": 0.1, "decay": decay}, 4, 0) for decay in (0.0, 1.0, 0.0)]
+    losses, _, ends, compiled = run(tiny_engine, lanes)
+    assert compiled.rules == 2
+    assert compiled.static[0] == ("decay",)
+    assert [end.status for end in ends] == ["ok"] * 3
+    assert losses[0] == losses[2] != losses[1]
+
+
+def test_a_nan_in_one_lane_changes_nothing_in_another(tiny_engine):
+    def poisoned(hparams, horizon):
+        def update(updates, count, params=None):
+            factor = jnp.where((count == 6) & (hparams["poison"] > 0), jnp.nan, -hparams["lr"])
+            return jax.tree.map(lambda u: factor * u, updates), count + 1
+
+        return optax.GradientTransformation(lambda params: jnp.int32(0), update)
+
+    clean = [Lane(poisoned, {"lr": 0.1, "poison": 0.0}, 60, 0), Lane(sgd, {"lr": 0.1}, 60, 0)]
+    losses, points, ends, _ = run(tiny_engine, [clean[0], Lane(poisoned, {"lr": 0.1, "poison": 1.0}, 60, 0), clean[1]])
+    assert [end.status for end in ends] == ["ok", "diverged", "ok"]
+    assert ends[1].step == 8  # the seventh update is NaN; the eighth loss sees it
+    assert "step 8 is nan" in ends[1].detail
+    assert len(losses[1]) == 7
+    assert points[1] == {}
+    alone = run(tiny_engine, clean)
+    assert alone[0] == [losses[0], losses[2]]
+    assert alone[1] == [points[0], points[2]]
+
+
+def raises_in(where):
+    def fail(*args):
+        raise RuntimeError(f"my own error in {where}")
+
+    def build(hparams, horizon):
+        if where == "build":
+            fail()
+        rule = optax.sgd(hparams["lr"])
+        return optax.GradientTransformation(fail if where == "init" else rule.init, fail if where == "update" else rule.update)
+
+    return build
+
+
+@pytest.mark.parametrize("where", ["build", "init", "update"])
+def test_an_exception_of_a_rule_ends_its_own_lanes_only(tiny_engine, where):
+    lanes = [Lane(raises_in(where), {"lr": 0.1}, 60, 0), Lane(sgd, {"lr": 0.1}, 60, 0)]
+    _, _, ends, _ = run(tiny_engine, lanes)
+    assert [end.status for end in ends] == ["crashed", "ok"]
+    assert f"my own error in {where}" in ends[0].detail
+    assert __file__ in ends[0].detail
+
+
+def test_an_exception_while_a_program_runs_ends_its_own_lanes_only(tiny_engine):
+    def host_error(hparams, horizon):
+        def fail(x):
+            raise RuntimeError("my own error at run time")
+
+        def update(updates, state, params=None):
+            return jax.tree.map(lambda u: jax.pure_callback(fail, jax.ShapeDtypeStruct(u.shape, u.dtype), u), updates), state
+
+        return optax.GradientTransformation(lambda params: (), update)
+
+    _, _, ends, _ = run(tiny_engine, [Lane(host_error, {"lr": 0.1}, 10, 0), Lane(sgd, {"lr": 0.1}, 60, 0)])
+    assert [end.status for end in ends] == ["crashed", "ok"]
+    assert "my own error at run time" in ends[0].detail
+
+
+@pytest.mark.parametrize(("horizon", "steps"), [(1, [1]), (99, [99]), (250, [62, 125, 250]), (4000, [62, 125, 250, 500, 1000, 2000, 4000])])
+def test_curve_points_are_log_spaced_and_end_at_the_horizon(horizon, steps):
+    assert evaluation_steps(horizon) == steps
+
+
+def test_probe_batches_have_their_own_mixup_coefficients_spread_evenly(tiny_task):
+    """White images mixed with black neighbours show each batch's coefficient."""
+    n, size = tiny_task.probe.batches, tiny_task.probe.batch_size
+    stripes = jnp.tile(jnp.array([1.0, -1.0]), n * size // 2).reshape(n, size, 1, 1, 1) * jnp.ones((n, size, 8, 8, 1))
+    seen = np.asarray(stream.probe_views(tiny_task, stripes))
+    a = (seen.max((1, 2, 3, 4)) + 1) / 2
+    assert len(set(a.round(6))) == n
+    coefficients = np.sort(np.where(np.arange(n) / n < 0.5, 1 - a, a))
+    assert (np.floor(coefficients * n) == np.arange(n)).all()

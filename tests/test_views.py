@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill_bench import views
+from distill_bench.views import ViewConfig
+
+CONFIG = ViewConfig(size=8, flip=False)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), height=st.sampled_from([8, 13]), width=st.sampled_from([8, 21]))
+def test_crops_lie_in_the_image_and_have_the_declared_shape(seed, height, width):
+    boxes = np.asarray(views.crop_boxes(jax.random.key(seed), 256, height, width, CONFIG), np.float64)
+    top, left, h, w = boxes.T
+    eps = 1e-4
+    assert (top >= -eps).all()
+    assert (left >= -eps).all()
+    assert (top + h <= height + eps).all()
+    assert (left + w <= width + eps).all()
+    whole = (h == height) & (w == width)
+    area, aspect = h * w / (height * width), w / h
+    assert ((area >= CONFIG.min_area - eps) | whole).all()
+    assert (((aspect >= 3 / 4 - eps) & (aspect <= 4 / 3 + eps)) | whole).all()
+
+
+def test_crops_are_distributed_as_an_inception_crop():
+    """Against draws by the definition: rejection sampling of (area, aspect) in plain numpy."""
+    rng = np.random.default_rng(0)
+    area, aspect = rng.uniform(0.05, 1, 200_000) * 64, rng.uniform(3 / 4, 4 / 3, 200_000)
+    h, w = np.sqrt(area / aspect), np.sqrt(area * aspect)
+    fits = (h <= 8) & (w <= 8)
+    boxes = np.asarray(views.crop_boxes(jax.random.key(0), 50_000, 8, 8, CONFIG))
+    grid = np.linspace(0.05, 0.95, 19)
+    np.testing.assert_allclose(np.quantile(boxes[:, 2], grid), np.quantile(h[fits], grid), rtol=0.02)
+    np.testing.assert_allclose(np.quantile(boxes[:, 3], grid), np.quantile(w[fits], grid), rtol=0.02)
+
+
+def test_the_whole_image_as_crop_is_the_image():
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 1)), jnp.float32)
+    whole = jnp.tile(jnp.array([0.0, 0.0, 8.0, 8.0]), (3, 1))
+    np.testing.assert_allclose(views.crop_and_resize(images, whole, 8), images, atol=1e-6)
+
+
+def test_a_crop_samples_the_image_bilinearly_at_the_right_place():
+    ramp = jnp.broadcast_to(jnp.arange(16.0)[None, :, None, None], (1, 16, 16, 1))
+    crop = views.crop_and_resize(ramp, jnp.array([[4.0, 2.0, 8.0, 8.0]]), 4)
+    np.testing.assert_allclose(crop[0, :, 0, 0], [4.5, 6.5, 8.5, 10.5], atol=1e-5)  # centres of four 2-pixel bins from row 4
+
+
+def test_mixup_pairs_each_image_with_its_neighbour():
+    images = jnp.arange(4.0).reshape(4, 1, 1, 1)
+    np.testing.assert_allclose(views.mix(images, jnp.float32(0.25)).ravel(), [0.75 * 0 + 0.25 * 3, 0.75, 1.75, 2.75])
+    np.testing.assert_array_equal(views.mix(images, jnp.float32(0.25)), views.mix(images, jnp.float32(0.75)))
+    np.testing.assert_array_equal(views.mix(images, jnp.float32(0.0)), images)
+
+
+def test_flip_mirrors_about_half_of_the_images():
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1000, 4, 4, 1)), jnp.float32)
+    config = ViewConfig(size=4, min_area=0.9999999, aspect=(1.0, 1.0000001), flip=True, mixup=False)
+    seen = np.asarray(views.make_views(jax.random.key(0), images, config))
+    mirrored = np.isclose(seen, np.asarray(images)[:, :, ::-1], atol=1e-4).all((1, 2, 3))
+    kept = np.isclose(seen, np.asarray(images), atol=1e-4).all((1, 2, 3))
+    assert (mirrored | kept).all()
+    assert 450 < mirrored.sum() < 550
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 40), share=st.floats(0.05, 1.0), seed=st.integers(0, 1000))
+def test_each_epoch_shows_every_image_once(n, share, seed):
+    batch = max(1, int(n * share))
+    steps = n  # batch * n positions: whole epochs
+    key = jax.random.key(seed)
+    index = jax.jit(jax.vmap(lambda step: views.batch_indices(key, step, n, batch)))(jnp.arange(steps))
+    epochs = np.asarray(index).reshape(-1, n)
+    assert (np.sort(epochs, axis=1) == np.arange(n)).all()
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="batch of 9 cannot be drawn from 8"):
+        views.batch_indices(jax.random.key(0), jnp.int32(0), 8, 9)
