@@ -58,11 +58,7 @@ def _patches_conv(x_NHWI: jax.Array, kernel_HWIO: jax.Array, stride: int, paddin
     rows = (height + 2 * padding - kh) // stride + 1
     cols = (width + 2 * padding - kw) // stride + 1
     x_NHWI = jnp.pad(x_NHWI, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    slices = [
-        x_NHWI[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (cols - 1) * stride + 1 : stride]
-        for i in range(kh)
-        for j in range(kw)
-    ]
+    slices = [x_NHWI[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (cols - 1) * stride + 1 : stride] for i in range(kh) for j in range(kw)]
     patches = slices[0] if len(slices) == 1 else jnp.concatenate(slices, axis=-1)
     flat = patches.reshape(n * rows * cols, -1) @ kernel_HWIO.reshape(-1, out)
     return flat.reshape(n, rows, cols, out)
@@ -131,20 +127,6 @@ class GroupNorm(nnx.Module):
         return (x_NPC * a_NC[:, None] + b_NC[:, None]).astype(x_NHWC.dtype).reshape(x_NHWC.shape)
 
 
-class Stage(nnx.Module):
-    """GroupNorm -> ReLU -> standardised convolution. `pre` returns what enters the convolution."""
-
-    def __init__(self, size: int, cin: int, cout: int, groups: int, stride: int = 1):
-        self.group_norm = GroupNorm(cin, groups)
-        self.standardized_conv2d = StdConv(size, cin, cout, stride)
-
-    def pre(self, x_NHWC: jax.Array) -> jax.Array:
-        return jax.nn.relu(self.group_norm(x_NHWC))
-
-    def __call__(self, x_NHWC: jax.Array) -> jax.Array:
-        return self.standardized_conv2d(self.pre(x_NHWC))
-
-
 class Projection(nnx.Module):
     """The shortcut of a block's first unit: a strided 1x1 convolution."""
 
@@ -155,6 +137,21 @@ class Projection(nnx.Module):
         return self.standardized_conv2d(x_NHWC)
 
 
+class Stage(nnx.Module):
+    """GroupNorm -> ReLU -> standardised convolution. `pre` returns what enters the convolution."""
+
+    def __init__(self, size: int, cin: int, cout: int, groups: int, stride: int = 1, proj: Projection | None = None):
+        self.group_norm = GroupNorm(cin, groups)
+        self.standardized_conv2d = StdConv(size, cin, cout, stride)
+        self.proj = proj  # kept here, and not by the unit, because the published keys say so
+
+    def pre(self, x_NHWC: jax.Array) -> jax.Array:
+        return jax.nn.relu(self.group_norm(x_NHWC))
+
+    def __call__(self, x_NHWC: jax.Array) -> jax.Array:
+        return self.standardized_conv2d(self.pre(x_NHWC))
+
+
 class Unit(nnx.Module):
     """Pre-activation bottleneck: 1x1 (a), 3x3 with the stride (b), 1x1 (c), plus the shortcut.
 
@@ -162,16 +159,14 @@ class Unit(nnx.Module):
     """
 
     def __init__(self, cin: int, middle: int, groups: int, stride: int, project: bool):
-        self.a = Stage(1, cin, middle, groups)
-        if project:
-            self.a.proj = Projection(cin, EXPANSION * middle, stride)
+        proj = Projection(cin, EXPANSION * middle, stride) if project else None
+        self.a = Stage(1, cin, middle, groups, proj=proj)
         self.b = Stage(3, middle, middle, groups, stride)
         self.c = Stage(1, middle, EXPANSION * middle, groups)
-        self.project = project
 
     def __call__(self, x_NHWC: jax.Array) -> jax.Array:
         pre = self.a.pre(x_NHWC)
-        shortcut = self.a.proj(pre) if self.project else x_NHWC
+        shortcut = self.a.proj(pre) if self.a.proj is not None else x_NHWC
         return shortcut + self.c(self.b(self.a.standardized_conv2d(pre)))
 
 

@@ -48,7 +48,7 @@ def make_exam(source: Source, forward, rows: int) -> Exam:
     images = images.reshape(batches, task.batch_size, *images.shape[1:])
     padded = np.pad(images, ((0, -batches % rows), *[(0, 0)] * 4))
     logits = np.concatenate([np.asarray(forward(source.teacher, padded[i : i + rows])) for i in range(0, batches, rows)])
-    return source.replicate(Exam(images, logits[:batches], source.test.labels))
+    return Exam(*source.replicate((images, logits[:batches], source.test.labels)))
 
 
 def make_evaluate(source: Source) -> Callable[[bit.Params, Exam], dict[str, jax.Array]]:

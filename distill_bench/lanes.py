@@ -46,8 +46,10 @@ class Lane:
 
 
 class LaneState(NamedTuple):
-    params: bit.Params
-    rule: optax.OptState
+    """A student's parameters (bit.Params) and its update rule's state (optax.OptState)."""
+
+    params: Any
+    rule: Any
 
 
 @dataclass(frozen=True)

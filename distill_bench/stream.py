@@ -99,7 +99,8 @@ def open_source(task: Task, mesh: Mesh) -> Source:
     return Source(task, mesh, train, test, images, params)
 
 
-def local_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def local_mesh(devices: list | None = None) -> Mesh:
+    """One axis over `devices`; all local ones where none are given."""
     return Mesh(np.array(jax.local_devices() if devices is None else devices), (AXIS,))
 
 

@@ -48,7 +48,7 @@ def fit(task: Task, train: data.Split, seed: int = 0):
     key, init_key = jax.random.split(jax.random.key(seed))
 
     def loss_of(params: bit.Params, step: jax.Array) -> jax.Array:
-        batch_key, crop_key, mix_key = jax.random.split(jax.random.fold_in(key, step), 3)
+        _, crop_key, mix_key = jax.random.split(jax.random.fold_in(key, step), 3)
         index = views.batch_indices(key, step, len(images), task.batch_size)
         crops = views.make_views(crop_key, images[index], config)
         coefficient = jax.random.uniform(mix_key)

@@ -59,9 +59,7 @@ def crop_and_resize(images_NHWC: jax.Array, boxes_N4: jax.Array, size: int) -> j
 
     def one(image_HWC: jax.Array, box_4: jax.Array) -> jax.Array:
         scale = size / box_4[2:]
-        return jax.image.scale_and_translate(
-            image_HWC, (size, size, image_HWC.shape[2]), (0, 1), scale, -box_4[:2] * scale, "linear", antialias=False
-        )
+        return jax.image.scale_and_translate(image_HWC, (size, size, image_HWC.shape[2]), (0, 1), scale, -box_4[:2] * scale, "linear", antialias=False)
 
     return jax.vmap(one)(images_NHWC, boxes_N4)
 

@@ -1,6 +1,6 @@
 """One file per optimizer; this package knows jax and optax and nothing else.
 
-    from optimizers import Choice, Log, Schedule, optimizer
+from optimizers import Choice, Log, Schedule, optimizer
 """
 
 from __future__ import annotations

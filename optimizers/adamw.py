@@ -14,7 +14,7 @@ from optimizers.masks import kernels
 def adamw(
     lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.9, 0.95, 0.99)] = 0.95,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
     b1: float = 0.9,
     eps: float = 1e-8,
     weight_decay: float = 1e-3,

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     import optax
 
 
-class Schedule(Protocol):
-    """A learning rate as a function of the step count, which starts at 0."""
-
+class _OfCount(Protocol):
     def __call__(self, count: Any, /) -> Any: ...
+
+
+Schedule = float | _OfCount
+"""Annotates a hyperparameter that is written as a peak value and arrives as a function of the step count, which starts at 0."""
 
 
 Value = float | int | str | bool
@@ -84,7 +86,7 @@ class Choice:
 Domain = Log | Uniform | Choice
 
 
-def warmup_cosine(peak: Any, horizon: Any, warmup: float = 0.1) -> Schedule:
+def warmup_cosine(peak: Any, horizon: Any, warmup: float = 0.1) -> _OfCount:
     """The harness's schedule: linear over the first tenth of the horizon, then a half cosine to zero.
 
     The rate of step t (from 0) is peak * min((t + 1) / w, (1 + cos(pi * max(t + 1 - w, 0) / (horizon - w))) / 2),
@@ -102,7 +104,7 @@ def warmup_cosine(peak: Any, horizon: Any, warmup: float = 0.1) -> Schedule:
     return schedule
 
 
-def constant(peak: Any, horizon: Any) -> Schedule:
+def constant(peak: Any, horizon: Any) -> _OfCount:
     """The same rate at every step."""
     import jax.numpy as jnp
 
@@ -196,7 +198,7 @@ def optimizer(function: Callable[..., optax.GradientTransformation], /) -> Optim
 def optimizer(*, schedule: Literal["warmup_cosine", "constant"] = ...) -> Callable[[Callable[..., optax.GradientTransformation]], Optimizer]: ...
 
 
-def optimizer(function=None, /, *, schedule="warmup_cosine"):
+def optimizer(function: Any = None, /, *, schedule: Any = "warmup_cosine") -> Any:
     """Declares an optimizer; returns an `Optimizer` and touches no global state.
 
     `schedule` says what a parameter annotated as Schedule arrives as: "warmup_cosine" (the harness's) or

@@ -28,7 +28,7 @@ def graft(
     def init(params: Any) -> GraftState:
         return GraftState(direction.init(params), magnitude.init(params))
 
-    def update(updates: Any, state: GraftState, params: Any = None) -> tuple[Any, GraftState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, GraftState]:
         d, direction_state = direction.update(updates, state.direction, params)
         m, magnitude_state = magnitude.update(updates, state.magnitude, params)
 

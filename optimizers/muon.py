@@ -15,7 +15,7 @@ from optimizers.masks import fold_kernel, kernels
 def muon(
     lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
     *,
-    momentum: Annotated[float, Choice(0.85, 0.9, 0.95)] = 0.9,
+    momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
     adam_b2: float = 0.95,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:

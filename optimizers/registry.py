@@ -121,7 +121,8 @@ def _file_of(module: ModuleType, spec: str) -> Path:
 def _import_file(path: Path) -> ModuleType:
     name = f"_optimizer_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where annotations are strings, typing looks the module up here
     try:
@@ -144,7 +145,9 @@ def _entry(module: ModuleType, path: Path, attribute: str, spec: str) -> Entry:
     elif len(declared) == 1:
         found = next(iter(declared.values()))
     elif declared:
-        raise UnknownOptimizer(f"{path} declares {len(declared)} optimizers: choose one, such as --opt={spec}:{min(declared)}\nDeclared: {', '.join(sorted(declared))}")
+        raise UnknownOptimizer(
+            f"{path} declares {len(declared)} optimizers: choose one, such as --opt={spec}:{min(declared)}\nDeclared: {', '.join(sorted(declared))}"
+        )
     else:
         raise UnknownOptimizer(
             f"{path} declares no optimizer: decorate the function that returns the transformation with @optimizer\n(from optimizers import optimizer)."

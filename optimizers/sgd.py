@@ -14,7 +14,7 @@ from optimizers.masks import kernels
 def sgd(
     lr: Annotated[Schedule, Log(1e-1, 3.0)] = 0.5,
     *,
-    momentum: Annotated[float, Choice(0.8, 0.9, 0.95)] = 0.9,
+    momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """SGD with Nesterov momentum (Sutskever et al. 2013) and decoupled weight decay on kernels."""

@@ -79,17 +79,14 @@ def scale_by_shampoo(
         momentum = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
         return ShampooState(jnp.zeros((), jnp.int32), momentum, stats, eyes)
 
-    def update(updates: Any, state: ShampooState, params: Any = None) -> tuple[Any, ShampooState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, ShampooState]:
         del params
         leaves, tree = jax.tree.flatten(updates)
         groups = plan([leaf.shape for leaf in leaves], block_size)
         count = state.count + 1
         gradients = [leaf.astype(jnp.float32) for leaf in leaves]
         # What is not finite enters no average: a whole tensor of the gradients, a whole matrix of the statistics.
-        momentum = [
-            jnp.where(jnp.isfinite(g).all(), b1 * m + (1 - b1) * g, m)
-            for m, g in zip(jax.tree.leaves(state.momentum), gradients, strict=True)
-        ]
+        momentum = [jnp.where(jnp.isfinite(g).all(), b1 * m + (1 - b1) * g, m) for m, g in zip(jax.tree.leaves(state.momentum), gradients, strict=True)]
 
         def average(stack_Nbb: jax.Array, new_Nbb: jax.Array) -> jax.Array:
             finite = jnp.isfinite(new_Nbb).all(axis=(1, 2), keepdims=True)
@@ -120,7 +117,7 @@ def scale_by_shampoo(
 def shampoo(
     lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.9, 0.95, 0.99)] = 0.95,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
     b1: float = 0.9,
     weight_decay: float = 1e-3,
     epsilon: float = 1e-6,

@@ -1,5 +1,8 @@
 """TensorBoard as a sink: one run a trial, written as it trains and never read back. TensorFlow is not needed."""
 
+# pyright: reportAttributeAccessIssue=false
+# TensorBoard's generated protobuf modules come without stubs.
+
 from __future__ import annotations
 
 import io

@@ -10,8 +10,9 @@ from typing import Any
 
 from distill_bench import task as tasks
 from distill_bench.errors import UserError
-from sweeps.statistics import Row, row_of
+from sweeps.statistics import Row, finals, row_of, winner
 from sweeps.store import Loaded, write_atomically
+from sweeps.study import Result
 
 SCHEMA = 1
 _CHECKOUT = Path(__file__).resolve().parent.parent / "leaderboard"
@@ -35,17 +36,18 @@ def write_entry(loaded: Loaded, folder: Path = FOLDER) -> Path:
         "schema": SCHEMA,
         "study": asdict(study),
         "environment": loaded.environment,
-        "rungs": [
-            asdict(row)
-            | {"finals": [{"seed": r.trial.seed, "final": r.final} for r in loaded.results if r.trial.seed and r.trial.horizon == row.horizon and r.trial.hparams == row.hparams]}
-            for row in made
-        ],
+        "rungs": [asdict(row) | {"finals": [{"seed": r.trial.seed, "final": r.final} for r in _finals_of(row, loaded.results)]} for row in made],
         "source": json.loads((loaded.folder / "study.json").read_text())["source"],
     }
     path = folder / study.task / f"{study.optimizer}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(entry, indent=1) + "\n")
     return path
+
+
+def _finals_of(row: Row, results: Sequence[Result]) -> list[Result]:
+    best = winner(results, row.horizon)
+    return finals(results, best) if best else []
 
 
 def load_entries(names: Sequence[str], folder: Path = FOLDER) -> tuple[list[Row], list[str]]:

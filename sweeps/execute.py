@@ -122,7 +122,12 @@ def _load(plan: Plan, root: Path) -> list[store.Loaded]:
 
 def _missing(root: Path, jobs: Sequence[Job]) -> list[Job]:
     """Those that the store does not hold as finished, each once. A crash is tried again: its cause may be gone."""
-    finished = {r.trial.id for e in {e.study.id: e for e, _ in jobs}.values() for r in store.load_study(store.study_folder(root, e.study)).results if r.status != "crashed"}
+    finished = {
+        r.trial.id
+        for e in {e.study.id: e for e, _ in jobs}.values()
+        for r in store.load_study(store.study_folder(root, e.study)).results
+        if r.status != "crashed"
+    }
     return [(e, t) for e, t in jobs if t.id not in finished]
 
 

@@ -1,7 +1,7 @@
 """Prints the table of everything in a store.
 
-    python sweeps/leaderboard.py --outdir=runs
-    python sweeps/leaderboard.py --outdir=runs --format=json
+python sweeps/leaderboard.py --outdir=runs
+python sweeps/leaderboard.py --outdir=runs --format=json
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import os
 import platform
@@ -58,9 +59,7 @@ class Plan:
         return range(TUNING_SEED + 1, TUNING_SEED + 1 + self.seeds)
 
 
-def make_plan(
-    opts: Sequence[str], task: str, horizons: Sequence[str], trials: int, seeds: int, learning_rates: Sequence[str], settings: Sequence[str]
-) -> Plan:
+def make_plan(opts: Sequence[str], task: str, horizons: Sequence[str], trials: int, seeds: int, learning_rates: Sequence[str], settings: Sequence[str]) -> Plan:
     """Checks everything that was typed.
 
     Raises:
@@ -99,7 +98,7 @@ def parse_horizons(horizons: Sequence[str], task: Task) -> tuple[int, ...]:
         rungs = tuple(int(h) for h in horizons)
     except ValueError:
         raise UserError(f"--horizons={text} are no whole numbers of steps: write --horizons=250,500 or --horizons=ladder.") from None
-    if any(h < 1 for h in rungs) or any(a >= b for a, b in zip(rungs, rungs[1:], strict=False)):
+    if any(h < 1 for h in rungs) or any(a >= b for a, b in itertools.pairwise(rungs)):
         fixed = ",".join(str(h) for h in sorted({h for h in rungs if h > 0})) or "250,500"
         raise UserError(f"--horizons={text} must be positive and rise from one to the next, without repeats: write --horizons={fixed}")
     return rungs

@@ -29,7 +29,7 @@ def collect(studies: Sequence[Loaded]) -> tuple[list[tuple[Row, Speedup | None]]
         warnings.append(f"{name} stands in the store {names.count(name)} times, with different sources, spaces or versions: each has its own rows.")
     for row in made:
         if row.edges:
-            warnings.append(f"{row.opt} at {row.horizon}: the best {' and '.join(row.edges)} lies at an edge of what was searched: a wider range may hold a better one.")
+            warnings.append(f"{row.opt} at {row.horizon}: the best {' and '.join(row.edges)} lies at an edge of its range; a wider one may hold a better.")
         if row.status == "tuning":
             warnings.append(f"{row.opt} at {row.horizon} has no final runs: its numbers are the tuning run's, which selection favours.")
     return [(row, _speedup(row, curves[row.task])) for row in shown], warnings
@@ -83,7 +83,9 @@ def print_table(shown: Sequence[tuple[Row, Speedup | None]], warnings: Sequence[
             label = row.opt if row.status == "ok" else f"{row.opt} ({row.status})"
             spread = f" ± {row.std['probe_loss']:.4f}" if row.std else ""
             mean = row.mean
-            cells = [f"{mean['probe_loss']:.4f}{spread}", f"{mean['heldout_kl']:.4f}", f"{mean['agreement']:.2%}", f"{mean['accuracy']:.2%}"] if mean else ["-"] * 4
+            cells = (
+                [f"{mean['probe_loss']:.4f}{spread}", f"{mean['heldout_kl']:.4f}", f"{mean['agreement']:.2%}", f"{mean['accuracy']:.2%}"] if mean else ["-"] * 4
+            )
             first = str(row.horizon) if row.horizon != previous else ""
             counts = [str(row.seeds), str(row.trials), str(row.diverged)]
             # Text, not markup: names come from other people's files.

@@ -1,7 +1,7 @@
 """Tunes optimizers on a frozen distillation task and compares them.
 
-    python sweeps/run.py --opt=shampoo
-    python sweeps/run.py --opt=adamw,./my_opt.py --horizons=250,500,1000 --trials=16 --seeds=5
+python sweeps/run.py --opt=shampoo
+python sweeps/run.py --opt=adamw,./my_opt.py --horizons=250,500,1000 --trials=16 --seeds=5
 """
 
 from __future__ import annotations

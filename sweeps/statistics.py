@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -100,24 +100,32 @@ def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
     tuned = [r for r in here if r.trial.seed == TUNING_SEED]
     counts = {status: sum(r.status == status for r in here) for status in ("diverged", "crashed")}
     best = winner(here, horizon)
-    common = dict(opt=study.optimizer, task=study.task, horizon=horizon, trials=len(tuned), study=study.id, **counts)
-    if best is None:
-        status = "diverged" if counts["diverged"] else "crashed"
-        return Row(status=status, mean=None, std=None, seeds=0, hparams=None, **common)
-    ran = finals(here, best)
+    row = Row(
+        opt=study.optimizer,
+        task=study.task,
+        horizon=horizon,
+        status="diverged" if counts["diverged"] else "crashed",
+        mean=None,
+        std=None,
+        seeds=0,
+        trials=len(tuned),
+        diverged=counts["diverged"],
+        crashed=counts["crashed"],
+        hparams=best.trial.hparams if best else None,
+        study=study.id,
+    )
+    ran = finals(here, best) if best else []
     good = [r.final for r in ran if r.final]
-    if ran and not good:
-        status = "diverged" if any(r.status == "diverged" for r in ran) else "crashed"
-        return Row(status=status, mean=None, std=None, seeds=0, hparams=best.trial.hparams, **common)
-    values = {name: [final[name] for final in good or [best.final or {}]] for name in METRICS}
-    return Row(
+    if best is None or best.final is None or (ran and not good):
+        return row
+    values = {name: [final[name] for final in good or [best.final]] for name in METRICS}
+    return replace(
+        row,
         status="ok" if good else "tuning",
         mean={name: float(np.mean(v)) for name, v in values.items()},
         std={name: float(np.std(v, ddof=1)) for name, v in values.items()} if len(good) > 1 else None,
         seeds=len(good),
-        hparams=best.trial.hparams,
         edges=edges(study, best.trial.hparams),
-        **common,
     )
 
 

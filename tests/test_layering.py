@@ -41,7 +41,12 @@ def test_the_task_names_no_optimizer():
 
     for path in (ROOT / "distill_bench").rglob("*.py"):
         if path.name != "teacher.py":  # it fits the teacher, once, with one
-            words = {word.lower() for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name | ast.Attribute) for word in [getattr(node, "id", None) or node.attr]}
+            words = {
+                word.lower()
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Name | ast.Attribute)
+                for word in [getattr(node, "id", None) or node.attr]
+            }
             assert not words & set(registry.builtins()), path
 
 

@@ -62,7 +62,7 @@ def test_bad_declarations_are_refused_by_name():
     for function, message in [(no_default, "'lr' of no_default has no default"), (variadic, "without"), (two, "2 search domains"), (reserved, "reserved")]:
         with pytest.raises(TypeError, match=message):
             optimizer(function)
-    with pytest.raises(ValueError, match="'cosine'.* is unknown"):
+    with pytest.raises(ValueError, match=r"'cosine'.* is unknown"):
         optimizer(schedule="cosine")(two)
 
 

@@ -25,7 +25,7 @@ def test_the_default_plan():
 def test_written_values_replace_the_space():
     made = plan(learning_rates=["1e-2", "2e-2"], settings=["b2=0.5", "weight_decay=0"])
     (entrant,) = made.entrants
-    assert [t for t in entrant.trials] == [{"lr": 0.01, "b2": 0.5, "weight_decay": 0.0}, {"lr": 0.02, "b2": 0.5, "weight_decay": 0.0}]
+    assert list(entrant.trials) == [{"lr": 0.01, "b2": 0.5, "weight_decay": 0.0}, {"lr": 0.02, "b2": 0.5, "weight_decay": 0.0}]
     assert entrant.study.space == {}
     assert entrant.study.id != plan().entrants[0].study.id
 
