@@ -7,7 +7,7 @@ program wherever the rule's builder accepts traced values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from distill_bench import bit
+from distill_bench.checkpointing import BadCheckpoint, Saved, mismatch, to_device, to_host
 from distill_bench.losses import kl_divergence
 from distill_bench.stream import AXIS, Chunk, Source, init_student
 
@@ -125,6 +126,29 @@ def spread(source: Source, values: list) -> Any:
 def traced_values(source: Source, lanes: list[Lane], traced: frozenset[str]) -> dict[str, jax.Array]:
     """The traced hyperparameters (and horizon) of one lane per device."""
     return spread(source, [{name: _array(_values(lane)[name]) for name in sorted(traced)} for lane in lanes])
+
+
+def on_host(state: LaneState, devices: Sequence[int]) -> dict[int, tuple[np.ndarray, ...]]:
+    """The leaves of the states of these devices' lanes."""
+    leaves = [to_host(leaf) for leaf in jax.tree.leaves(state)] if devices else []
+    return {d: tuple(leaf[d] for leaf in leaves) for d in devices}
+
+
+def restore(state: LaneState, saved: Sequence[Saved | None]) -> LaneState:
+    """`state` with each device's lane put back to what was saved of it.
+
+    Raises:
+      BadCheckpoint: where what was saved does not fit.
+    """
+    leaves, tree = jax.tree.flatten(state)
+    arrays = [np.array(to_host(leaf)) for leaf in leaves]
+    for d, lane in enumerate(saved):
+        if lane is not None:
+            if why := mismatch(lane.leaves, [array[d] for array in arrays]):
+                raise BadCheckpoint(f"The state saved after step {lane.step} does not fit its update rule: {why}.")
+            for array, leaf in zip(arrays, lane.leaves, strict=True):
+                array[d] = leaf
+    return jax.tree.unflatten(tree, [to_device(array, leaf) for array, leaf in zip(arrays, leaves, strict=True)])
 
 
 def make_students(source: Source):

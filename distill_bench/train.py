@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from distill_bench import lanes as lanes_lib
+from distill_bench.checkpointing import Saved
 from distill_bench.engine import Engine
 from distill_bench.lanes import Lane, LaneState, RuleSpec
 from distill_bench.stream import Chunk
@@ -59,7 +60,22 @@ class Compiled:
     static: dict[int, tuple[str, ...]]
 
 
-Event = Losses | Point | Finished | Compiled
+@dataclass(frozen=True)
+class Snapshot:
+    """A lane's state, from which `train` continues to the same bits. All its events up to the step came before."""
+
+    lane: int
+    saved: Saved
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The next thing waited for is this lane's; if nothing ever comes, its update rule is the first to suspect."""
+
+    lane: int
+
+
+Event = Losses | Point | Finished | Compiled | Snapshot | Waiting
 
 
 def evaluation_steps(horizon: int) -> list[int]:
@@ -89,7 +105,12 @@ class _Slot:
     lane: int
     spec: Lane
     steps: list[int]
+    start: int = 0
     done: bool = False
+
+    def active(self, first: int, last: int) -> bool:
+        """Whether any of the steps after `first`, up to `last`, are still to be trained."""
+        return not self.done and self.start < last and self.spec.horizon > first
 
 
 @dataclass
@@ -115,8 +136,16 @@ class _Group:
         return [slot for slot in self.slots if not slot.done]
 
 
-def train(engine: Engine, lanes: Sequence[Lane]) -> Iterator[Event]:
+def train(
+    engine: Engine,
+    lanes: Sequence[Lane],
+    resume: Mapping[int, Saved] | None = None,
+    snapshot_due: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
     """Trains `lanes` and yields what happens; every lane ends in exactly one `Finished`.
+
+    `resume` holds the saved states of lanes that were begun before; their events go on where those ended.
+    Whenever `snapshot_due()` is true at the end of a chunk, all lanes under way yield a `Snapshot`.
 
     A lane's numbers are those of the same lane trained alone. A lane whose loss is not finite ends as
     diverged; an exception of an update rule ends all lanes of its rule as crashed; the others go on.
@@ -130,24 +159,29 @@ def train(engine: Engine, lanes: Sequence[Lane]) -> Iterator[Event]:
         if group.rule in errors:
             yield from _crash(group, errors[group.rule])
         else:
-            _seat(engine, group)
+            _seat(engine, group, resume or {})
     numbers = {slot.lane: tuple(k for k, v in g.rule.static if not isinstance(v, str | bool)) for g in groups for slot in g.live()}
     yield Compiled(len(engine.rules) - known, time.perf_counter() - began, numbers)
 
-    first, ready = 0, {}
-    while live := [slot for group in groups for slot in group.live()]:
+    live = [slot for group in groups for slot in group.live()]
+    first = min((slot.start for slot in live), default=0)
+    chunks = _chunks(engine, live, first)
+    while live:
         # The next chunks are asked for before these are used, so that no device waits for another's share.
-        chunks, ready = ready or _chunks(engine, live, first), _chunks(engine, live, first + engine.steps)
-        for group in groups:
-            for row in list(group.rows):
+        ready = _chunks(engine, live, first + engine.steps)
+        due = snapshot_due()
+        for group, row in [(g, row) for g in groups for row in g.rows]:
+            yield from _drain(group, row)
+            if due:
+                yield from _snapshots(row, first)
+            try:
+                _dispatch(engine, group, row, chunks, first)
+            except Exception as error:  # the plug-in's own, raised by its program
+                yield from _crash(group, error)
+            if not ready:
                 yield from _drain(group, row)
-                try:
-                    _dispatch(engine, group, row, chunks, first)
-                except Exception as error:  # the plug-in's own, raised by its program
-                    yield from _crash(group, error)
-                if not ready:
-                    yield from _drain(group, row)
-        first += engine.steps
+        chunks, first = ready, first + engine.steps
+        live = [slot for slot in live if not slot.done]
 
 
 def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[_Group], list[Finished]]:
@@ -174,48 +208,62 @@ def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[_Group], list[Fin
     return list(groups.values()), crashes
 
 
-def _seat(engine: Engine, group: _Group) -> None:
+def _seat(engine: Engine, group: _Group, resume: Mapping[int, Saved]) -> None:
     """Deals the group's lanes to the devices, row by row, and makes each row's first state."""
+    for slot in group.slots:
+        slot.start = resume[slot.lane].step if slot.lane in resume else 0
     for start in range(0, len(group.slots), engine.devices):
         slots: list[_Slot | None] = [*group.slots[start : start + engine.devices]]
         slots += [None] * (engine.devices - len(slots))
         seated = [(slot or group.slots[start]).spec for slot in slots]
         traced = lanes_lib.traced_values(engine.source, seated, group.traced)
         params = engine.students(engine.spread([np.int32(lane.seed) for lane in seated]), None)
-        group.rows.append(_Row(slots, traced, engine.rules[group.rule].init(traced, params, None)))
+        state = engine.rules[group.rule].init(traced, params, None)
+        saved = [resume.get(slot.lane) if slot else None for slot in slots]
+        group.rows.append(_Row(slots, traced, lanes_lib.restore(state, saved) if any(saved) else state))
 
 
 def _chunks(engine: Engine, live: list[_Slot], first: int) -> dict[int, Chunk]:
-    """The chunk that starts after step `first`, for each seed that still needs it."""
-    seeds = sorted({slot.spec.seed for slot in live if slot.spec.horizon > first})
+    """The chunk that starts after step `first`, for each seed that needs it."""
+    seeds = sorted({slot.spec.seed for slot in live if slot.active(first, first + engine.steps)})
     return {seed: engine.chunk(seed, first) for seed in seeds}
 
 
 def _dispatch(engine: Engine, group: _Group, row: _Row, chunks: dict[int, Chunk], first: int) -> None:
     """Sends a row through one chunk, stopping where one of its lanes is to be evaluated. Does not wait."""
-    ends = [slot.spec.horizon if slot and not slot.done else 0 for slot in row.slots]
-    if max(ends) <= first:
+    active = [slot if slot and slot.active(first, first + engine.steps) else None for slot in row.slots]
+    if not any(active):
         return
-    last = min(first + engine.steps, max(ends))
-    stops = {last} | {step for slot in row.slots if slot and not slot.done for step in slot.steps if first < step <= last}
+    begins = [max(first, slot.start) if slot else first for slot in active]
+    ends = [min(first + engine.steps, slot.spec.horizon) if slot else first for slot in active]
+    stops = {max(ends)} | {step for slot, begin in zip(active, begins, strict=True) if slot for step in slot.steps if begin < step <= max(ends)}
     some = next(iter(chunks.values()))  # for a device without a lane
-    chunk = engine.deal([chunks.get(slot.spec.seed, some) if slot else some for slot in row.slots])
-    position = first
+    chunk = engine.deal([chunks[slot.spec.seed] if slot else some for slot in active])
     for cut in sorted(stops):
-        start = [max(first, min(position, end)) for end in ends]
-        stop = [max(first, min(cut, end)) for end in ends]
-        bounds = [engine.spread([np.int32(step - first) for step in steps]) for steps in (start, stop)]
+        stop = [max(begin, min(cut, end)) for begin, end in zip(begins, ends, strict=True)]
+        bounds = [engine.spread([np.int32(step - first) for step in steps]) for steps in (begins, stop)]
         row.state, losses = engine.rules[group.rule].advance(row.state, row.traced, *bounds, chunk, None)
-        evaluated = [slot is not None and not slot.done and cut in slot.steps for slot in row.slots]
-        active = engine.spread([np.bool_(flag) for flag in evaluated])
-        metrics = engine.evaluate(active, row.state.params, engine.exam) if any(evaluated) else None
-        row.pending.append(_Pending(first, start, stop, evaluated, losses, metrics))
-        position = cut
+        evaluated = [slot is not None and cut in slot.steps and begin < cut for slot, begin in zip(active, begins, strict=True)]
+        flags = engine.spread([np.bool_(flag) for flag in evaluated])
+        metrics = engine.evaluate(flags, row.state.params, engine.exam) if any(evaluated) else None
+        row.pending.append(_Pending(first, begins, stop, evaluated, losses, metrics))
+        begins = stop
+
+
+def _snapshots(row: _Row, first: int) -> Iterator[Snapshot]:
+    """The states of the row's lanes that are under way, after `first` steps."""
+    wanted = [d for d, slot in enumerate(row.slots) if slot and not slot.done and slot.start < first]
+    for d, leaves in lanes_lib.on_host(row.state, wanted).items():
+        slot = row.slots[d]
+        assert slot is not None
+        yield Snapshot(slot.lane, Saved(first, leaves))
 
 
 def _drain(group: _Group, row: _Row) -> Iterator[Event]:
     """Waits for the row's results and turns them into events."""
     items, row.pending = row.pending, []
+    if items:
+        yield Waiting(next(slot.lane for slot in row.slots if slot))
     for item in items:
         try:
             losses = np.asarray(item.losses)

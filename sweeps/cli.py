@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import flags
 
-from distill_bench.errors import UserError
+from distill_bench.errors import SweepFailed, UserError
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 
+_DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+
+def disk_trouble(error: OSError, place: Path) -> str | None:
+    """What to tell a user whose disk is full or has gone away; None for any other error."""
+    if error.errno not in _DISK_TROUBLE:
+        return None
+    return f"{place} could not be written: {error.strerror}.\nNothing finished is lost. Make room, and the same command goes on from the last checkpoint."
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise SystemExit(128 + signum)
+
+
 def run(main: Callable[[], int], usage: str) -> None:
     """Parses the flags, runs `main` and exits with its code; a user's mistake is one message, without a stack trace."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         if any(argument in ("--help", "-h", "-help", "--helpshort", "-helpshort") for argument in sys.argv[1:]):
             print(f"{usage}\n\n{flags.FLAGS.main_module_help()}")
@@ -26,12 +44,20 @@ def run(main: Callable[[], int], usage: str) -> None:
     except (flags.Error, UserError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(MISUSED)
-    except KeyboardInterrupt:
-        print("\nInterrupted. Finished trials are kept; the same command goes on from there.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SweepFailed as error:
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(FAILED)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(FAILED)
+        if not (said := disk_trouble(error, Path.cwd())):
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def set_up_jax(compilation_cache: str | None) -> None:

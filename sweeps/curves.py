@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,14 @@ class TrialCurves:
         for name, value in metrics.items():
             self._events.scalar(TAGS[name], value, step)
         self._events.flush()
+
+    def replay(self, records: Sequence[dict[str, Any]]) -> None:
+        """Writes again what a trial recorded before it was interrupted."""
+        for record in records:
+            if "losses" in record:
+                self.losses(record["first"], np.asarray(record["losses"]))
+            elif "metrics" in record:
+                self.point(record["step"], record["metrics"])
 
     def finish(self, ok: bool) -> None:
         status = api_pb2.Status.STATUS_SUCCESS if ok else api_pb2.Status.STATUS_FAILURE

@@ -1,71 +1,144 @@
-"""A plan's trials -> results in the store, on this machine."""
+"""A plan's trials -> results in the store, in this process."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from distill_bench import checkpointing
+from distill_bench.checkpointing import Saved
 from distill_bench.engine import Engine, open_engine
 from distill_bench.lanes import Lane
-from distill_bench.train import Compiled, Finished, Losses, Point, train
+from distill_bench.train import Compiled, Finished, Losses, Point, Snapshot, Waiting, train
 from sweeps import store
 from sweeps.curves import TrialCurves, write_layout
 from sweeps.plan import Entrant, Plan, environment, own_traceback
-from sweeps.progress import Progress, progress
 from sweeps.statistics import winner
 from sweeps.study import Trial
 
 Job = tuple[Entrant, Trial]
 
 
+class Display(Protocol):
+    """Where a run tells how far it has come."""
+
+    def begin(self, label: str, steps: int) -> None:
+        """A phase of so many trial-steps starts."""
+        ...
+
+    def advance(self, steps: int) -> None: ...
+    def say(self, text: str) -> None: ...
+
+    def suspect(self, optimizers: Sequence[str]) -> None:
+        """If this process dies or hangs now, it is one of these."""
+        ...
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What earlier processes of the same sweep died of.
+
+    alone: optimizers to be run by themselves.
+    dead: optimizers not to be run again -> (status, what happened).
+    """
+
+    alone: frozenset[str] = frozenset()
+    dead: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
 @dataclass
 class _Runner:
-    """Opens the engine when the first trial needs it."""
+    """Runs jobs, with everything that they share: the engine is opened when the first trial needs it."""
 
     plan: Plan
     root: Path
+    display: Display
+    faults: Faults
+    checkpoint_seconds: float
     environment: dict[str, Any]
     engine: Engine | None = None
 
     def run(self, label: str, jobs: Sequence[Job]) -> None:
+        """All jobs whose optimizers are not suspected of anything together, then each suspect's by themselves."""
+        names = {entrant.optimizer.name for entrant, _ in jobs}
+        together = names - self.faults.alone - self.faults.dead.keys()
+        for company in [together, *({name} for name in sorted(names & self.faults.alone - self.faults.dead.keys()))]:
+            self._train(label, [job for job in jobs if job[0].optimizer.name in company])
+        for job in jobs:
+            if job[0].optimizer.name in self.faults.dead:
+                status, detail = self.faults.dead[job[0].optimizer.name]
+                _Sink(self, job).finish(status, 0, detail)
+
+    def _train(self, label: str, jobs: Sequence[Job]) -> None:
         if not jobs:
             return
+        names = sorted({entrant.optimizer.name for entrant, _ in jobs})
+        self.display.suspect(names)
         if self.engine is None:
-            print(f"Opening {self.plan.task.name}: data, teacher, compilation ...", file=sys.stderr, flush=True)
+            self.display.say(f"Opening {self.plan.task.name}: data, teacher, compilation ...")
             self.engine = open_engine(self.plan.task)
         lanes = [Lane(entrant.optimizer.builder, trial.hparams, trial.horizon, trial.seed) for entrant, trial in jobs]
-        sinks = [_Sink(self.root, entrant, trial, self.environment) for entrant, trial in jobs]
-        with progress(label, sum(lane.horizon for lane in lanes)) as display:
-            told: set[str] = set()
-            for event in train(self.engine, lanes):
-                match event:
-                    case Losses(lane, first, values):
-                        sinks[lane].losses(first, values)
-                        display.advance(len(values))
-                    case Point(lane, step, metrics):
-                        sinks[lane].point(step, metrics)
-                    case Finished(lane, status, step, detail):
-                        sinks[lane].finish(status, step, detail)
-                        display.advance(lanes[lane].horizon - step if status != "ok" else 0)
-                        _tell(display, told, jobs[lane], event)
-                    case Compiled():
-                        display.begin()
-                        _tell_compiled(display, told, jobs, event)
+        sinks = [_Sink(self, job) for job in jobs]
+        resume = {i: sink.saved for i, sink in enumerate(sinks) if sink.saved}
+        told: set[str] = set()
+        last = time.monotonic()
+
+        def due() -> bool:
+            nonlocal last
+            now = time.monotonic()
+            last, is_due = (now, True) if now - last >= self.checkpoint_seconds else (last, False)
+            return is_due
+
+        for event in train(self.engine, lanes, resume, due):
+            match event:
+                case Losses(lane, first, values):
+                    sinks[lane].losses(first, values)
+                    self.display.advance(len(values))
+                case Point(lane, step, metrics):
+                    sinks[lane].point(step, metrics)
+                case Snapshot(lane, saved):
+                    sinks[lane].save(saved)
+                case Waiting(lane):
+                    self.display.suspect([jobs[lane][0].optimizer.name])
+                case Finished(lane, status, step, detail):
+                    sinks[lane].finish(status, step, detail)
+                    _tell(self.display, told, jobs[lane], event)
+                case Compiled():
+                    self.display.suspect(names)
+                    _tell_compiled(self.display, told, jobs, event)
+                    self.display.begin(label, sum(lane.horizon - (resume[i].step if i in resume else 0) for i, lane in enumerate(lanes)))
 
 
 class _Sink:
-    """Everything that is kept of a trial: its records and its curves."""
+    """Everything that is kept of a trial: its records, its curves, and its state while it runs."""
 
-    def __init__(self, root: Path, entrant: Entrant, trial: Trial, environment: dict[str, Any]):
-        folder = store.study_folder(root, entrant.study) / trial.name
+    def __init__(self, runner: _Runner, job: Job):
+        entrant, trial = job
+        folder = store.study_folder(runner.root, entrant.study) / trial.name
+        study = entrant.study
+        self._owner = {"trial": trial.id, "fingerprint": study.fingerprint, "source": study.source_sha256, "versions": study.versions}
+        self._state = folder / "state.npz"
+        self._environment = runner.environment
         self._writer = store.TrialWriter(folder, trial)
-        self._writer.start()
+        self.saved, kept = self._resume(runner.display)
+        self._writer.start(kept)
         opt = entrant.optimizer
-        self._curves = TrialCurves(folder, entrant.study, trial, lambda steps: opt.learning_rate(trial.hparams, trial.horizon, steps))
-        self._environment = environment
+        self._curves = TrialCurves(folder, study, trial, lambda steps: opt.learning_rate(trial.hparams, trial.horizon, steps))
+        self._curves.replay(kept)
+
+    def _resume(self, display: Display) -> tuple[Saved | None, list[dict[str, Any]]]:
+        if not self._state.exists():
+            return None, []
+        try:
+            saved = checkpointing.load(self._state, self._owner)
+            return saved, self._writer.kept(saved.step)
+        except (checkpointing.BadCheckpoint, store.DamagedTrial) as error:
+            aside = self._state.rename(self._state.with_name(f"refused-{time.time_ns()}.npz"))
+            display.say(f"Checkpoint refused: {error}.\n  set aside as {aside}; the trial starts from its beginning.")
+            return None, []
 
     def losses(self, first: int, values: Any) -> None:
         self._writer.losses(first, values)
@@ -75,12 +148,17 @@ class _Sink:
         self._writer.point(step, metrics)
         self._curves.point(step, metrics)
 
+    def save(self, saved: Saved) -> None:
+        self._writer.sync()
+        checkpointing.save(self._state, saved, self._owner)
+
     def finish(self, status: str, step: int, detail: str | None) -> None:
         self._curves.finish(status == "ok")
         self._writer.finish(status, step, detail, self._environment)
+        self._state.unlink(missing_ok=True)
 
 
-def _tell(display: Progress, told: set[str], job: Job, event: Finished) -> None:
+def _tell(display: Display, told: set[str], job: Job, event: Finished) -> None:
     """One line for a divergence, and a plug-in's exception once."""
     entrant, trial = job
     name = entrant.optimizer.name
@@ -92,7 +170,7 @@ def _tell(display: Progress, told: set[str], job: Job, event: Finished) -> None:
         display.say(f"{name} crashed; its trials have ended, the others go on. Its own error:\n\n{own}\n")
 
 
-def _tell_compiled(display: Progress, told: set[str], jobs: Sequence[Job], event: Compiled) -> None:
+def _tell_compiled(display: Display, told: set[str], jobs: Sequence[Job], event: Compiled) -> None:
     if event.rules:
         display.say(f"Compiled {event.rules} update rule{'s' * (event.rules > 1)} for {len(jobs)} trials in {event.seconds:.0f} s")
     for lane, names in event.static.items():
@@ -102,38 +180,41 @@ def _tell_compiled(display: Progress, told: set[str], jobs: Sequence[Job], event
             display.say(f"{name} looks at the value of {', '.join(floats)} in Python: it is compiled once for each value.")
 
 
-def execute(plan: Plan, root: Path) -> list[store.Loaded]:
-    """Runs what the store lacks of the plan: the tuning trials, then the winners on fresh seeds. Returns its studies."""
+def execute(plan: Plan, root: Path, display: Display, faults: Faults | None = None, checkpoint_seconds: float = 30.0) -> list[Path]:
+    """Runs what the store lacks of the plan: the tuning trials, then the winners on fresh seeds. Returns its studies' folders.
+
+    With a shard in the plan, the finals wait until the tuning trials of all shards are there.
+    """
+    folders = []
     for entrant in plan.entrants:
         folder = store.save_study(root, entrant.study, entrant.entry.path.read_text())
+        folders.append(folder)
         for path, reason in store.load_study(folder).problems:
-            aside = store.set_aside(path)
-            print(f"Damaged: {reason}\n  set aside as {aside}; the trial runs again.", file=sys.stderr)
+            display.say(f"Damaged: {reason}\n  set aside as {store.set_aside(path)}; the trial runs again.")
     write_layout(root)
-    runner = _Runner(plan, root, environment())
-    runner.run("tuning", _missing(root, plan.tuning))
-    runner.run("finals", _missing(root, _finals(plan, root)))
-    return _load(plan, root)
+    runner = _Runner(plan, root, display, faults or Faults(), checkpoint_seconds, environment())
+    runner.run("tuning", list(_missing(root, plan.mine(plan.tuning))))
+    if elsewhere := list(_missing(root, plan.tuning)):
+        left = [trial for entrant, trial in elsewhere if entrant.optimizer.name not in runner.faults.dead]
+        if left and plan.shard[1] > 1:
+            display.say(f"{len(left)} tuning trials of other shards are not here yet: run this shard again when they are, for its final runs.")
+            return folders
+    runner.run("finals", list(_missing(root, plan.mine(_finals(plan, root)))))
+    return folders
 
 
-def _load(plan: Plan, root: Path) -> list[store.Loaded]:
-    return [store.load_study(store.study_folder(root, entrant.study)) for entrant in plan.entrants]
-
-
-def _missing(root: Path, jobs: Sequence[Job]) -> list[Job]:
-    """Those that the store does not hold as finished, each once. A crash is tried again: its cause may be gone."""
-    finished = {
-        r.trial.id
-        for e in {e.study.id: e for e, _ in jobs}.values()
-        for r in store.load_study(store.study_folder(root, e.study)).results
-        if r.status != "crashed"
-    }
-    return [(e, t) for e, t in jobs if t.id not in finished]
+def _missing(root: Path, jobs: Sequence[Job]) -> Iterator[Job]:
+    """Those that the store does not hold as finished. A crash is tried again: its cause may be gone."""
+    entrants = {entrant.study.id: entrant for entrant, _ in jobs}
+    loaded = [store.load_study(store.study_folder(root, entrant.study)) for entrant in entrants.values()]
+    finished = {r.trial.id for one in loaded for r in one.results if r.status in ("ok", "diverged")}
+    return (job for job in jobs if job[1].id not in finished)
 
 
 def _finals(plan: Plan, root: Path) -> list[Job]:
     jobs = []
-    for entrant, loaded in zip(plan.entrants, _load(plan, root), strict=True):
+    for entrant in plan.entrants:
+        loaded = store.load_study(store.study_folder(root, entrant.study))
         for horizon in plan.horizons:
             if best := winner(loaded.results, horizon):
                 jobs += [(entrant, entrant.trial(best.trial.hparams, horizon, seed)) for seed in plan.final_seeds]

@@ -17,7 +17,7 @@ from absl import flags
 from sweeps import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("outdir", "runs", "The store: what sweeps/run.py --outdir wrote.")
+flags.DEFINE_spaceseplist("outdir", ["runs"], "The stores: what sweeps/run.py --outdir wrote; several are merged.", comma_compat=True)
 flags.DEFINE_enum("format", "table", ["table", "json"], "How to print it.")
 flags.DEFINE_string("add", None, "Write the entry of this optimizer's study under leaderboard/, and stop.")
 
@@ -26,12 +26,12 @@ def main() -> int:
     from distill_bench.errors import UserError
     from sweeps import entries, report, store
 
-    studies = store.load(Path(FLAGS.outdir))
+    studies = store.merge([loaded for outdir in FLAGS.outdir for loaded in store.load(Path(outdir))])
     if FLAGS.add:
         chosen = [loaded for loaded in studies if loaded.study.optimizer == FLAGS.add]
         if len(chosen) != 1:
             names = ", ".join(sorted({loaded.study.optimizer for loaded in studies})) or "nothing"
-            raise UserError(f"--add={FLAGS.add} names {len(chosen)} studies in {FLAGS.outdir}, which holds {names}: it must name one.")
+            raise UserError(f"--add={FLAGS.add} names {len(chosen)} studies in {', '.join(FLAGS.outdir)}, which holds {names}: it must name one.")
         print(entries.write_entry(chosen[0]))
         return cli.OK
     shown, warnings = report.collect(studies)

@@ -49,6 +49,11 @@ class Plan:
     entrants: tuple[Entrant, ...]
     horizons: tuple[int, ...]
     seeds: int
+    shard: tuple[int, int] = (0, 1)
+
+    def mine(self, jobs: Sequence[tuple[Entrant, Trial]]) -> list[tuple[Entrant, Trial]]:
+        """This shard's slice: every n-th, from the i-th on."""
+        return list(jobs)[self.shard[0] :: self.shard[1]]
 
     @property
     def tuning(self) -> list[tuple[Entrant, Trial]]:
@@ -59,7 +64,16 @@ class Plan:
         return range(TUNING_SEED + 1, TUNING_SEED + 1 + self.seeds)
 
 
-def make_plan(opts: Sequence[str], task: str, horizons: Sequence[str], trials: int, seeds: int, learning_rates: Sequence[str], settings: Sequence[str]) -> Plan:
+def make_plan(
+    opts: Sequence[str],
+    task: str,
+    horizons: Sequence[str],
+    trials: int,
+    seeds: int,
+    learning_rates: Sequence[str],
+    settings: Sequence[str],
+    shard: str = "0/1",
+) -> Plan:
     """Checks everything that was typed.
 
     Raises:
@@ -84,7 +98,16 @@ def make_plan(opts: Sequence[str], task: str, horizons: Sequence[str], trials: i
             near = difflib.get_close_matches(name, declared, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UserError(f"No optimizer of this sweep has a hyperparameter {name!r}.{hint}\nTheirs: {', '.join(declared)}")
-    return Plan(the_task, tuple(_entrant(entry, the_task, trials, written) for entry in entries), rungs, seeds)
+    entrants = tuple(_entrant(entry, the_task, trials, written) for entry in entries)
+    return Plan(the_task, entrants, rungs, seeds, parse_shard(shard))
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """(i, n) of "i/n", with 0 <= i < n."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UserError(f"--shard={text} is no slice: write --shard=i/n with i from 0 to n - 1, such as --shard=0/4.")
+    return int(index), int(count)
 
 
 def parse_horizons(horizons: Sequence[str], task: Task) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""How far a sweep has come: a live bar on a terminal, plain lines elsewhere."""
+"""How far a sweep has come: a live bar on a terminal, plain lines elsewhere; on standard error."""
 
 from __future__ import annotations
 
@@ -8,26 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+LINE_SECONDS = 10.0
+
 
 class Progress(Protocol):
-    def begin(self) -> None: ...
+    def begin(self, label: str, steps: int) -> None:
+        """A phase of so many trial-steps starts."""
+        ...
+
     def advance(self, steps: int) -> None: ...
     def say(self, text: str) -> None: ...
 
 
 class _Lines:
-    def __init__(self, label: str, total: int, every: float = 10.0):
-        self._label, self._total, self._every = label, total, every
-        self._done, self._began = 0, time.monotonic()
-        self._last = self._began
+    def __init__(self) -> None:
+        self.begin("", 0)
 
-    def begin(self) -> None:
+    def begin(self, label: str, steps: int) -> None:
+        self._label, self._total, self._done = label, steps, 0
         self._began = self._last = time.monotonic()
 
     def advance(self, steps: int) -> None:
         self._done += steps
         now = time.monotonic()
-        if steps and (now - self._last >= self._every or self._done == self._total):
+        if now - self._last >= LINE_SECONDS or self._done == self._total:
             self._last = now
             rate = self._done / max(now - self._began, 1e-9)
             left = (self._total - self._done) / max(rate, 1e-9)
@@ -38,10 +42,10 @@ class _Lines:
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Progress]:
-    """A display for `total` trial-steps, on standard error."""
+def progress() -> Iterator[Progress]:
+    """A display for as long as the sweep runs."""
     if not sys.stderr.isatty():
-        yield _Lines(label, total)
+        yield _Lines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -49,14 +53,18 @@ def progress(label: str, total: int) -> Iterator[Progress]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total)
 
         class Live:
-            def begin(self) -> None:
-                bar.reset(task, total=total)
+            task = None
+
+            def begin(self, label: str, steps: int) -> None:
+                if self.task is not None:
+                    bar.remove_task(self.task)
+                self.task = bar.add_task(label, total=steps)
 
             def advance(self, steps: int) -> None:
-                bar.advance(task, steps)
+                if self.task is not None:
+                    bar.advance(self.task, steps)
 
             def say(self, text: str) -> None:
                 bar.console.print(text, markup=False, highlight=False)

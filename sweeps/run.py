@@ -25,9 +25,13 @@ flags.DEFINE_integer("seeds", 3, "Final runs of each winner, on fresh seeds.")
 flags.DEFINE_string("outdir", "runs", "Where results and TensorBoard curves go.")
 flags.DEFINE_spaceseplist("lr", [], "Learning rates to try in place of the declared range.", comma_compat=True)
 flags.DEFINE_multi_string("set", [], "name=value[,value]: fixes a hyperparameter, or lists the values to try.")
+flags.DEFINE_string("shard", "0/1", "i/n: run slice i of n, for array jobs; run again when all slices are done, for the final runs.")
 flags.DEFINE_bool("dry_run", False, "Print the plan and its estimated time, and stop.")
 flags.DEFINE_bool("list", False, "List optimizers and tasks, and stop.")
 flags.DEFINE_string("cache", "~/.cache/distill-bench", "Where compiled programs are kept between runs; empty for nowhere.")
+flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds between checkpoints of the trials under way.", lower_bound=0.0)
+flags.DEFINE_float("stall_seconds", 600.0, "Seconds without progress after which an optimizer counts as hanging.", lower_bound=1.0)
+flags.DEFINE_float("memory_gib", 0.0, "Memory that the computing process may take, in GiB; 0 for any.", lower_bound=0.0)
 
 
 def main() -> int:
@@ -39,23 +43,36 @@ def main() -> int:
         for task in tasks.CATALOGUE.values():
             print(f"Task: {task.name} ({task.fingerprint()}), horizons {', '.join(map(str, task.horizons))}")
         return cli.OK
-    cli.set_up_jax(str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None)
-    from sweeps import plan, store
-
-    the_plan = plan.make_plan(FLAGS.opt, FLAGS.task, FLAGS.horizons, FLAGS.trials, FLAGS.seeds, FLAGS.lr, FLAGS.set)
+    cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
+    wanted = {
+        "opts": FLAGS.opt,
+        "task": FLAGS.task,
+        "horizons": FLAGS.horizons,
+        "trials": FLAGS.trials,
+        "seeds": FLAGS.seeds,
+        "learning_rates": FLAGS.lr,
+        "settings": FLAGS.set,
+        "shard": FLAGS.shard,
+    }
     if FLAGS.dry_run:
-        from sweeps import estimate
+        cli.set_up_jax(cache)
+        from sweeps import estimate, plan
 
-        print(estimate.describe(the_plan))
+        print(estimate.describe(plan.make_plan(**wanted)))
         return cli.OK
-    root = store.open_outdir(FLAGS.outdir)
-    from sweeps import execute, report
+    from sweeps import supervise
+    from sweeps.progress import progress
 
-    shown, warnings = report.collect(execute.execute(the_plan, root))
+    request = {"plan": wanted, "outdir": FLAGS.outdir, "cache": cache, "checkpoint_seconds": FLAGS.checkpoint_seconds}
+    with progress() as display:
+        folders = supervise.supervise(request, supervise.Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
+    from sweeps import report, store
+
+    shown, warnings = report.collect([store.load_study(folder) for folder in folders])
     report.print_table(shown, warnings)
-    failed = [row.opt for row, _ in shown if row.status in ("crashed", "diverged")]
+    failed = sorted({row.opt for row, _ in shown if row.status in ("crashed", "timeout", "diverged")})
     if failed:
-        print(f"No result of {', '.join(sorted(set(failed)))}: see above.")
+        print(f"No result of {', '.join(failed)}: see above.")
     print(f"{Path(sys.executable).parent / 'tensorboard'} --logdir {FLAGS.outdir}")
     return cli.FAILED if failed else cli.OK
 

@@ -13,7 +13,7 @@ from sweeps.study import TUNING_SEED, Result, Study
 
 BASELINE = "adamw"
 METRICS = ("probe_loss", "heldout_kl", "agreement", "accuracy")
-RowStatus = Literal["ok", "tuning", "diverged", "crashed", "reference"]
+RowStatus = Literal["ok", "tuning", "diverged", "crashed", "timeout", "reference"]
 
 
 def loss(result: Result) -> float:
@@ -76,7 +76,7 @@ class Row:
     """One optimizer at one horizon: the tuned winner over its final seeds.
 
     mean and std hold METRICS over the final seeds that ended well (std with n - 1; None for one seed);
-    `diverged` and `crashed` count trials of all seeds.
+    `diverged` and `crashed` (with time-outs) count trials of all seeds.
     """
 
     opt: str
@@ -98,19 +98,19 @@ def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
     """Sums up a study's results at one horizon."""
     here = [r for r in results if r.trial.horizon == horizon]
     tuned = [r for r in here if r.trial.seed == TUNING_SEED]
-    counts = {status: sum(r.status == status for r in here) for status in ("diverged", "crashed")}
+    counts = {status: sum(r.status == status for r in here) for status in ("diverged", "crashed", "timeout")}
     best = winner(here, horizon)
     row = Row(
         opt=study.optimizer,
         task=study.task,
         horizon=horizon,
-        status="diverged" if counts["diverged"] else "crashed",
+        status="diverged" if counts["diverged"] else "timeout" if counts["timeout"] else "crashed",
         mean=None,
         std=None,
         seeds=0,
         trials=len(tuned),
         diverged=counts["diverged"],
-        crashed=counts["crashed"],
+        crashed=counts["crashed"] + counts["timeout"],
         hparams=best.trial.hparams if best else None,
         study=study.id,
     )

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+import socket
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from distill_bench.checkpointing import replace_atomically
 from distill_bench.errors import UserError
 from sweeps.study import Result, Study, Trial
 
@@ -28,12 +32,40 @@ class DamagedTrial(Exception):
 
 def write_atomically(path: Path, content: str) -> None:
     """All of `content`, or the file as it was, whatever happens meanwhile."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    replace_atomically(path, lambda file: file.write(content.encode()))
+
+
+@contextmanager
+def locked(root: Path, shard: str = "", patience: float = 5.0) -> Iterator[None]:
+    """Holds the output folder for one sweep, or for one shard of it beside the others; the system lets go when the process ends.
+
+    Raises:
+      UserError: where another process holds it, with its name.
+    """
+    import fcntl
+
+    def acquire(path: Path, kind: int) -> IO[str]:
+        file = open(path, "a+")  # noqa: SIM115 - it is the caller's to close: the lock lasts as long as it is open
+        deadline = time.monotonic() + patience  # a process that was just killed may still be going
+        while True:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+                return file
+            except OSError:
+                if time.monotonic() > deadline:
+                    file.seek(0)
+                    owner = file.read().strip() or "another process"
+                    file.close()
+                    raise UserError(f"{root} is in use by {owner}.\nWait for it to end, stop it, or name another --outdir.") from None
+                time.sleep(0.1)
+
+    with ExitStack() as stack:
+        whole = stack.enter_context(acquire(root / ".lock", fcntl.LOCK_SH if shard else fcntl.LOCK_EX))
+        own = stack.enter_context(acquire(root / f".lock-{shard.replace('/', '-of-')}", fcntl.LOCK_EX)) if shard else whole
+        own.truncate(0)
+        own.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        own.flush()
+        yield
 
 
 def open_outdir(path: str) -> Path:
@@ -66,10 +98,35 @@ class TrialWriter:
     def _records(self) -> Path:
         return self.folder / "records.jsonl"
 
-    def start(self) -> None:
-        """Begins anew: what an interrupted run left of the same trial would be written again, the same."""
+    def start(self, kept: Sequence[dict[str, Any]] = ()) -> None:
+        """Begins the records with those `kept` of an interrupted run; what that wrote beyond them will be written again, the same."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._records.write_text(json.dumps({"trial": asdict(self.trial)}) + "\n")
+        records = [{"trial": asdict(self.trial)}, *kept]
+        write_atomically(self._records, "".join(json.dumps(record) + "\n" for record in records))
+
+    def kept(self, step: int) -> list[dict[str, Any]]:
+        """What an interrupted run recorded of the first `step` steps; a line that was cut short lies beyond them.
+
+        Raises:
+          DamagedTrial: where some of those steps are not there.
+        """
+        records: list[dict[str, Any]] = []
+        try:
+            for line in self._records.read_text().split("\n")[1:-1]:
+                record = json.loads(line)
+                losses = record.get("losses", ())
+                if record.get("first", 0) + len(losses) - 1 <= step and record.get("step", 0) <= step:
+                    records.append(record)
+        except (OSError, ValueError) as error:
+            raise DamagedTrial(f"{self._records} cannot be read: {error}") from None
+        if (found := sum(len(record.get("losses", ())) for record in records)) != step:
+            raise DamagedTrial(f"{self._records} has {found} of the {step} steps that were saved")
+        return records
+
+    def sync(self) -> None:
+        """Waits until the records are on the disk."""
+        with open(self._records, "a") as file:
+            os.fsync(file.fileno())
 
     def _append(self, record: dict[str, Any]) -> None:
         with open(self._records, "a") as file:
@@ -82,8 +139,7 @@ class TrialWriter:
         self._append({"step": step, "metrics": metrics})
 
     def finish(self, status: str, step: int, detail: str | None, environment: dict[str, Any]) -> None:
-        with open(self._records, "a") as file:
-            os.fsync(file.fileno())
+        self.sync()
         end = {"trial": asdict(self.trial), "status": status, "step": step, "detail": detail, "environment": environment}
         write_atomically(self.folder / "result.json", json.dumps(end, indent=1))
 
@@ -183,6 +239,17 @@ def load(root: Path, tasks: Iterable[str] | None = None) -> list[Loaded]:
         if tasks is None or loaded.study.task in tasks:
             studies.append(loaded)
     return studies
+
+
+def merge(loaded: Sequence[Loaded]) -> list[Loaded]:
+    """Studies of several stores, those with the same identity as one; a trial that several hold counts once."""
+    merged: dict[str, Loaded] = {}
+    for one in loaded:
+        whole = merged.setdefault(one.study.id, Loaded(one.study, one.folder, environment=one.environment))
+        known = {result.trial.id for result in whole.results}
+        whole.results += [result for result in one.results if result.trial.id not in known]
+        whole.problems += one.problems
+    return list(merged.values())
 
 
 def set_aside(folder: Path) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Status = Literal["ok", "diverged", "crashed"]
+Status = Literal["ok", "diverged", "crashed", "timeout"]
 TUNING_SEED = 0
 Hparams = Mapping[str, Any]
 
@@ -71,7 +71,8 @@ class Result:
 
     Attributes:
       trial: which.
-      status: "ok", "diverged" (a loss that is not finite) or "crashed" (an exception of the optimizer's).
+      status: "ok", "diverged" (a loss that is not finite), "crashed" (an exception of the optimizer's, or the end
+        of its process) or "timeout" (no progress).
       step: where it ended.
       detail: what happened, where it did not end well.
       losses: training loss of each step.

@@ -80,7 +80,7 @@ def test_an_atomic_write_leaves_no_half_file(tmp_path, monkeypatch):
     def full_disk(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.os, "replace", full_disk)
+    monkeypatch.setattr("os.replace", full_disk)
     with pytest.raises(OSError, match="No space"):
         store.write_atomically(path, "new")
     assert path.read_text() == "old"

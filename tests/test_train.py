@@ -6,11 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from distill_bench import bit, data, stream, teacher
+from distill_bench import bit, checkpointing, data, stream, teacher
 from distill_bench.engine import open_engine
 from distill_bench.lanes import Lane
 from distill_bench.losses import kl_divergence
-from distill_bench.train import Compiled, Finished, Losses, Point, evaluation_steps, train
+from distill_bench.train import Compiled, Finished, Losses, Point, Snapshot, evaluation_steps, train
 
 
 def sgd(hparams, horizon):
@@ -199,3 +199,56 @@ def test_probe_batches_have_their_own_mixup_coefficients_spread_evenly(tiny_task
     assert len(set(a.round(6))) == n
     coefficients = np.sort(np.where(np.arange(n) / n < 0.5, 1 - a, a))
     assert (np.floor(coefficients * n) == np.arange(n)).all()
+
+
+def noisy(hparams, horizon):
+    """State of many kinds: a random key, bfloat16 moments, counts."""
+    return optax.chain(optax.scale_by_adam(mu_dtype=jnp.bfloat16), optax.add_noise(0.01, 0.5, key=jax.random.key(7)), optax.scale(-0.01))
+
+
+@pytest.mark.parametrize("stops", [{1}, {2, 3}, {1, 2, 3, 4}])
+def test_a_resumed_lane_ends_with_the_same_bits(tiny_task, tiny_engine, tmp_path, stops):
+    lanes = [Lane(noisy, {}, 130, 2), Lane(sgd, {"lr": 0.1}, 230, 0), Lane(sgd, {"lr": 0.2}, 70, 1), Lane(noisy, {}, 230, 2)]
+    losses, points, _, _ = run(tiny_engine, lanes)
+    chunk = iter(range(100))
+    for event in train(tiny_engine, lanes, snapshot_due=lambda: next(chunk) in stops):
+        if isinstance(event, Snapshot):
+            checkpointing.save(tmp_path / f"{event.lane}.npz", event.saved, {"lane": event.lane})
+    resume = {i: checkpointing.load(tmp_path / f"{i}.npz", {"lane": i}) for i in range(4) if (tmp_path / f"{i}.npz").exists()}
+    assert resume
+    again, more, ends = [[] for _ in lanes], [{} for _ in lanes], []
+    for event in train(open_engine(tiny_task), lanes, resume):
+        match event:
+            case Losses(lane, first, values):
+                assert first == (resume[lane].step if lane in resume else 0) + len(again[lane]) + 1
+                again[lane] += values.tolist()
+            case Point(lane, step, metrics):
+                more[lane][step] = metrics
+            case Finished():
+                ends.append(event.status)
+    assert ends == ["ok"] * 4
+    for i in range(4):
+        step = resume[i].step if i in resume else 0
+        assert again[i] == losses[i][step:]
+        assert more[i] == {s: m for s, m in points[i].items() if s > step}
+
+
+def test_a_checkpoint_of_something_else_is_refused_with_the_reason(tmp_path, tiny_engine):
+    path = tmp_path / "state.npz"
+    leaves = (np.float32([1, 2]), np.arange(3), np.asarray(jnp.ones(2, jnp.bfloat16)))
+    owner = {"fingerprint": "a", "source": "b"}
+    checkpointing.save(path, checkpointing.Saved(5, leaves), owner)
+    loaded = checkpointing.load(path, owner)
+    assert loaded.step == 5
+    for a, b in zip(leaves, loaded.leaves, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(checkpointing.BadCheckpoint, match="of another source"):
+        checkpointing.load(path, owner | {"source": "c"})
+    with pytest.raises(checkpointing.BadCheckpoint, match="does not fit its update rule"):
+        list(train(tiny_engine, [Lane(sgd, {"lr": 0.1}, 100, 0)], {0: loaded}))
+    content = path.read_bytes()
+    for torn in (content[:-30], content[: len(content) // 2], b"", b"PK"):
+        path.write_bytes(torn)
+        with pytest.raises(checkpointing.BadCheckpoint, match="cannot be read"):
+            checkpointing.load(path, owner)
