@@ -139,9 +139,18 @@ class TrialWriter:
         self._append({"step": step, "metrics": metrics})
 
     def finish(self, status: str, step: int, detail: str | None, environment: dict[str, Any]) -> None:
-        self.sync()
+        records = [json.loads(line) for line in self._records.read_text().splitlines()[1:]]
+        self.start(_in_blocks(records))  # the same bytes, wherever the run was interrupted and whatever ran beside it
         end = {"trial": asdict(self.trial), "status": status, "step": step, "detail": detail, "environment": environment}
         write_atomically(self.folder / "result.json", json.dumps(end, indent=1))
+
+
+def _in_blocks(records: Sequence[dict[str, Any]], size: int = 100) -> list[dict[str, Any]]:
+    """The same records, losses `size` to a line, each point after the line with its step."""
+    losses = [value for record in records for value in record.get("losses", ())]
+    blocks = [{"first": i + 1, "losses": losses[i : i + size]} for i in range(0, len(losses), size)]
+    points = [record for record in records if "metrics" in record]
+    return sorted([*blocks, *points], key=lambda record: record["step"] if "step" in record else record["first"] - 0.5)
 
 
 @dataclass

@@ -13,14 +13,14 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from distill_bench.errors import SweepFailed, UserError
 from sweeps.progress import Progress
-from sweeps.store import open_outdir
 
 _ROOT = Path(__file__).resolve().parent.parent
 _LOG_TAIL = 30  # lines of a dead process's output that are kept with its trials
@@ -70,12 +70,10 @@ def supervise(request: dict[str, Any], limits: Limits, display: Progress) -> lis
 
 
 def _run(request: dict[str, Any], limits: Limits, display: Progress) -> list[Path] | _Fault:
-    """One worker, from start to end."""
-    log = open_outdir(request["outdir"]) / "worker.log"
+    """One worker, from start to end. What it prints is kept in the output folder, as worker.log."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))}
     read, write = os.pipe()
-    with open(log, "ab") as output, os.fdopen(read, "rb") as pipe:
-        size = output.tell()
+    with tempfile.TemporaryFile() as output, os.fdopen(read, "rb") as pipe:
         worker = subprocess.Popen(
             [sys.executable, "-m", "sweeps.worker"], stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=[write], env=environment
         )
@@ -84,13 +82,18 @@ def _run(request: dict[str, Any], limits: Limits, display: Progress) -> list[Pat
             assert worker.stdin is not None
             worker.stdin.write(json.dumps({**request, "pipe": write}).encode())
             worker.stdin.close()
-            return _watch(worker, pipe, limits, display, log, size)
+            return _watch(worker, pipe, limits, display, output)
         finally:
             worker.kill()
             worker.wait()
+            output.seek(0)
+            root = Path(request["outdir"])
+            if (printed := output.read()) and root.is_dir():
+                with open(root / "worker.log", "ab") as log:
+                    log.write(printed)
 
 
-def _watch(worker: subprocess.Popen, pipe: Any, limits: Limits, display: Progress, log: Path, start: int) -> list[Path] | _Fault:
+def _watch(worker: subprocess.Popen, pipe: Any, limits: Limits, display: Progress, output: IO[bytes]) -> list[Path] | _Fault:
     suspects: tuple[str, ...] = ()
     buffer, heard = b"", time.monotonic()
     os.set_blocking(pipe.fileno(), False)
@@ -101,7 +104,7 @@ def _watch(worker: subprocess.Popen, pipe: Any, limits: Limits, display: Progres
             content = pipe.read()
             if content == b"":  # the worker has ended without a word of its end
                 code = worker.wait()
-                return _Fault("crashed", f"{_how_it_ended(code)}\n{_tail(log, start)}", suspects)
+                return _Fault("crashed", f"{_how_it_ended(code)}\n{_tail(output)}", suspects)
             *lines, buffer = (buffer + (content or b"")).split(b"\n")
             heard = time.monotonic()
             for line in lines:
@@ -129,7 +132,7 @@ def _watch(worker: subprocess.Popen, pipe: Any, limits: Limits, display: Progres
             )
             worker.send_signal(signal.SIGABRT)  # faulthandler writes where it hangs
             time.sleep(0.5)
-            return _Fault("timeout", f"{what}\n{_tail(log, start)}", suspects)
+            return _Fault("timeout", f"{what}\n{_tail(output)}", suspects)
 
 
 def _how_it_ended(code: int) -> str:
@@ -149,7 +152,6 @@ def _memory_gib(pid: int) -> float:
         return 0.0
 
 
-def _tail(log: Path, start: int) -> str:
-    with open(log, "rb") as file:
-        file.seek(start)
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-_LOG_TAIL:])
+def _tail(output: IO[bytes]) -> str:
+    output.seek(0)
+    return "\n".join(output.read().decode(errors="replace").splitlines()[-_LOG_TAIL:])

@@ -37,6 +37,33 @@ def test_what_is_written_is_read_back_exactly(tmp_path):
     assert result.trial.id == Trial(STUDY.id, {"lr": 0.1, "name": "../<b>"}, 4, 0).id
 
 
+def test_several_stores_are_merged_and_a_trial_counts_once(tmp_path):
+    for root, seeds in (("a", (0, 1)), ("b", (1, 2))):
+        for seed in seeds:
+            write(tmp_path / root, seed)
+    (merged,) = store.merge([*store.load(tmp_path / "a"), *store.load(tmp_path / "b")])
+    assert sorted(result.trial.seed for result in merged.results) == [0, 1, 2]
+
+
+def test_records_are_the_same_bytes_however_they_were_cut(tmp_path):
+    trial = Trial(STUDY.id, {}, 250, 0)
+    for cuts in ([250], [7, 100, 250], [125, 126, 250]):
+        folder = tmp_path / str(len(cuts)) / str(cuts[0])
+        writer = store.TrialWriter(folder, trial)
+        writer.start()
+        done = 0
+        for cut in cuts:
+            writer.losses(done + 1, np.arange(done, cut, dtype=np.float32))
+            done = cut
+        for step in (125, 250):
+            writer.point(step, METRICS)
+        writer.finish("ok", 250, None, {})
+    contents = {path.read_text() for path in tmp_path.rglob("records.jsonl")}
+    assert len(contents) == 1
+    steps = [json.loads(line).get("step") or json.loads(line).get("first") for line in contents.pop().splitlines()[1:]]
+    assert steps == [1, 101, 125, 201, 250]
+
+
 def test_an_unfinished_trial_never_happened(tmp_path):
     folder = write(tmp_path)
     (folder / "result.json").unlink()

@@ -1,0 +1,156 @@
+"""Plug-ins that hang, die or eat memory, and sweeps that are killed: real processes, real kills."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import time
+
+import pytest
+from test_run import contents, rows, script  # noqa: F401 - `script` is a fixture
+
+# Each goes wrong while its compiled program runs, at the 40th update.
+PLUG_IN = """
+import ctypes, os, time
+import jax, jax.numpy as jnp, numpy as np, optax
+from optimizers import Schedule, optimizer
+
+def misbehave(count):
+    if count == 40:
+        {deed}
+    return np.float32(1)
+
+@optimizer
+def mine(lr: Schedule = 0.1):
+    def update(updates, count, params=None):
+        factor = jax.pure_callback(misbehave, jax.ShapeDtypeStruct((), jnp.float32), count)
+        return jax.tree.map(lambda u: -lr(count) * factor * u, updates), count + 1
+    return optax.GradientTransformation(lambda params: jnp.int32(0), update)
+"""
+
+
+@pytest.mark.parametrize(
+    ("deed", "flags", "status", "message"),
+    [
+        ("os._exit(7)", [], "crashed", "exit code 7"),
+        ("ctypes.string_at(0)", [], "crashed", "SIGSEGV"),
+        ("time.sleep(1000)", ["--stall_seconds=12"], "timeout", "batched LAPACK"),
+        ("hoard = bytearray(3 << 30); hoard[::4096] = b'x' * len(hoard[::4096]); time.sleep(60)", ["--memory_gib=2.5"], "crashed", "--memory_gib"),
+    ],
+)
+def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(script, tmp_path, deed, flags, status, message):  # noqa: F811
+    (tmp_path / "mine.py").write_text(PLUG_IN.format(deed=deed))
+    done = script("run", "--opt=./mine.py,sgd", "--horizons=60", "--trials=2", "--seeds=1", "--checkpoint_seconds=0", *flags)
+    assert done.returncode == 1, done.stderr
+    assert {row["opt"]: row["status"] for row in rows(script) if row["status"] != "reference"} == {"mine": status, "sgd": "ok"}
+    (path,) = {path.parent for path in (tmp_path / "runs").rglob("result.json") if "mine-" in str(path)}
+    end = json.loads((path / "result.json").read_text())
+    assert end["status"] == status
+    assert message in end["detail"] + done.stderr
+    if deed.startswith("os._exit"):
+        beside = contents(tmp_path / "runs")
+        (tmp_path / "runs").rename(tmp_path / "before")
+        assert script("run", "--opt=sgd", "--horizons=60", "--trials=2", "--seeds=1").returncode == 0
+        assert contents(tmp_path / "runs") == {name: content for name, content in beside.items() if "/sgd-" in name}
+
+
+FLAGS = ["--opt=adamw", "--horizons=30,160", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
+
+
+def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_path):  # noqa: F811
+    for name in ("cold", "warm"):
+        began = time.monotonic()
+        assert script("run", *FLAGS).returncode == 0
+        whole = time.monotonic() - began
+        undisturbed = contents(tmp_path / "runs")
+        (tmp_path / "runs").rename(tmp_path / name)
+    dice = random.Random(0)
+    kills = 0
+    for i in range(20):
+        process = subprocess.Popen(script.command("run", *FLAGS), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(dice.uniform(0.2, 0.9) * whole)
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM if i % 5 == 4 else signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills > 0
+    done = script("run", *FLAGS)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "runs") == undisturbed
+    assert not list((tmp_path / "runs").rglob("state.npz"))
+
+
+def test_a_full_disk_loses_nothing(script, tmp_path):  # noqa: F811
+    """A limit on the size of files stands in for the disk: writes fail in the middle of a file."""
+    flags = ["--opt=sgd", "--horizons=100", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    full = subprocess.run([*script.command("run", *flags), "--cache="], capture_output=True, text=True, preexec_fn=limit, timeout=300)
+    assert full.returncode == 1
+    assert "could not be written" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert script("run", *flags).returncode == 0
+    assert [row["status"] for row in rows(script) if row["opt"] == "sgd"] == ["ok"]
+
+
+def test_two_sweeps_do_not_share_a_folder(script, tmp_path):  # noqa: F811
+    process = subprocess.Popen(script.command("run", "--opt=sgd", "--horizons=5000", "--trials=1"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        lock = tmp_path / "runs" / ".lock"
+        deadline = time.monotonic() + 60
+        while not (lock.exists() and lock.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        second = script("run", "--opt=sgd", "--horizons=20")
+        assert second.returncode == 2
+        assert f"in use by {lock.read_text().strip()}" in second.stderr
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_checkpoint_of_another_source_is_refused_with_the_reason(script, tmp_path):  # noqa: F811
+    flags = ["--opt=sgd", "--horizons=3000", "--trials=1", "--seeds=1", "--checkpoint_seconds=0"]
+    process = subprocess.Popen(script.command("run", *flags), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (states := list((tmp_path / "runs").rglob("state.npz"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    time.sleep(0.5)
+    from distill_bench import checkpointing
+
+    owner = {"trial": "another"}
+    checkpointing.save(states[0], checkpointing.Saved(1, ()), owner)
+    process = subprocess.Popen(script.command("run", *flags), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr is not None
+    try:
+        said = next(line for line in process.stderr if "refused" in line)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    assert "is of another fingerprint and source and trial and versions" in said
+
+
+def test_shards_together_give_what_one_process_gives(script, tmp_path):  # noqa: F811
+    flags = ["--opt=sgd", "--horizons=20", "--trials=4", "--seeds=3"]
+    first = script("run", *flags, "--shard=0/2")
+    assert first.returncode == 0, first.stderr
+    assert "tuning trials of other shards are not here yet" in first.stderr
+    for shard in ("1/2", "0/2"):
+        assert script("run", *flags, f"--shard={shard}").returncode == 0
+    sharded = contents(tmp_path / "runs")
+    (tmp_path / "runs").rename(tmp_path / "before")
+    assert script("run", *flags).returncode == 0
+    assert contents(tmp_path / "runs") == sharded
+    assert script("run", *flags, "--shard=2/2").returncode == 2
