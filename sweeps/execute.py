@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from distill_bench import checkpointing
 from distill_bench.checkpointing import Saved
 from distill_bench.engine import Engine, open_engine
 from distill_bench.lanes import Lane
-from distill_bench.train import Compiled, Finished, Losses, Point, Snapshot, Waiting, train
+from distill_bench.train import Compiled, Event, Finished, Losses, Point, Snapshot, Waiting, train
 from sweeps import store
 from sweeps.curves import TrialCurves, write_layout
 from sweeps.plan import Entrant, Plan, environment, own_traceback
@@ -38,6 +38,21 @@ class Display(Protocol):
 
 
 @dataclass(frozen=True)
+class Where:
+    """On what a sweep runs.
+
+    executor: "local", or "ray" for a Ray cluster at `ray_address` (None starts one here).
+    cache: folder of compiled programs.
+    checkpoint_seconds: between checkpoints of the trials under way; on Ray a trial starts again from its beginning.
+    """
+
+    executor: str = "local"
+    ray_address: str | None = None
+    cache: str | None = None
+    checkpoint_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
 class Faults:
     """What earlier processes of the same sweep died of.
 
@@ -57,7 +72,7 @@ class _Runner:
     root: Path
     display: Display
     faults: Faults
-    checkpoint_seconds: float
+    where: Where
     environment: dict[str, Any]
     engine: Engine | None = None
 
@@ -77,22 +92,11 @@ class _Runner:
             return
         names = sorted({entrant.optimizer.name for entrant, _ in jobs})
         self.display.suspect(names)
-        if self.engine is None:
-            self.display.say(f"Opening {self.plan.task.name}: data, teacher, compilation ...")
-            self.engine = open_engine(self.plan.task)
-        lanes = [Lane(entrant.optimizer.builder, trial.hparams, trial.horizon, trial.seed) for entrant, trial in jobs]
         sinks = [_Sink(self, job) for job in jobs]
         resume = {i: sink.saved for i, sink in enumerate(sinks) if sink.saved}
         told: set[str] = set()
-        last = time.monotonic()
-
-        def due() -> bool:
-            nonlocal last
-            now = time.monotonic()
-            last, is_due = (now, True) if now - last >= self.checkpoint_seconds else (last, False)
-            return is_due
-
-        for event in train(self.engine, lanes, resume, due):
+        self.display.begin(label, sum(trial.horizon - (resume[i].step if i in resume else 0) for i, (_, trial) in enumerate(jobs)))
+        for event in self._events(jobs, resume):
             match event:
                 case Losses(lane, first, values):
                     sinks[lane].losses(first, values)
@@ -109,7 +113,33 @@ class _Runner:
                 case Compiled():
                     self.display.suspect(names)
                     _tell_compiled(self.display, told, jobs, event)
-                    self.display.begin(label, sum(lane.horizon - (resume[i].step if i in resume else 0) for i, lane in enumerate(lanes)))
+                    self.display.begin(label, sum(trial.horizon - (resume[i].step if i in resume else 0) for i, (_, trial) in enumerate(jobs)))
+
+    def _events(self, jobs: Sequence[Job], resume: dict[int, Saved]) -> Iterator[Event]:
+        if self.where.executor == "ray":
+            from sweeps import ray_executor
+
+            specs = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
+            typed = [entrant.spec for entrant, _ in jobs]
+            return ray_executor.run(self.plan.task.name, self.where.cache, self.where.ray_address, typed, specs)
+        if self.engine is None:
+            self.display.say(f"Opening {self.plan.task.name}: data, teacher, compilation ...")
+            self.engine = open_engine(self.plan.task)
+        lanes = [Lane(entrant.optimizer.builder, trial.hparams, trial.horizon, trial.seed) for entrant, trial in jobs]
+        return train(self.engine, lanes, resume, _every(self.where.checkpoint_seconds))
+
+
+def _every(seconds: float) -> Callable[[], bool]:
+    """True once in so many seconds."""
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        last, is_due = (now, True) if now - last >= seconds else (last, False)
+        return is_due
+
+    return due
 
 
 class _Sink:
@@ -123,7 +153,7 @@ class _Sink:
         self._state = folder / "state.npz"
         self._environment = runner.environment
         self._writer = store.TrialWriter(folder, trial)
-        self.saved, kept = self._resume(runner.display)
+        self.saved, kept = self._resume(runner.display) if runner.where.executor == "local" else (None, [])
         self._writer.start(kept)
         opt = entrant.optimizer
         self._curves = TrialCurves(folder, study, trial, lambda steps: opt.learning_rate(trial.hparams, trial.horizon, steps))
@@ -180,7 +210,7 @@ def _tell_compiled(display: Display, told: set[str], jobs: Sequence[Job], event:
             display.say(f"{name} looks at the value of {', '.join(floats)} in Python: it is compiled once for each value.")
 
 
-def execute(plan: Plan, root: Path, display: Display, faults: Faults | None = None, checkpoint_seconds: float = 30.0) -> list[Path]:
+def execute(plan: Plan, root: Path, display: Display, where: Where, faults: Faults) -> list[Path]:
     """Runs what the store lacks of the plan: the tuning trials, then the winners on fresh seeds. Returns its studies' folders.
 
     With a shard in the plan, the finals wait until the tuning trials of all shards are there.
@@ -192,7 +222,7 @@ def execute(plan: Plan, root: Path, display: Display, faults: Faults | None = No
         for path, reason in store.load_study(folder).problems:
             display.say(f"Damaged: {reason}\n  set aside as {store.set_aside(path)}; the trial runs again.")
     write_layout(root)
-    runner = _Runner(plan, root, display, faults or Faults(), checkpoint_seconds, environment())
+    runner = _Runner(plan, root, display, faults, where, environment())
     runner.run("tuning", list(_missing(root, plan.mine(plan.tuning))))
     if elsewhere := list(_missing(root, plan.tuning)):
         left = [trial for entrant, trial in elsewhere if entrant.optimizer.name not in runner.faults.dead]

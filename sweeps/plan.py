@@ -27,8 +27,9 @@ _PACKAGES = ("distill-bench", "jax", "jaxlib", "optax", "flax", "numpy")
 
 @dataclass(frozen=True)
 class Entrant:
-    """An optimizer with its study and the hyperparameters of its tuning trials."""
+    """An optimizer as it was typed, with its study and the hyperparameters of its tuning trials."""
 
+    spec: str
     entry: registry.Entry
     study: Study
     trials: tuple[dict[str, Any], ...]
@@ -87,7 +88,7 @@ def make_plan(
         raise UserError(f"--seeds={seeds} leaves no final run: use 1 or more.")
     if not opts:
         raise UserError(f"Nothing to run: name an optimizer, such as --opt=shampoo.\nBuilt in: {', '.join(registry.builtins())}. Your own: --opt=./my_opt.py")
-    entries = [_resolve(spec) for spec in opts]
+    entries = [resolve(spec) for spec in opts]
     names = [entry.optimizer.name for entry in entries]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"--opt names {repeated[0]!r} {names.count(repeated[0])} times: results are kept by name, so give one of them another.")
@@ -98,7 +99,7 @@ def make_plan(
             near = difflib.get_close_matches(name, declared, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UserError(f"No optimizer of this sweep has a hyperparameter {name!r}.{hint}\nTheirs: {', '.join(declared)}")
-    entrants = tuple(_entrant(entry, the_task, trials, written) for entry in entries)
+    entrants = tuple(_entrant(spec, entry, the_task, trials, written) for spec, entry in zip(opts, entries, strict=True))
     return Plan(the_task, entrants, rungs, seeds, parse_shard(shard))
 
 
@@ -155,12 +156,12 @@ def _cast(name: str, text: str, default: Any) -> Any:
         raise UserError(f"{flag}: {text!r} is no value of {name!r}, which takes {kind} such as {default}.") from None
 
 
-def _entrant(entry: registry.Entry, task: Task, trials: int, written: Mapping[str, Sequence[str]]) -> Entrant:
+def _entrant(spec: str, entry: registry.Entry, task: Task, trials: int, written: Mapping[str, Sequence[str]]) -> Entrant:
     opt = entry.optimizer
     listed = {name: [_cast(name, text, opt.defaults[name]) for text in texts] for name, texts in written.items() if name in opt.defaults}
     space = {name: describe_domain(domain) for name, domain in opt.space.items() if name not in listed}
     study = Study(task.name, task.fingerprint(), opt.name, entry.source_sha256, space, _single(listed), versions())
-    return Entrant(entry, study, tuple(sample(opt.space, listed, trials)))
+    return Entrant(spec, entry, study, tuple(sample(opt.space, listed, trials)))
 
 
 def describe_domain(domain: Domain) -> dict[str, Any]:
@@ -199,7 +200,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _resolve(spec: str) -> registry.Entry:
+def resolve(spec: str) -> registry.Entry:
+    """The optimizer that was typed, from anywhere that `registry.resolve` looks.
+
+    Raises:
+      UserError: where there is none, or its file raises; with the file's own stack trace.
+    """
     try:
         return registry.resolve(spec)
     except registry.UnknownOptimizer as error:

@@ -75,7 +75,7 @@ def print_table(shown: Sequence[tuple[Row, Speedup | None]], warnings: Sequence[
     for task in sorted({row.task for row, _ in shown}):
         table = Table(title=f"{task}: tuned on probe loss, final runs on fresh seeds", title_justify="left", box=box.SIMPLE_HEAD)
         for name in ("steps", "optimizer", "probe loss", "held-out KL", "agreement", "accuracy", f"speed-up\nover {BASELINE}", "seeds", "trials", "diverged"):
-            table.add_column(name, justify="left" if name == "optimizer" else "right", no_wrap=name != "optimizer")
+            table.add_column(name, justify="left" if name == "optimizer" else "right", no_wrap=True)
         previous = None
         for row, gain in (pair for pair in shown if pair[0].task == task):
             if previous not in (None, row.horizon):

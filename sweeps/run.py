@@ -25,6 +25,8 @@ flags.DEFINE_integer("seeds", 3, "Final runs of each winner, on fresh seeds.")
 flags.DEFINE_string("outdir", "runs", "Where results and TensorBoard curves go.")
 flags.DEFINE_spaceseplist("lr", [], "Learning rates to try in place of the declared range.", comma_compat=True)
 flags.DEFINE_multi_string("set", [], "name=value[,value]: fixes a hyperparameter, or lists the values to try.")
+flags.DEFINE_enum("executor", "local", ["local", "ray"], "Where trials run: on this machine, or on a Ray cluster.")
+flags.DEFINE_string("ray_address", None, "The Ray cluster's address, 'auto' for the one this machine is part of. Default: start one here.")
 flags.DEFINE_string("shard", "0/1", "i/n: run slice i of n, for array jobs; run again when all slices are done, for the final runs.")
 flags.DEFINE_bool("dry_run", False, "Print the plan and its estimated time, and stop.")
 flags.DEFINE_bool("list", False, "List optimizers and tasks, and stop.")
@@ -63,7 +65,8 @@ def main() -> int:
     from sweeps import supervise
     from sweeps.progress import progress
 
-    request = {"plan": wanted, "outdir": FLAGS.outdir, "cache": cache, "checkpoint_seconds": FLAGS.checkpoint_seconds}
+    where = {"executor": FLAGS.executor, "ray_address": FLAGS.ray_address, "cache": cache, "checkpoint_seconds": FLAGS.checkpoint_seconds}
+    request = {"plan": wanted, "outdir": FLAGS.outdir, "where": where}
     with progress() as display:
         folders = supervise.supervise(request, supervise.Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
     from sweeps import report, store

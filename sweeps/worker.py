@@ -53,7 +53,7 @@ def _die_with_parent() -> None:
 
 
 def _work(request: dict[str, Any], channel: _Channel) -> None:
-    cli.set_up_jax(request["cache"])
+    cli.set_up_jax(request["where"]["cache"])
     from sweeps import execute, plan, store
 
     the_plan = plan.make_plan(**request["plan"])
@@ -61,7 +61,7 @@ def _work(request: dict[str, Any], channel: _Channel) -> None:
     i, n = the_plan.shard
     with store.locked(root, f"{i}/{n}" if n > 1 else ""):
         faults = execute.Faults(frozenset(request["alone"]), {name: tuple(fault) for name, fault in request["dead"].items()})
-        folders = execute.execute(the_plan, root, channel, faults, request["checkpoint_seconds"])
+        folders = execute.execute(the_plan, root, channel, execute.Where(**request["where"]), faults)
     channel.send("done", [str(folder) for folder in folders])
 
 

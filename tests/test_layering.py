@@ -10,7 +10,7 @@ from conftest import ROOT
 
 PACKAGES = {"optimizers", "distill_bench", "sweeps"}
 ALLOWED = {"optimizers": {"optimizers"}, "distill_bench": {"distill_bench"}, "sweeps": PACKAGES}
-SCRIPTS = {"sweeps.run", "sweeps.leaderboard"}
+SCRIPTS = {"sweeps.run", "sweeps.leaderboard", "sweeps.benchmark"}
 
 
 def imports(path):

@@ -91,7 +91,7 @@ def test_a_sweep_compares_stores_and_is_repeatable(script, tmp_path):
 
 
 def test_a_killed_sweep_keeps_its_finished_trials(script, tmp_path):
-    flags = ["--opt=sgd", "--horizons=10,600", "--trials=2", "--seeds=1", "--lr=0.1,0.2"]
+    flags = ["--opt=sgd", "--horizons=10,400", "--trials=2", "--seeds=1", "--lr=0.1,0.2"]
     process = subprocess.Popen(script.command("run", *flags), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     runs = tmp_path / "runs"
     deadline = time.monotonic() + 200

@@ -17,7 +17,7 @@ from optimizers.shampoo import scale_by_shampoo
 SHAPES = st.lists(st.lists(st.integers(1, 9), min_size=0, max_size=5).map(tuple), max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(shapes=SHAPES, block_size=st.integers(1, 12))
 def test_blocks_are_small_and_from_blocks_inverts_to_blocks(shapes, block_size):
     rng = np.random.default_rng(0)

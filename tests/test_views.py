@@ -70,7 +70,7 @@ def test_flip_mirrors_about_half_of_the_images():
     assert 450 < mirrored.sum() < 550
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(n=st.integers(1, 40), share=st.floats(0.05, 1.0), seed=st.integers(0, 1000))
 def test_each_epoch_shows_every_image_once(n, share, seed):
     batch = max(1, int(n * share))

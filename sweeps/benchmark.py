@@ -1,0 +1,76 @@
+"""Measures the engine on this machine; every ratio is taken within one run, after a warm-up.
+
+python sweeps/benchmark.py
+python sweeps/benchmark.py --opt=shampoo --lanes=8 --format=json
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file, Python put this folder on the path in place of the project's
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from absl import flags
+
+from sweeps import cli
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("opt", "adamw", "The optimizer whose lanes and updates are measured.")
+flags.DEFINE_string("task", "digits", "The task.")
+flags.DEFINE_integer("lanes", 8, "Learning rates that share one stream.", lower_bound=1)
+flags.DEFINE_integer("steps", 200, "Steps of each lane.", lower_bound=50)
+flags.DEFINE_enum("format", "text", ["text", "json"], "How to print the figures.")
+
+
+def main() -> int:
+    cli.set_up_jax(None)  # compilations are measured: none comes from a cache
+    import json
+
+    from distill_bench import task as tasks
+    from distill_bench.engine import open_engine
+    from sweeps import measure, plan
+    from sweeps.statistics import BASELINE
+
+    opt, baseline = (plan.resolve(name).optimizer for name in (FLAGS.opt, BASELINE))
+    engine = open_engine(tasks.get(FLAGS.task))
+    peak = measure.matmul_peak()
+    first = measure.sweep(engine, opt, FLAGS.lanes, FLAGS.steps)  # compiles, and warms up
+    lanes = measure.sweep(engine, opt, FLAGS.lanes, FLAGS.steps)
+    alone = 1e3 * measure.one_by_one(engine, opt, min(FLAGS.steps, 50))
+    networks = measure.networks(engine, peak)
+    cost = measure.optimizer_cost(engine, opt, baseline)
+    whole = networks["teacher_ms"] / FLAGS.lanes + networks["student_ms"] + cost["update_ms"] / engine.devices
+    figures = {
+        "optimizer": opt.name,
+        "baseline": baseline.name,
+        "lanes": FLAGS.lanes,
+        "engine_ms_per_trial_step": lanes["ms_per_trial_step"],
+        "single_trial_ms_per_step": alone,
+        "engine_speedup": alone / lanes["ms_per_trial_step"],
+        "core_utilisation": lanes["core_utilisation"],
+        "compilations": first["compilations"],
+        "matmul_peak_gflops": peak / 1e9,
+        **networks,
+        "teacher_share": networks["teacher_ms"] / FLAGS.lanes / whole,
+        "student_share": networks["student_ms"] / whole,
+        "optimizer_share": cost["update_ms"] / engine.devices / whole,
+        **cost,
+        "peak_rss_mib": measure.memory_bytes() / 2**20,
+        "environment": plan.environment(),
+    }
+    if FLAGS.format == "json":
+        print(json.dumps(figures, indent=1))
+    else:
+        for name, value in figures.items():
+            print(f"{name:28} {value:.3f}" if isinstance(value, float) else f"{name:28} {value}")
+    return cli.OK
+
+
+def script() -> None:
+    cli.run(main, __doc__ or "")
+
+
+if __name__ == "__main__":
+    script()

@@ -1,0 +1,188 @@
+"""What sweeps/benchmark.py measures: medians after a warm-up, with block_until_ready; ratios within one run."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from distill_bench import bit
+from distill_bench import lanes as lanes_lib
+from distill_bench.engine import Engine
+from distill_bench.lanes import Lane
+from distill_bench.losses import kl_divergence
+from distill_bench.train import Compiled, Losses, train
+from optimizers.api import Optimizer
+
+REPEATS = 7
+
+
+def seconds(call: Callable[[], Any], repeats: int = REPEATS) -> float:
+    """Median time of `call`, its result waited for, after one call that is not counted."""
+    jax.block_until_ready(call())
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def interleaved(a: Callable[[], Any], b: Callable[[], Any], repeats: int = 3 * REPEATS) -> tuple[float, float]:
+    """Median times of two calls taken in turn, so that a machine that changes its speed changes both."""
+    jax.block_until_ready((a(), b()))
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for call, kept in zip((a, b), times, strict=True):
+            began = time.perf_counter()
+            jax.block_until_ready(call())
+            kept.append(time.perf_counter() - began)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def matmul_peak(n: int = 2048) -> float:
+    """float32 FLOP/s of a square product on the whole machine: on CPU one product uses every core."""
+    a = jax.random.normal(jax.random.key(0), (n, n))
+    multiply = jax.jit(lambda x: x @ x)
+    devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
+    return devices * 2 * n**3 / seconds(lambda: multiply(a))
+
+
+def memory_bytes() -> int:
+    """Peak resident memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, float]:
+    """Trial-steps per second and core utilisation of `lanes` learning rates on one stream, compilation and evaluation apart."""
+    rates = np.geomspace(1e-2, 1e-1, lanes)
+    trials = [Lane(opt.builder, {"lr": float(lr)}, steps, 0) for lr in rates]
+    began = cpu = 0.0
+    done = rules = 0
+    for event in train(engine, trials):
+        if isinstance(event, Compiled):
+            rules, began, cpu = event.rules, time.perf_counter(), time.process_time()
+        elif isinstance(event, Losses):
+            done += len(event.values)
+    wall = time.perf_counter() - began
+    cores = engine.devices if jax.default_backend() == "cpu" else 1
+    return {
+        "ms_per_trial_step": 1e3 * wall / done,
+        "core_utilisation": (time.process_time() - cpu) / (wall * cores),
+        "compilations": rules,
+    }
+
+
+def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
+    """Seconds a step of the best code for a single trial: one compiled loop over views, teacher and student, no lanes.
+
+    It runs on one device, whose products use every core; evaluation is left out.
+    """
+    task = engine.source.task
+    from distill_bench.stream import init_student, step_views
+
+    # Put on one device: what is replicated over the mesh would be computed on each.
+    device = jax.local_devices()[0]
+    images, answers = jax.device_put((np.asarray(engine.source.images), jax.tree.map(np.asarray, engine.source.teacher)), device)
+    rule = opt.build({}, steps)
+    params = jax.jit(init_student, static_argnums=0)(task, 0)
+
+    @jax.jit
+    def run(params: bit.Params, state: Any, images: jax.Array, answers: bit.Params, steps: int):
+        def step(i: jax.Array, carry: Any):
+            params, state = carry
+            views = step_views(task, images, 0, i)
+            logits = bit.apply(task.teacher, answers, views)
+            gradients = jax.grad(lambda p: kl_divergence(logits, bit.apply(task.student, p, views), task.temperature))(params)
+            updates, state = rule.update(gradients, state, params)
+            return optax.apply_updates(params, updates), state
+
+        return jax.lax.fori_loop(0, steps, step, (params, state))
+
+    state = rule.init(params)
+    return seconds(lambda: run(params, state, images, answers, steps), 3) / steps
+
+
+def networks(engine: Engine, peak: float) -> dict[str, float]:
+    """Milliseconds and fractions of the peak of a teacher's forward and a student's step, as the engine runs them: one on each device."""
+    task = engine.source.task
+    chunk = engine.chunk(0, 0)
+    from distill_bench.stream import make_forward
+
+    forward = make_forward(engine.source)
+    seen = np.asarray(chunk.views[0])
+    teacher = seconds(lambda: forward(engine.source.teacher, seen)) / len(seen)
+
+    def rule(hparams: Any, horizon: Any) -> optax.GradientTransformation:
+        return optax.sgd(0.0)  # next to nothing beside the gradient
+
+    lane = Lane(rule, {}, 1, 0)
+    spec = lanes_lib.spec_of(lane, frozenset({lanes_lib.HORIZON}))
+    engine.compile([(spec, lane, frozenset({lanes_lib.HORIZON}))])
+    values = lanes_lib.traced_values(engine.source, [lane] * engine.devices, frozenset({lanes_lib.HORIZON}))
+    zeros = engine.spread([np.int32(0)] * engine.devices)
+    steps = engine.spread([np.int32(engine.steps)] * engine.devices)
+    both = engine.deal([chunk] * engine.devices)
+    params = engine.students(zeros, None)
+    states = [engine.rules[spec].init(values, params, None)]
+
+    def step() -> Any:
+        states[0], losses = engine.rules[spec].advance(states[0], values, zeros, steps, both, None)
+        return losses
+
+    student = seconds(step) / (engine.steps * engine.devices)
+    flops = {name: 2 * bit.macs(config, task.views.size) * task.batch_size for name, config in (("teacher", task.teacher), ("student", task.student))}
+    return {
+        "teacher_ms": 1e3 * teacher,
+        "student_ms": 1e3 * student,
+        "teacher_peak_fraction": flops["teacher"] / teacher / peak,
+        "student_peak_fraction": 3 * flops["student"] / student / peak,
+    }
+
+
+def optimizer_cost(engine: Engine, opt: Optimizer, baseline: Optimizer, steps: int = 100) -> dict[str, float]:
+    """Update time and state of `opt` on the student's parameters against `baseline`, taken in turn; and seconds to compile."""
+    task = engine.source.task
+    from distill_bench.stream import init_student
+
+    params = jax.device_get(jax.jit(init_student, static_argnums=0)(task, 0))
+    gradients = jax.tree.map(lambda p: jnp.asarray(np.random.default_rng(0).standard_normal(p.shape), jnp.float32), params)
+
+    def prepare(one: Optimizer) -> tuple[Callable[[], Any], float, int]:
+        rule = one.build({}, steps)
+
+        def run(params: Any, gradients: Any):
+            def step(i: jax.Array, carry: Any):
+                params, state = carry
+                # Gradients that turn, so that no work can be moved out of the loop.
+                turned = jax.tree.map(lambda g: g * jnp.cos(i + g), gradients)
+                updates, state = rule.update(turned, state, params)
+                return optax.apply_updates(params, updates), state
+
+            return jax.lax.fori_loop(0, steps, step, (params, rule.init(params)))
+
+        began = time.perf_counter()
+        compiled = jax.jit(run).lower(params, gradients).compile()
+        took = time.perf_counter() - began
+        state = jax.eval_shape(rule.init, params)
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        return (lambda: compiled(params, gradients)), took, size
+
+    mine, compile_seconds, state_bytes = prepare(opt)
+    theirs, _, _ = prepare(baseline)
+    a, b = interleaved(mine, theirs)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return {
+        "update_ms": 1e3 * a / steps,
+        "baseline_update_ms": 1e3 * b / steps,
+        "update_ratio": a / b,
+        "state_bytes_per_parameter": state_bytes / parameters,
+        "compile_seconds": compile_seconds,
+    }

@@ -1,0 +1,60 @@
+"""Shards, in this process and on the tiny task."""
+
+from __future__ import annotations
+
+import pytest
+from test_run import contents
+
+from distill_bench import task as tasks
+from sweeps import plan, store
+from sweeps.execute import Faults, Where, execute
+
+
+class Silent:
+    """A display that keeps what it was told."""
+
+    def __init__(self):
+        self.said = []
+
+    def begin(self, label, steps):
+        pass
+
+    def advance(self, steps):
+        pass
+
+    def suspect(self, optimizers):
+        pass
+
+    def say(self, text):
+        self.said.append(text)
+
+
+@pytest.fixture
+def run(tiny_task, monkeypatch, tmp_path):
+    monkeypatch.setitem(tasks.CATALOGUE, "tiny", tiny_task)
+
+    def run(folder, shard="0/1"):
+        made = plan.make_plan(["sgd", "adamw"], "tiny", ["10", "20"], 4, 3, [], [], shard)
+        display = Silent()
+        execute(made, tmp_path / folder, display, Where(), Faults())
+        return display.said
+
+    return run
+
+
+def test_shards_together_give_what_one_process_gives(run, tmp_path):
+    assert any("8 tuning trials of other shards are not here yet" in text for text in run("sharded", "0/2"))
+    run("sharded", "1/2")
+    run("sharded", "0/2")
+    run("whole")
+    assert contents(tmp_path / "sharded") == contents(tmp_path / "whole")
+    (adamw, sgd) = store.load(tmp_path / "sharded")
+    assert len(adamw.results) == len(sgd.results) == 4 * 2 + 3 * 2
+
+
+def test_a_slice_that_is_none_is_refused():
+    from distill_bench.errors import UserError
+
+    for text in ("2/2", "1", "a/b", "-1/2"):
+        with pytest.raises(UserError, match="is no slice"):
+            plan.parse_shard(text)

@@ -1,0 +1,56 @@
+"""A real Ray, of two workers, one of which is killed while it works."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from test_run import contents, script  # noqa: F401 - `script` is a fixture
+
+from sweeps.ray_executor import slices
+
+
+def ray_workers():
+    """Processes that run a unit of work."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(b"ray::_unit"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_ray_gives_the_bits_of_the_local_executor_though_a_worker_is_killed(script, tmp_path):  # noqa: F811
+    flags = ["--opt=sgd,adamw", "--horizons=60", "--trials=2", "--seeds=1"]
+    assert script("run", *flags).returncode == 0
+    local = contents(tmp_path / "runs")
+    (tmp_path / "runs").rename(tmp_path / "local")
+    process = subprocess.Popen(script.command("run", *flags, "--executor=ray"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (workers := ray_workers()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(2)
+        os.kill(workers[0], signal.SIGKILL)
+        output, _ = process.communicate(timeout=240)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, output
+    assert contents(tmp_path / "runs") == local
+
+
+def test_units_keep_all_workers_busy_and_hold_one_optimizer_each():
+    opts = ["a"] * 5 + ["b"] * 3
+    for workers in range(1, 12):
+        units = slices(opts, workers)
+        assert sorted(i for unit in units for i in unit) == list(range(8))
+        assert all(len({opts[i] for i in unit}) == 1 for unit in units)
+        assert len(units) >= min(workers, 2)
