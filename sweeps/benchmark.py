@@ -20,7 +20,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("opt", "adamw", "The optimizer whose lanes and updates are measured.")
 flags.DEFINE_string("task", "digits", "The task.")
 flags.DEFINE_integer("lanes", 8, "Learning rates that share one stream.", lower_bound=1)
-flags.DEFINE_integer("steps", 200, "Steps of each lane.", lower_bound=50)
+flags.DEFINE_integer("steps", 500, "Steps of each lane.", lower_bound=50)
 flags.DEFINE_enum("format", "text", ["text", "json"], "How to print the figures.")
 
 
