@@ -79,17 +79,20 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_pa
         (tmp_path / "runs").rename(tmp_path / name)
     dice = random.Random(0)
     kills = 0
-    while kills < 20:
+    for attempt in range(60):
+        if kills == 20:
+            break
         process = subprocess.Popen(script.command("run", *FLAGS), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             process.wait(dice.uniform(0.2, 0.9) * whole)
             assert process.returncode == 0
             assert contents(tmp_path / "runs") == undisturbed
-            (tmp_path / "runs").rename(tmp_path / f"after-{kills}-kills")
+            (tmp_path / "runs").rename(tmp_path / f"finished-{attempt}")
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM if kills % 5 == 4 else signal.SIGKILL)
             process.wait()
             kills += 1
+    assert kills == 20
     done = script("run", *FLAGS)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "runs") == undisturbed
