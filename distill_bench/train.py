@@ -6,7 +6,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import jax
 import numpy as np
@@ -14,68 +13,9 @@ import numpy as np
 from distill_bench import lanes as lanes_lib
 from distill_bench.checkpointing import Saved
 from distill_bench.engine import Engine
+from distill_bench.events import Compiled, Event, Finished, Losses, Point, Snapshot, Status, Waiting
 from distill_bench.lanes import Lane, LaneState, RuleSpec
 from distill_bench.stream import Chunk
-
-Status = Literal["ok", "diverged", "crashed"]
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Training losses of a lane's steps `first`, `first + 1`, ... (from 1), each measured before the step's update."""
-
-    lane: int
-    first: int
-    values: np.ndarray
-
-
-@dataclass(frozen=True)
-class Point:
-    """A lane's metrics (evaluate.METRICS) after `step` steps."""
-
-    lane: int
-    step: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A lane's end. `step` is where it ended, for a divergence the first step whose loss was not finite."""
-
-    lane: int
-    status: Status
-    step: int
-    detail: str | None = None
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """All programs are ready: how many update rules were compiled for these lanes, and in how many seconds.
-
-    static: for each lane, the numbers that its builder would not take as traced values.
-    """
-
-    rules: int
-    seconds: float
-    static: dict[int, tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A lane's state, from which `train` continues to the same bits. All its events up to the step came before."""
-
-    lane: int
-    saved: Saved
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """The next thing waited for is this lane's; if nothing ever comes, its update rule is the first to suspect."""
-
-    lane: int
-
-
-Event = Losses | Point | Finished | Compiled | Snapshot | Waiting
 
 
 def evaluation_steps(horizon: int) -> list[int]:

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from distill_bench import checkpointing
 from distill_bench.checkpointing import Saved
 from distill_bench.engine import Engine, open_engine
+from distill_bench.events import Compiled, Event, Finished, Losses, Point, Snapshot, Waiting
 from distill_bench.lanes import Lane
-from distill_bench.train import Compiled, Event, Finished, Losses, Point, Snapshot, Waiting, train
+from distill_bench.train import train
 from sweeps import store
 from sweeps.curves import TrialCurves, write_layout
 from sweeps.plan import Entrant, Plan, environment, own_traceback

@@ -16,9 +16,10 @@ import optax
 from distill_bench import bit
 from distill_bench import lanes as lanes_lib
 from distill_bench.engine import Engine
+from distill_bench.events import Compiled, Losses
 from distill_bench.lanes import Lane
 from distill_bench.losses import kl_divergence
-from distill_bench.train import Compiled, Losses, train
+from distill_bench.train import train
 from optimizers.api import Optimizer
 
 REPEATS = 7

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_bench.errors import UserError
-from distill_bench.train import Event, Finished, Losses, Point, Waiting
+from distill_bench.events import Event, Finished, Losses, Point, Waiting
 
 RETRIES = 3
 _HEARTBEAT_SECONDS = 5.0

@@ -8,9 +8,10 @@ import pytest
 
 from distill_bench import bit, checkpointing, data, stream, teacher
 from distill_bench.engine import open_engine
+from distill_bench.events import Compiled, Finished, Losses, Point, Snapshot
 from distill_bench.lanes import Lane
 from distill_bench.losses import kl_divergence
-from distill_bench.train import Compiled, Finished, Losses, Point, Snapshot, evaluation_steps, train
+from distill_bench.train import evaluation_steps, train
 
 
 def sgd(hparams, horizon):
