@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import jax.numpy as jnp
@@ -55,33 +55,51 @@ def replace_atomically(path: Path, write: Any) -> None:
         raise
 
 
-def save(path: Path, saved: Saved, owner: dict[str, Any]) -> None:
+def write(file: IO[bytes], saved: Saved, owner: dict[str, Any]) -> None:
     """Writes the lane's state; `owner` says, in plain data, what it is a state of."""
     dtypes = [str(leaf.dtype) for leaf in saved.leaves]
     # numpy's format knows no bfloat16 or float8: such leaves travel as unsigned integers of their width.
     plain = [leaf if leaf.dtype.isbuiltin == 1 else leaf.view(f"u{leaf.dtype.itemsize}") for leaf in saved.leaves]
     about = json.dumps({"owner": owner, "step": saved.step, "dtypes": dtypes})
     arrays: dict[str, Any] = {f"leaf{i:05d}": leaf for i, leaf in enumerate(plain)}
-    replace_atomically(path, lambda file: np.savez(file, about=np.frombuffer(about.encode(), np.uint8), **arrays))
+    np.savez(file, about=np.frombuffer(about.encode(), np.uint8), **arrays)
 
 
-def load(path: Path, owner: dict[str, Any]) -> Saved:
-    """The state saved at `path`, refused unless it is `owner`'s.
+def read(file: IO[bytes], owner: dict[str, Any]) -> Saved:
+    """What `write` wrote, refused unless it is `owner`'s.
 
     Raises:
       BadCheckpoint: where it cannot be read or is another's; the reason names what differs.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        with np.load(file, allow_pickle=False) as archive:
             about = json.loads(archive["about"].tobytes())
             leaves = [archive[f"leaf{i:05d}"] for i in range(len(about["dtypes"]))]
         if about["owner"] != owner:
             differs = [key for key in owner.keys() | about["owner"].keys() if owner.get(key) != about["owner"].get(key)]
-            raise BadCheckpoint(f"{path} is of another {' and '.join(sorted(differs))}")
+            raise BadCheckpoint(f"is of another {' and '.join(sorted(differs))}")
         typed = [leaf.view(_dtype(name)) for leaf, name in zip(leaves, about["dtypes"], strict=True)]
         return Saved(about["step"], tuple(typed))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise BadCheckpoint(f"{path} cannot be read ({type(error).__name__}: {error})") from None
+        raise BadCheckpoint(f"cannot be read ({type(error).__name__}: {error})") from None
+
+
+def save(path: Path, saved: Saved, owner: dict[str, Any]) -> None:
+    """Puts the lane's state at `path`, all of it or nothing."""
+    replace_atomically(path, lambda file: write(file, saved, owner))
+
+
+def load(path: Path, owner: dict[str, Any]) -> Saved:
+    """The state saved at `path`.
+
+    Raises:
+      BadCheckpoint: where it cannot be read or is not `owner`'s; the reason names the file.
+    """
+    try:
+        with open(path, "rb") as file:
+            return read(file, owner)
+    except (OSError, BadCheckpoint) as error:
+        raise BadCheckpoint(f"{path} {error}") from None
 
 
 def _dtype(name: str) -> np.dtype:

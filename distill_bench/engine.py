@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from distill_bench import bit, lanes, stream
 from distill_bench.evaluate import Exam, make_evaluate, make_exam
 from distill_bench.lanes import Lane, RuleSpec
+from distill_bench.layout import Layout, make_layout
 from distill_bench.stream import Chunk, Source
 from distill_bench.task import Task
 
@@ -31,7 +32,7 @@ class RulePrograms:
 
 @dataclass(frozen=True)
 class Engine:
-    """A task, opened on the local devices.
+    """A task, opened on the devices of a layout.
 
     Attributes:
       source: the task's arrays.
@@ -51,20 +52,14 @@ class Engine:
     evaluate: Callable
     rules: dict[RuleSpec, RulePrograms] = field(default_factory=dict)
 
-    def spread(self, values: list) -> Any:
-        return lanes.spread(self.source, values)
-
-    def deal(self, chunks: list[Chunk]) -> Chunk:
-        return stream.deal(self.source, chunks)
-
     @property
-    def devices(self) -> int:
-        return self.source.mesh.size
+    def layout(self) -> Layout:
+        return self.source.layout
 
     def compile(self, wanted: Iterable[tuple[RuleSpec, Lane, frozenset[str]]]) -> dict[RuleSpec, Exception]:
         """Makes the programs of those update rules that are new, several at once; returns the rules that raised."""
         new = {spec: (lane, traced) for spec, lane, traced in wanted if spec not in self.rules}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with _pool() as pool:
             futures = {spec: pool.submit(self._compile, spec, *example) for spec, example in new.items()}
         errors = {}
         for spec, future in futures.items():
@@ -75,41 +70,60 @@ class Engine:
         return errors
 
     def _compile(self, spec: RuleSpec, lane: Lane, traced: frozenset[str]) -> RulePrograms:
-        values = lanes.traced_values(self.source, [lane] * self.devices, traced)
-        params = self.students(self.spread([np.int32(0)] * self.devices), None)
+        layout = self.layout
+        values = lanes.traced_values(self.source, [lane] * layout.lanes, traced)
+        zeros = layout.spread([np.int32(0)] * layout.lanes)
         init = lanes.make_init(self.source, spec)
-        zeros = self.spread([np.int32(0)] * self.devices)
-        chunk = self.deal([self.chunk(0, 0)] * self.devices)
-        advance = lanes.make_advance(self.source, spec)
-        return RulePrograms(init, advance.lower(init(values, params, None), values, zeros, zeros, chunk, None).compile())
+        state = init(values, self.students(zeros))
+        chunk = layout.deal([self.chunk(0, 0)] * layout.rows, stream.DEALT)
+        return RulePrograms(init, lanes.make_advance(self.source, spec).lower(state, values, zeros, zeros, chunk).compile())
 
 
-def open_engine(task: Task, mesh: Mesh | None = None) -> Engine:
-    """Loads the task and compiles what all update rules share.
+# Arithmetic of a student's step below which an accelerator spends its time on launches.
+SMALL_STEP_FLOPS = 1e10
+
+
+def is_small(task: Task) -> bool:
+    """Whether one student's step is too little work to fill an accelerator."""
+    return 6 * bit.macs(task.student, task.views.size) * task.batch_size < SMALL_STEP_FLOPS
+
+
+def _pool() -> ThreadPoolExecutor:
+    """Threads for compilation; a single one where other hosts must run the same programs in the same order."""
+    return ThreadPoolExecutor(1 if jax.process_count() > 1 else os.cpu_count())
+
+
+def open_engine(task: Task, layout: Layout | None = None) -> Engine:
+    """Loads the task and compiles what all update rules share; without a layout, on all devices.
 
     Raises:
       UserError: where the task's data or teacher are not what the task names.
     """
-    source = stream.open_source(task, mesh or stream.local_mesh())
-    steps = stream.chunk_steps(task, source.mesh)
+    source = stream.open_source(task, layout or make_layout())
+    layout = source.layout
+    steps = stream.chunk_steps(task, layout)
     forward = stream.make_forward(source)
     chunk = stream.make_chunks(source, steps, forward)
     students = lanes.make_students(source)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with _pool() as pool:
         first = pool.submit(chunk, 0, 0)
-        params = pool.submit(lambda: students(lanes.spread(source, [np.int32(0)] * source.mesh.size), None))
+        params = pool.submit(lambda: students(layout.spread([np.int32(0)] * layout.lanes)))
         exam = pool.submit(lambda: first.result() and make_exam(source, forward, steps))
         evaluate = pool.submit(_compile_evaluate, source, params, exam)
     return Engine(source, steps, chunk, exam.result(), students, evaluate.result())
 
 
 def _compile_evaluate(source: Source, params: Future[bit.Params], exam: Future[Exam]) -> Callable:
+    layout = source.layout
     evaluate = make_evaluate(source)
 
-    def when(active: jax.Array, params: bit.Params, exam: Exam):
+    def when(exam: Exam, active: jax.Array, params: bit.Params):
         shapes = jax.eval_shape(evaluate, params, exam)
         nothing = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
         return lax.cond(active, lambda: evaluate(params, exam), lambda: nothing)
 
-    active = lanes.spread(source, [np.bool_(False)] * source.mesh.size)
-    return lanes.per_lane(source, when).lower(active, params.result(), exam.result()).compile()
+    def lanes(active: jax.Array, params: bit.Params, exam: Exam):
+        return layout.each(functools.partial(when, exam))(active, params)
+
+    none = layout.spread([np.bool_(False)] * layout.lanes)
+    return layout.spmd(lanes, last=P()).lower(none, params.result(), exam.result()).compile()

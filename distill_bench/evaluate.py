@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
 from distill_bench import bit
+from distill_bench.layout import BATCH
 from distill_bench.losses import kl_divergence
 from distill_bench.stream import Source, probe_views
 
@@ -47,8 +49,10 @@ def make_exam(source: Source, forward, rows: int) -> Exam:
     images = np.pad(images, ((0, batches * task.batch_size - len(images)), *[(0, 0)] * 3))
     images = images.reshape(batches, task.batch_size, *images.shape[1:])
     padded = np.pad(images, ((0, -batches % rows), *[(0, 0)] * 4))
-    logits = np.concatenate([np.asarray(forward(source.teacher, padded[i : i + rows])) for i in range(0, batches, rows)])
-    return Exam(*source.replicate((images, logits[:batches], source.test.labels)))
+    layout = source.layout
+    logits = np.concatenate([np.asarray(layout.replicate(forward(source.teacher, padded[i : i + rows]))) for i in range(0, batches, rows)])
+    images, logits = layout.place((images, logits[:batches]), P(None, BATCH))
+    return Exam(images, logits, layout.replicate(source.test.labels))
 
 
 def make_evaluate(source: Source) -> Callable[[bit.Params, Exam], dict[str, jax.Array]]:

@@ -1,12 +1,13 @@
 """Lanes: many students on one stream, one compiled program for each update rule.
 
-Each device of the mesh runs its own lane of a row. A program has no communication between its lanes, so a
+How lanes lie on devices is the layout's business. A program has no communication between its lanes, so a
 lane's numbers do not depend on what runs beside it. Hyperparameters and horizon are arguments of the
 program wherever the rule's builder accepts traced values.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,13 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.sharding import NamedSharding
+from jax.extend.core import Jaxpr, jaxprs_in_params
 from jax.sharding import PartitionSpec as P
 
 from distill_bench import bit
 from distill_bench.checkpointing import BadCheckpoint, Saved, mismatch, to_device, to_host
+from distill_bench.layout import LANES
 from distill_bench.losses import kl_divergence
-from distill_bench.stream import AXIS, Chunk, Source, init_student
+from distill_bench.stream import Chunk, Source, init_student
 
 Hparams = Mapping[str, Any]
 Build = Callable[[Hparams, Any], optax.GradientTransformation]
@@ -51,6 +53,9 @@ class LaneState(NamedTuple):
 
     params: Any
     rule: Any
+
+
+_Carry = tuple[LaneState, jax.Array]  # states and the losses of a chunk's steps
 
 
 @dataclass(frozen=True)
@@ -106,36 +111,19 @@ def _array(value: float | int) -> np.ndarray:
     return np.asarray(value, np.int32 if isinstance(value, int) else np.float32)
 
 
-def per_lane(source: Source, function: Callable, donate: tuple[int, ...] = ()):
-    """jit of `function(own, ..., shared)`: all arguments but the last have a leading axis over devices, one lane on each."""
-
-    def body(own, shared):
-        out = function(*jax.tree.map(lambda x: x[0], own), shared)
-        return jax.tree.map(lambda x: jnp.asarray(x)[None], out)
-
-    mapped = jax.shard_map(body, mesh=source.mesh, in_specs=(P(AXIS), P()), out_specs=P(AXIS), check_vma=False)
-    return jax.jit(lambda *args: mapped(args[:-1], args[-1]), donate_argnums=donate)
-
-
-def spread(source: Source, values: list) -> Any:
-    """Stacks one pytree per device along a leading axis, and places each on its device."""
-    stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *values)
-    return jax.device_put(stacked, NamedSharding(source.mesh, P(AXIS)))
-
-
 def traced_values(source: Source, lanes: list[Lane], traced: frozenset[str]) -> dict[str, jax.Array]:
-    """The traced hyperparameters (and horizon) of one lane per device."""
-    return spread(source, [{name: _array(_values(lane)[name]) for name in sorted(traced)} for lane in lanes])
+    """The traced hyperparameters (and horizon) of the lanes of one dispatch."""
+    return source.layout.spread([{name: _array(_values(lane)[name]) for name in sorted(traced)} for lane in lanes])
 
 
-def on_host(state: LaneState, devices: Sequence[int]) -> dict[int, tuple[np.ndarray, ...]]:
-    """The leaves of the states of these devices' lanes."""
-    leaves = [to_host(leaf) for leaf in jax.tree.leaves(state)] if devices else []
-    return {d: tuple(leaf[d] for leaf in leaves) for d in devices}
+def on_host(state: LaneState, places: Sequence[int]) -> dict[int, tuple[np.ndarray, ...]]:
+    """The leaves of the states of the lanes at these places of a dispatch."""
+    leaves = [to_host(leaf) for leaf in jax.tree.leaves(state)] if places else []
+    return {d: tuple(leaf[d] for leaf in leaves) for d in places}
 
 
 def restore(state: LaneState, saved: Sequence[Saved | None]) -> LaneState:
-    """`state` with each device's lane put back to what was saved of it.
+    """`state` with each lane put back to what was saved of it.
 
     Raises:
       BadCheckpoint: where what was saved does not fit.
@@ -152,39 +140,77 @@ def restore(state: LaneState, saved: Sequence[Saved | None]) -> LaneState:
 
 
 def make_students(source: Source):
-    """jit (seeds [D], None) -> the students' first parameters."""
-    return per_lane(source, lambda seed, _: init_student(source.task, seed))
+    """jit (seeds [D]) -> the students' first parameters."""
+    return source.layout.spmd(source.layout.each(lambda seed: init_student(source.task, seed)))
 
 
 def make_init(source: Source, spec: RuleSpec):
-    """jit (traced values, parameters, None) -> LaneState."""
+    """jit (traced values, parameters) -> LaneState."""
 
-    def init(traced: dict[str, jax.Array], params: bit.Params, _: None) -> LaneState:
+    def init(traced: dict[str, jax.Array], params: bit.Params) -> LaneState:
         return LaneState(params, spec.rule(traced).init(params))
 
-    return per_lane(source, init)
+    return source.layout.spmd(source.layout.each(init))
 
 
 def make_advance(source: Source, spec: RuleSpec):
-    """jit (state, traced values, start [D], stop [D], chunk, None) -> (state, losses [D, C]).
+    """jit (state, traced values, start [D], stop [D], dealt chunk) -> (state, losses [D, C]), D the lanes of a dispatch.
 
     Runs steps start..stop of the chunk. The loss of a step is measured before its update; those of other steps
     are NaN. The state is donated.
     """
-    task = source.task
+    task, layout = source.task, source.layout
 
-    def advance(state: LaneState, traced: dict[str, jax.Array], start: jax.Array, stop: jax.Array, chunk: Chunk, _: None):
-        rule = spec.rule(traced)
+    def loss_of(params: bit.Params, chunk: Chunk, i: jax.Array) -> jax.Array:
+        return kl_divergence(chunk.logits[i], bit.apply(task.student, params, chunk.views[i]), task.temperature)
 
-        def loss_of(params: bit.Params, i: jax.Array) -> jax.Array:
-            return kl_divergence(chunk.logits[i], bit.apply(task.student, params, chunk.views[i]), task.temperature)
+    def update(state: LaneState, gradients: bit.Params, traced: dict[str, jax.Array]) -> LaneState:
+        updates, rule_state = spec.rule(traced).update(gradients, state.rule, state.params)
+        return LaneState(optax.apply_updates(state.params, updates), rule_state)
 
-        def step(i: jax.Array, carry: tuple[LaneState, jax.Array]):
+    def alone(chunk: Chunk, state: LaneState, traced: dict[str, jax.Array], start: jax.Array, stop: jax.Array) -> _Carry:
+        def step(i: jax.Array, carry: _Carry) -> _Carry:
             state, losses = carry
-            loss, gradients = jax.value_and_grad(loss_of)(state.params, i)
-            updates, rule_state = rule.update(gradients, state.rule, state.params)
-            return LaneState(optax.apply_updates(state.params, updates), rule_state), losses.at[i].set(loss)
+            loss, gradients = jax.value_and_grad(loss_of)(state.params, chunk, i)
+            return update(state, gradients, traced), losses.at[i].set(loss)
 
         return lax.fori_loop(start, stop, step, (state, jnp.full(len(chunk.views), jnp.nan)))
 
-    return per_lane(source, advance, donate=(0,))
+    def together(states: LaneState, traced: dict[str, jax.Array], start_L: jax.Array, stop_L: jax.Array, chunk: Chunk) -> _Carry:
+        """All students' gradients as one batched computation; a lane outside of its start..stop stands still."""
+
+        def update_one(args: tuple[LaneState, bit.Params, dict[str, jax.Array], jax.Array]) -> LaneState:
+            state, gradients, traced, runs = args
+            return lax.cond(runs, lambda: update(state, gradients, traced), lambda: state)
+
+        def step(i: jax.Array, carry: _Carry) -> _Carry:
+            states, losses_LC = carry
+            loss_L, gradients = jax.vmap(jax.value_and_grad(loss_of), (0, None, None))(states.params, chunk, i)
+            runs_L = (start_L <= i) & (i < stop_L)
+            args = (states, gradients, traced, runs_L)
+            states = jax.vmap(lambda *own: update_one(own))(*args) if batched else lax.map(update_one, args)
+            return states, losses_LC.at[:, i].set(jnp.where(runs_L, loss_L, jnp.nan))
+
+        batched = batches_well(update, *jax.tree.map(lambda x: x[0], (states, states.params, traced)))
+        return lax.fori_loop(start_L.min(), stop_L.max(), step, (states, jnp.full((len(start_L), len(chunk.views)), jnp.nan)))
+
+    def advance(states: LaneState, traced: dict[str, jax.Array], start: jax.Array, stop: jax.Array, dealt: Chunk) -> _Carry:
+        chunk = jax.tree.map(lambda x: x[0], dealt)
+        if layout.mapping == "vmap":
+            return together(states, traced, start, stop, chunk)
+        return layout.each(functools.partial(alone, chunk))(states, traced, start, stop)
+
+    return layout.spmd(advance, last=P(LANES), donate=(0,))
+
+
+# A batch of lanes computes both sides of a branch, runs a loop to its longest, and batches LAPACK, which deadlocks on CPU.
+_NOT_BATCHED = {"cond", "while", "eigh", "eig", "qr", "svd", "cholesky", "lu", "householder_product", "triangular_solve"}
+
+
+def batches_well(function: Callable, *args: Any) -> bool:
+    """Whether the traced function holds nothing that vmap would make slow or unsafe."""
+
+    def well(jaxpr: Jaxpr) -> bool:
+        return all(equation.primitive.name not in _NOT_BATCHED and all(map(well, jaxprs_in_params(equation.params))) for equation in jaxpr.eqns)
+
+    return well(jax.make_jaxpr(function)(*args).jaxpr)

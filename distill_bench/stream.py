@@ -1,6 +1,6 @@
 """One stream of (views, teacher logits) for every student of a seed.
 
-A stream is a pure function of (task, seed, step). It is made in chunks of steps that the local devices
+A stream is a pure function of (task, seed, step). It is made in chunks of steps that all devices
 share, and handed to all lanes: the teacher's forward, most of a step's arithmetic, is paid once.
 """
 
@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from distill_bench import bit, data, teacher, views
+from distill_bench.errors import UserError
+from distill_bench.layout import BATCH, LANES, Layout
 from distill_bench.task import Task
 
-AXIS = "lanes"  # the mesh axis over local devices: steps of a stream here, students in lanes.py
 _STREAM, _INIT, _PROBE = range(3)  # the task's independent random streams
 
 
@@ -58,8 +59,11 @@ def probe_views(task: Task, images_BNHWC: jax.Array) -> jax.Array:
     return lax.map(batch, (jnp.arange(n), images_BNHWC, coefficients))
 
 
+DEALT = P(LANES, None, BATCH)  # how chunks lie on the devices when each row has one: [R, C, N, ...]
+
+
 class Chunk(NamedTuple):
-    """C steps of one stream, on every device: views [1, C, N, H, W, c] and teacher logits [1, C, N, K]."""
+    """C steps of one stream, on every row of devices: views [1, C, N, H, W, c] and teacher logits [1, C, N, K]."""
 
     views: jax.Array
     logits: jax.Array
@@ -67,81 +71,73 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """The task's arrays on the devices of a mesh.
+    """The task's arrays on the devices of a layout.
 
     Attributes:
       task: whose arrays these are.
-      mesh: local devices, one axis.
+      layout: the devices, and how lanes lie on them.
       train, test: the splits, on the host.
       images: the train images, on every device.
       teacher: the teacher's parameters, on every device.
     """
 
     task: Task
-    mesh: Mesh
+    layout: Layout
     train: data.Split
     test: data.Split
     images: jax.Array
     teacher: bit.Params
 
-    def replicate(self, tree):
-        return jax.device_put(tree, NamedSharding(self.mesh, P()))
 
-
-def open_source(task: Task, mesh: Mesh) -> Source:
+def open_source(task: Task, layout: Layout) -> Source:
     """Loads and verifies the task's data and teacher.
 
     Raises:
-      UserError: where either is not what the task names.
+      UserError: where either is not what the task names, or a batch cannot be shared by so many devices.
     """
+    shards = layout.mesh.shape[BATCH]
+    if task.batch_size % shards:
+        raise UserError(f"A batch of {task.batch_size} cannot be shared equally by {shards} devices: choose a --batch_shards that divides it.")
     train, test = data.load(task.dataset)
-    images, params = jax.device_put((train.images, teacher.load(task)), NamedSharding(mesh, P()))
-    return Source(task, mesh, train, test, images, params)
+    images, params = layout.replicate((train.images, teacher.load(task)))
+    return Source(task, layout, train, test, images, params)
 
 
-def local_mesh(devices: list | None = None) -> Mesh:
-    """One axis over `devices`; all local ones where none are given."""
-    return Mesh(np.array(jax.local_devices() if devices is None else devices), (AXIS,))
-
-
-def chunk_steps(task: Task, mesh: Mesh, budget: int = 2**26) -> int:
-    """Steps in a chunk: as many as `budget` bytes of views hold, at most 25, on each device."""
+def chunk_steps(task: Task, layout: Layout, budget: int = 2**26) -> int:
+    """Steps in a chunk: as many as `budget` bytes of views hold, at most 25, on each row of devices."""
     size = task.batch_size * task.views.size**2 * task.student.channels * 4
-    return mesh.size * int(np.clip(budget // size, 1, 25))
+    return layout.rows * int(np.clip(budget // size, 1, 25))
+
+
+def _share_steps(source: Source, function):
+    """jit of `function(shared, steps)`: each row of devices takes its share of the steps, their batches split over BATCH."""
+    mesh, manual = source.layout.mesh, source.layout.manual
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=(P(), P(LANES)), out_specs=P(LANES), axis_names=manual, check_vma=False)
+    return jax.jit(mapped, out_shardings=NamedSharding(mesh, P(LANES, BATCH)))
 
 
 def make_forward(source: Source):
-    """jit images [D * m, N, H, W, C] -> teacher logits [D * m, N, K]; each of D devices takes m batches."""
+    """jit images [R * m, N, H, W, C] -> teacher logits [R * m, N, K]; each of R rows of devices takes m batches."""
 
     def share(params: bit.Params, images: jax.Array) -> jax.Array:
         return lax.map(lambda batch: bit.apply(source.task.teacher, params, batch), images)
 
-    return jax.jit(jax.shard_map(share, mesh=source.mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS)))
+    return _share_steps(source, share)
 
 
 def make_chunks(source: Source, steps: int, forward):
-    """A function (seed, first step) -> Chunk; each device makes its share of the steps, then all get all."""
+    """A function (seed, first step) -> Chunk; each row of devices makes its share of the steps, then all get all."""
+    layout = source.layout
 
-    def share(images: jax.Array, seed: jax.Array, step_C: jax.Array) -> jax.Array:
+    def share(shared: tuple[jax.Array, jax.Array], step_C: jax.Array) -> jax.Array:
+        images, seed = shared
         return lax.map(lambda step: step_views(source.task, images, seed, step), step_C)
 
-    make = jax.jit(jax.shard_map(share, mesh=source.mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(AXIS)))
+    make = _share_steps(source, share)
 
     def chunk(seed: int, first: int) -> Chunk:
-        seen = make(source.images, np.int32(seed), np.arange(first, first + steps, dtype=np.int32))
-        both = source.replicate(Chunk(seen, forward(source.teacher, seen)))
-        return jax.tree.map(lambda x: x[None], both)
+        seen = make((source.images, np.int32(seed)), np.arange(first, first + steps, dtype=np.int32))
+        both = Chunk(seen, forward(source.teacher, seen))
+        return layout.place(jax.tree.map(lambda x: x[None], both), P(None, *DEALT[1:]))
 
     return chunk
-
-
-def deal(source: Source, chunks: list[Chunk]) -> Chunk:
-    """One chunk for each device, leading axis over devices; nothing is copied."""
-
-    def one(*replicas: jax.Array) -> jax.Array:
-        devices = source.mesh.devices.flat
-        shards = [{s.device: s.data for s in x.addressable_shards}[d] for x, d in zip(replicas, devices, strict=True)]
-        shape = (len(shards), *replicas[0].shape[1:])
-        return jax.make_array_from_single_device_arrays(shape, NamedSharding(source.mesh, P(AXIS)), shards)
-
-    return jax.tree.map(one, *chunks)

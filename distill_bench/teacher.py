@@ -43,7 +43,10 @@ def fit(task: Task, train: data.Split, seed: int = 0):
     images, labels = jnp.asarray(train.images), jax.nn.one_hot(train.labels, task.teacher.classes)
     config = views.ViewConfig(task.views.size, min_area=MIN_AREA, flip=task.views.flip, mixup=False)
     schedule = optax.warmup_cosine_decay_schedule(0.0, PEAK_LEARNING_RATE, STEPS // 10, STEPS)
-    decays = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
+
+    def decays(params: bit.Params) -> bit.Params:
+        return jax.tree.map(lambda p: p.ndim > 1, params)
+
     update_rule = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=WEIGHT_DECAY, mask=decays))
     key, init_key = jax.random.split(jax.random.key(seed))
 

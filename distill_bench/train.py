@@ -15,7 +15,7 @@ from distill_bench.checkpointing import Saved
 from distill_bench.engine import Engine
 from distill_bench.events import Compiled, Event, Finished, Losses, Point, Snapshot, Status, Waiting
 from distill_bench.lanes import Lane, LaneState, RuleSpec
-from distill_bench.stream import Chunk
+from distill_bench.stream import DEALT, Chunk
 
 
 def evaluation_steps(horizon: int) -> list[int]:
@@ -28,7 +28,7 @@ def evaluation_steps(horizon: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Pending:
-    """Results under way: losses of each device's steps `start` to `stop`, and metrics at `stop` of those `evaluated`."""
+    """Results under way: losses of each lane's steps `start` to `stop`, and metrics at `stop` of those `evaluated`."""
 
     first: int
     start: list[int]
@@ -40,7 +40,7 @@ class _Pending:
 
 @dataclass
 class _Slot:
-    """A lane's place on a device."""
+    """A lane's place in a dispatch."""
 
     lane: int
     spec: Lane
@@ -55,7 +55,7 @@ class _Slot:
 
 @dataclass
 class _Row:
-    """Lanes that run side by side, one a device; None where there are more devices than lanes."""
+    """Lanes of one dispatch, in the order of the layout; None where it has more places than there are lanes."""
 
     slots: list[_Slot | None]
     traced: dict[str, jax.Array]
@@ -149,18 +149,30 @@ def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[_Group], list[Fin
 
 
 def _seat(engine: Engine, group: _Group, resume: Mapping[int, Saved]) -> None:
-    """Deals the group's lanes to the devices, row by row, and makes each row's first state."""
+    """Deals the group's lanes to the devices, and makes each dispatch's first state."""
+    layout = engine.layout
     for slot in group.slots:
         slot.start = resume[slot.lane].step if slot.lane in resume else 0
-    for start in range(0, len(group.slots), engine.devices):
-        slots: list[_Slot | None] = [*group.slots[start : start + engine.devices]]
-        slots += [None] * (engine.devices - len(slots))
-        seated = [(slot or group.slots[start]).spec for slot in slots]
+    benches = _benches(group.slots, layout.width)
+    for start in range(0, len(benches), layout.rows):
+        row = benches[start : start + layout.rows]
+        row += [[None] * layout.width] * (layout.rows - len(row))
+        slots = [slot for bench in row for slot in bench]
+        seated = [(slot or group.slots[0]).spec for slot in slots]
         traced = lanes_lib.traced_values(engine.source, seated, group.traced)
-        params = engine.students(engine.spread([np.int32(lane.seed) for lane in seated]), None)
-        state = engine.rules[group.rule].init(traced, params, None)
+        params = engine.students(layout.spread([np.int32(lane.seed) for lane in seated]))
+        state = engine.rules[group.rule].init(traced, params)
         saved = [resume.get(slot.lane) if slot else None for slot in slots]
         group.rows.append(_Row(slots, traced, lanes_lib.restore(state, saved) if any(saved) else state))
+
+
+def _benches(slots: list[_Slot], width: int) -> list[list[_Slot | None]]:
+    """Lanes of one seed, `width` to each row of devices, which share its chunk; long horizons first."""
+    benches: list[list[_Slot | None]] = []
+    for seed in dict.fromkeys(slot.spec.seed for slot in slots):
+        mine = [slot for slot in slots if slot.spec.seed == seed]
+        benches += [[*mine[i : i + width], *[None] * (width - len(mine[i : i + width]))] for i in range(0, len(mine), width)]
+    return sorted(benches, key=lambda bench: -max(slot.spec.horizon for slot in bench if slot))
 
 
 def _chunks(engine: Engine, live: list[_Slot], first: int) -> dict[int, Chunk]:
@@ -178,13 +190,15 @@ def _dispatch(engine: Engine, group: _Group, row: _Row, chunks: dict[int, Chunk]
     ends = [min(first + engine.steps, slot.spec.horizon) if slot else first for slot in active]
     stops = {max(ends)} | {step for slot, begin in zip(active, begins, strict=True) if slot for step in slot.steps if begin < step <= max(ends)}
     some = next(iter(chunks.values()))  # for a device without a lane
-    chunk = engine.deal([chunks[slot.spec.seed] if slot else some for slot in active])
+    width = engine.layout.width
+    benches = [active[i : i + width] for i in range(0, len(active), width)]
+    chunk = engine.layout.deal([next((chunks[slot.spec.seed] for slot in bench if slot), some) for bench in benches], DEALT)
     for cut in sorted(stops):
         stop = [max(begin, min(cut, end)) for begin, end in zip(begins, ends, strict=True)]
-        bounds = [engine.spread([np.int32(step - first) for step in steps]) for steps in (begins, stop)]
-        row.state, losses = engine.rules[group.rule].advance(row.state, row.traced, *bounds, chunk, None)
+        bounds = [engine.layout.spread([np.int32(step - first) for step in steps]) for steps in (begins, stop)]
+        row.state, losses = engine.rules[group.rule].advance(row.state, row.traced, *bounds, chunk)
         evaluated = [slot is not None and cut in slot.steps and begin < cut for slot, begin in zip(active, begins, strict=True)]
-        flags = engine.spread([np.bool_(flag) for flag in evaluated])
+        flags = engine.layout.spread([np.bool_(flag) for flag in evaluated])
         metrics = engine.evaluate(flags, row.state.params, engine.exam) if any(evaluated) else None
         row.pending.append(_Pending(first, begins, stop, evaluated, losses, metrics))
         begins = stop
@@ -216,18 +230,18 @@ def _drain(group: _Group, row: _Row) -> Iterator[Event]:
                 yield from _read(slot, d, item, losses, metrics)
 
 
-def _read(slot: _Slot, device: int, item: _Pending, losses: np.ndarray, metrics: dict[str, np.ndarray]) -> Iterator[Event]:
-    """The events of one lane, from what its device brought."""
-    start, stop = item.start[device], item.stop[device]
-    values = losses[device, start - item.first : stop - item.first]
+def _read(slot: _Slot, place: int, item: _Pending, losses: np.ndarray, metrics: dict[str, np.ndarray]) -> Iterator[Event]:
+    """The events of one lane, from what its place of the dispatch brought."""
+    start, stop = item.start[place], item.stop[place]
+    values = losses[place, start - item.first : stop - item.first]
     good = int(np.argmin(np.append(np.isfinite(values), False)))
     if good:
         yield Losses(slot.lane, start + 1, values[:good])
     if good < len(values):
         step = start + good + 1
         yield _end(slot, "diverged", step, f"the loss of step {step} is {values[good]}")
-    elif item.evaluated[device]:
-        point = {name: float(value[device]) for name, value in metrics.items()}
+    elif item.evaluated[place]:
+        point = {name: float(value[place]) for name, value in metrics.items()}
         if not np.isfinite(list(point.values())).all():
             yield _end(slot, "diverged", stop, f"the probe loss after step {stop} is {point['probe_loss']}")
             return

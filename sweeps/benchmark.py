@@ -21,31 +21,35 @@ flags.DEFINE_string("opt", "adamw", "The optimizer whose lanes and updates are m
 flags.DEFINE_string("task", "digits", "The task.")
 flags.DEFINE_integer("lanes", 8, "Learning rates that share one stream.", lower_bound=1)
 flags.DEFINE_integer("steps", 500, "Steps of each lane.", lower_bound=50)
+flags.DEFINE_enum("lane_mapping", None, ["dispatch", "loop", "vmap"], "As in run.py.")
+flags.DEFINE_integer("lanes_per_device", None, "As in run.py.", lower_bound=1)
+flags.DEFINE_integer("devices", None, "As in run.py.", lower_bound=1)
 flags.DEFINE_enum("format", "text", ["text", "json"], "How to print the figures.")
 
 
 def main() -> int:
-    cli.set_up_jax(None)  # compilations are measured: none comes from a cache
+    cli.set_up_jax(None, FLAGS.devices)  # compilations are measured: none comes from a cache
     import json
 
     from distill_bench import task as tasks
-    from distill_bench.engine import open_engine
-    from sweeps import measure, plan
+    from sweeps import execute, measure, plan
     from sweeps.statistics import BASELINE
 
     opt, baseline = (plan.resolve(name).optimizer for name in (FLAGS.opt, BASELINE))
-    engine = open_engine(tasks.get(FLAGS.task))
+    where = execute.Where(devices=FLAGS.devices, mapping=FLAGS.lane_mapping, lanes_per_device=FLAGS.lanes_per_device)
+    engine = where.open_engine(tasks.get(FLAGS.task))
     peak = measure.matmul_peak()
     first = measure.sweep(engine, opt, FLAGS.lanes, FLAGS.steps)  # compiles, and warms up
     lanes = measure.sweep(engine, opt, FLAGS.lanes, FLAGS.steps)
     alone = 1e3 * measure.one_by_one(engine, opt, min(FLAGS.steps, 50))
     networks = measure.networks(engine, peak)
     cost = measure.optimizer_cost(engine, opt, baseline)
-    whole = networks["teacher_ms"] / FLAGS.lanes + networks["student_ms"] + cost["update_ms"] / engine.devices
+    whole = networks["teacher_ms"] / FLAGS.lanes + networks["student_ms"] + cost["update_ms"] / engine.layout.rows
     figures = {
         "optimizer": opt.name,
         "baseline": baseline.name,
         "lanes": FLAGS.lanes,
+        "layout": f"{engine.layout.mapping}, {engine.layout.lanes} lanes a dispatch on {engine.layout.rows} rows of devices",
         "engine_ms_per_trial_step": lanes["ms_per_trial_step"],
         "single_trial_ms_per_step": alone,
         "engine_speedup": alone / lanes["ms_per_trial_step"],
@@ -55,7 +59,7 @@ def main() -> int:
         **networks,
         "teacher_share": networks["teacher_ms"] / FLAGS.lanes / whole,
         "student_share": networks["student_ms"] / whole,
-        "optimizer_share": cost["update_ms"] / engine.devices / whole,
+        "optimizer_share": cost["update_ms"] / engine.layout.rows / whole,
         **cost,
         "peak_rss_mib": measure.memory_bytes() / 2**20,
         "environment": plan.environment(),

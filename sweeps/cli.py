@@ -60,13 +60,14 @@ def run(main: Callable[[], int], usage: str) -> None:
         sys.exit(INTERRUPTED)
 
 
-def set_up_jax(compilation_cache: str | None) -> None:
+def set_up_jax(compilation_cache: str | None, cpu_devices: int | None = None) -> None:
     """Makes each core a device of its own and keeps compiled programs between runs; call before the first computation."""
     # One LAPACK thread for each call: lanes already keep every core busy.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", cpu_devices or cores)
     if compilation_cache:
         jax.config.update("jax_compilation_cache_dir", compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

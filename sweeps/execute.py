@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from distill_bench import checkpointing
+import jax
+
+from distill_bench import checkpointing, layout
 from distill_bench.checkpointing import Saved
-from distill_bench.engine import Engine, open_engine
+from distill_bench.engine import Engine, is_small, open_engine
 from distill_bench.events import Compiled, Event, Finished, Losses, Point, Snapshot, Waiting
 from distill_bench.lanes import Lane
+from distill_bench.task import Task
 from distill_bench.train import train
-from sweeps import store
+from sweeps import multihost, store
 from sweeps.curves import TrialCurves, write_layout
 from sweeps.plan import Entrant, Plan, environment, own_traceback
 from sweeps.statistics import winner
@@ -42,15 +45,29 @@ class Display(Protocol):
 class Where:
     """On what a sweep runs.
 
-    executor: "local", or "ray" for a Ray cluster at `ray_address` (None starts one here).
+    executor: "local"; "ray" for a Ray cluster at `ray_address` (None starts one here); "multihost" for all processes of `hosts`.
     cache: folder of compiled programs.
     checkpoint_seconds: between checkpoints of the trials under way; on Ray a trial starts again from its beginning.
+    devices: how many to use; on CPU, into how many the cores are divided. None for all.
+    batch_shards, mapping, lanes_per_device: how lanes lie on them, see layout.make_layout; None lets it choose.
     """
 
-    executor: str = "local"
+    executor: Literal["local", "ray", "multihost"] = "local"
     ray_address: str | None = None
+    hosts: multihost.Hosts = field(default_factory=multihost.Hosts)
     cache: str | None = None
     checkpoint_seconds: float = 30.0
+    devices: int | None = None
+    batch_shards: int | None = None
+    mapping: layout.Form | None = None
+    lanes_per_device: int | None = None
+
+    def open_engine(self, task: Task) -> Engine:
+        """The task on these devices."""
+        shards = self.batch_shards or (jax.device_count() if self.executor == "multihost" else 1)
+        found = jax.devices() if self.executor == "multihost" else jax.devices()[: self.devices]
+        chosen = layout.make_layout(found, batch_shards=shards, mapping=self.mapping, lanes_per_device=self.lanes_per_device, small=is_small(task))
+        return open_engine(task, chosen)
 
 
 @dataclass(frozen=True)
@@ -122,12 +139,18 @@ class _Runner:
 
             specs = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
             typed = [entrant.spec for entrant, _ in jobs]
-            return ray_executor.run(self.plan.task.name, self.where.cache, self.where.ray_address, typed, specs)
+            return ray_executor.run(self.plan.task.name, self.where, typed, specs)
+        lanes = [Lane(entrant.optimizer.builder, trial.hparams, trial.horizon, trial.seed) for entrant, trial in jobs]
+        due = _every(self.where.checkpoint_seconds)
+        if self.where.executor == "multihost":
+            return multihost.lead(self._open, [entrant.optimizer.name for entrant, _ in jobs], lanes, resume, due)
+        return train(self._open(), lanes, resume, due)
+
+    def _open(self) -> Engine:
         if self.engine is None:
             self.display.say(f"Opening {self.plan.task.name}: data, teacher, compilation ...")
-            self.engine = open_engine(self.plan.task)
-        lanes = [Lane(entrant.optimizer.builder, trial.hparams, trial.horizon, trial.seed) for entrant, trial in jobs]
-        return train(self.engine, lanes, resume, _every(self.where.checkpoint_seconds))
+            self.engine = self.where.open_engine(self.plan.task)
+        return self.engine
 
 
 def _every(seconds: float) -> Callable[[], bool]:
@@ -154,7 +177,7 @@ class _Sink:
         self._state = folder / "state.npz"
         self._environment = runner.environment
         self._writer = store.TrialWriter(folder, trial)
-        self.saved, kept = self._resume(runner.display) if runner.where.executor == "local" else (None, [])
+        self.saved, kept = self._resume(runner.display) if runner.where.executor != "ray" else (None, [])
         self._writer.start(kept)
         opt = entrant.optimizer
         self._curves = TrialCurves(folder, study, trial, lambda steps: opt.learning_rate(trial.hparams, trial.horizon, steps))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
 import time
@@ -73,7 +74,7 @@ def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, f
         elif isinstance(event, Losses):
             done += len(event.values)
     wall = time.perf_counter() - began
-    cores = engine.devices if jax.default_backend() == "cpu" else 1
+    cores = len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" and hasattr(os, "sched_getaffinity") else 1
     return {
         "ms_per_trial_step": 1e3 * wall / done,
         "core_utilisation": (time.process_time() - cpu) / (wall * cores),
@@ -115,7 +116,7 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
     """Milliseconds and fractions of the peak of a teacher's forward and a student's step, as the engine runs them: one on each device."""
     task = engine.source.task
     chunk = engine.chunk(0, 0)
-    from distill_bench.stream import make_forward
+    from distill_bench.stream import DEALT, make_forward
 
     forward = make_forward(engine.source)
     seen = np.asarray(chunk.views[0])
@@ -127,18 +128,18 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
     lane = Lane(rule, {}, 1, 0)
     spec = lanes_lib.spec_of(lane, frozenset({lanes_lib.HORIZON}))
     engine.compile([(spec, lane, frozenset({lanes_lib.HORIZON}))])
-    values = lanes_lib.traced_values(engine.source, [lane] * engine.devices, frozenset({lanes_lib.HORIZON}))
-    zeros = engine.spread([np.int32(0)] * engine.devices)
-    steps = engine.spread([np.int32(engine.steps)] * engine.devices)
-    both = engine.deal([chunk] * engine.devices)
-    params = engine.students(zeros, None)
-    states = [engine.rules[spec].init(values, params, None)]
+    values = lanes_lib.traced_values(engine.source, [lane] * engine.layout.lanes, frozenset({lanes_lib.HORIZON}))
+    zeros = engine.layout.spread([np.int32(0)] * engine.layout.lanes)
+    steps = engine.layout.spread([np.int32(engine.steps)] * engine.layout.lanes)
+    both = engine.layout.deal([chunk] * engine.layout.rows, DEALT)
+    params = engine.students(zeros)
+    states = [engine.rules[spec].init(values, params)]
 
     def step() -> Any:
-        states[0], losses = engine.rules[spec].advance(states[0], values, zeros, steps, both, None)
+        states[0], losses = engine.rules[spec].advance(states[0], values, zeros, steps, both)
         return losses
 
-    student = seconds(step) / (engine.steps * engine.devices)
+    student = seconds(step) / (engine.steps * engine.layout.lanes)
     flops = {name: 2 * bit.macs(config, task.views.size) * task.batch_size for name, config in (("teacher", task.teacher), ("student", task.student))}
     return {
         "teacher_ms": 1e3 * teacher,

@@ -11,10 +11,14 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill_bench.errors import UserError
 from distill_bench.events import Event, Finished, Losses, Point, Waiting
+
+if TYPE_CHECKING:
+    from distill_bench.engine import Engine
+    from sweeps.execute import Where
 
 RETRIES = 3
 _HEARTBEAT_SECONDS = 5.0
@@ -23,23 +27,22 @@ TrialSpec = tuple[dict[str, Any], int, int]  # hyperparameters, horizon, seed
 
 
 @functools.cache
-def _open(task: str, cache: str | None) -> Any:
+def _open(task: str, where: Where) -> Engine:
     """This Ray worker's engine, kept for its next unit."""
     from distill_bench import task as tasks
-    from distill_bench.engine import open_engine
     from sweeps import cli
 
-    cli.set_up_jax(cache)
-    return open_engine(tasks.get(task))
+    cli.set_up_jax(where.cache, where.devices)
+    return where.open_engine(tasks.get(task))
 
 
-def _unit(task: str, cache: str | None, opt: str, trials: Sequence[TrialSpec]) -> list[Event]:
+def _unit(task: str, where: Where, opt: str, trials: Sequence[TrialSpec]) -> list[Event]:
     """Runs on a Ray worker: trains the trials and returns what happened."""
     from distill_bench.lanes import Lane
     from distill_bench.train import train
     from sweeps import plan
 
-    engine = _open(task, cache)
+    engine = _open(task, where)
     builder = plan.resolve(opt).optimizer.builder
     lanes = [Lane(builder, hparams, horizon, seed) for hparams, horizon, seed in trials]
     return [event for event in train(engine, lanes) if isinstance(event, Losses | Point | Finished)]
@@ -56,7 +59,7 @@ def slices(optimizers: Sequence[str], workers: int) -> list[list[int]]:
     return units
 
 
-def run(task: str, cache: str | None, address: str | None, opts: Sequence[str], trials: Sequence[TrialSpec]) -> Iterator[Event]:
+def run(task: str, where: Where, opts: Sequence[str], trials: Sequence[TrialSpec]) -> Iterator[Event]:
     """Events of `trials`, trial i under the optimizer that was typed as opts[i]; a unit's come together, when it is done.
 
     Raises:
@@ -70,9 +73,9 @@ def run(task: str, cache: str | None, address: str | None, opts: Sequence[str], 
     if not ray.is_initialized():
         root = str(Path(__file__).resolve().parent.parent)
         try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
+            ray.init(address=where.ray_address, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
         except ConnectionError as error:
-            raise UserError(f"--ray_address={address} cannot be reached: {error}") from None
+            raise UserError(f"--ray_address={where.ray_address} cannot be reached: {error}") from None
     cluster = ray.cluster_resources()
     wants = _wants(cluster)
     workers = max(1, int(min(cluster.get(name, 0) // amount for name, amount in wants.items())))
@@ -84,7 +87,7 @@ def run(task: str, cache: str | None, address: str | None, opts: Sequence[str], 
         target, colon, attribute = spec.partition(":")
         if target.endswith(".py"):
             spec = f"{Path(target).expanduser().resolve()}{colon}{attribute}"
-        waiting[unit.remote(task, cache, spec, [trials[i] for i in indices])] = indices
+        waiting[unit.remote(task, where, spec, [trials[i] for i in indices])] = indices
     while waiting:
         yield Waiting(next(iter(waiting.values()))[0])  # a sign of life
         done, _ = ray.wait(list(waiting), timeout=_HEARTBEAT_SECONDS)

@@ -14,6 +14,7 @@ if not __package__:  # run as a file, Python put this folder on the path in plac
 
 from absl import flags
 
+from distill_bench.errors import UserError
 from sweeps import cli
 
 FLAGS = flags.FLAGS
@@ -27,10 +28,18 @@ flags.DEFINE_spaceseplist("lr", [], "Learning rates to try in place of the decla
 flags.DEFINE_multi_string("set", [], "name=value[,value]: fixes a hyperparameter, or lists the values to try.")
 flags.DEFINE_enum("executor", "local", ["local", "ray"], "Where trials run: on this machine, or on a Ray cluster.")
 flags.DEFINE_string("ray_address", None, "The Ray cluster's address, 'auto' for the one this machine is part of. Default: start one here.")
+flags.DEFINE_bool("multihost", False, "Spread every trial's batch over the devices of all hosts: run the same command on each.")
+flags.DEFINE_string("coordinator", None, "With --multihost, host:port of process 0, where the cluster does not tell.")
+flags.DEFINE_integer("processes", None, "With --multihost, how many processes there are, where the cluster does not tell.")
+flags.DEFINE_integer("process", None, "With --multihost, which process this is, from 0, where the cluster does not tell.")
 flags.DEFINE_string("shard", "0/1", "i/n: run slice i of n, for array jobs; run again when all slices are done, for the final runs.")
 flags.DEFINE_bool("dry_run", False, "Print the plan and its estimated time, and stop.")
 flags.DEFINE_bool("list", False, "List optimizers and tasks, and stop.")
 flags.DEFINE_string("cache", "~/.cache/distill-bench", "Where compiled programs are kept between runs; empty for nowhere.")
+flags.DEFINE_integer("devices", None, "Devices to use; on CPU, into how many the cores are divided. Default: all.", lower_bound=1)
+flags.DEFINE_integer("batch_shards", None, "Devices that share each trial's batch. Default: 1; with --multihost all.", lower_bound=1)
+flags.DEFINE_enum("lane_mapping", None, ["dispatch", "loop", "vmap"], "How a device runs its trials: each by itself, or several in one program.")
+flags.DEFINE_integer("lanes_per_device", None, "Trials in one program on each device, for loop and vmap.", lower_bound=1)
 flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds between checkpoints of the trials under way.", lower_bound=0.0)
 flags.DEFINE_float("stall_seconds", 600.0, "Seconds without progress after which an optimizer counts as hanging.", lower_bound=1.0)
 flags.DEFINE_float("memory_gib", 0.0, "Memory that the computing process may take, in GiB; 0 for any.", lower_bound=0.0)
@@ -65,10 +74,24 @@ def main() -> int:
     from sweeps import supervise
     from sweeps.progress import progress
 
-    where = {"executor": FLAGS.executor, "ray_address": FLAGS.ray_address, "cache": cache, "checkpoint_seconds": FLAGS.checkpoint_seconds}
+    if FLAGS.multihost and FLAGS.executor == "ray":
+        raise UserError("--multihost spreads one sweep over hosts that know each other; --executor=ray lets Ray place trials: use one of them.")
+    where = {
+        "executor": "multihost" if FLAGS.multihost else FLAGS.executor,
+        "ray_address": FLAGS.ray_address,
+        "hosts": {"coordinator": FLAGS.coordinator, "processes": FLAGS.processes, "process": FLAGS.process},
+        "cache": cache,
+        "checkpoint_seconds": FLAGS.checkpoint_seconds,
+        "devices": FLAGS.devices,
+        "batch_shards": FLAGS.batch_shards,
+        "mapping": FLAGS.lane_mapping,
+        "lanes_per_device": FLAGS.lanes_per_device,
+    }
     request = {"plan": wanted, "outdir": FLAGS.outdir, "where": where}
     with progress() as display:
         folders = supervise.supervise(request, supervise.Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
+    if not folders:  # a process of --multihost that only followed
+        return cli.OK
     from sweeps import report, store
 
     shown, warnings = report.collect([store.load_study(folder) for folder in folders])

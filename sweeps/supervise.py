@@ -55,6 +55,12 @@ def supervise(request: dict[str, Any], limits: Limits, display: Progress) -> lis
         ended = _run({**request, "alone": sorted(alone), "dead": dead}, limits, display)
         if not isinstance(ended, _Fault):
             return ended
+        if request["where"]["executor"] == "multihost":
+            how = ended.what.splitlines()[0]
+            raise SweepFailed(
+                f"{how}.\nThe processes of a --multihost sweep end together; the one that ended first says why (see worker.log in its --outdir).\n"
+                "The same command on every host goes on from the last checkpoint."
+            )
         if not ended.suspects:
             raise UserError(f"The process ended before any training: {ended.what}")
         for name in ended.suspects if len(ended.suspects) == 1 else ():

@@ -53,15 +53,28 @@ def _die_with_parent() -> None:
 
 
 def _work(request: dict[str, Any], channel: _Channel) -> None:
-    cli.set_up_jax(request["where"]["cache"])
-    from sweeps import execute, plan, store
+    asked = request["where"]
+    cli.set_up_jax(asked["cache"], asked["devices"])
+    from sweeps import execute, multihost, plan, store
 
+    where = execute.Where(**asked | {"hosts": multihost.Hosts(**asked["hosts"])})
+    spans_hosts = where.executor == "multihost"
+    if spans_hosts:
+        multihost.join(where.hosts)
     the_plan = plan.make_plan(**request["plan"])
+    if spans_hosts and not multihost.is_leader():
+        channel.say("Following process 0, which keeps the results.")
+        opts = [entrant.optimizer for entrant in the_plan.entrants]
+        multihost.follow(lambda: where.open_engine(the_plan.task), opts, lambda: channel.suspect([]))
+        channel.send("done", [])
+        return
     root = store.open_outdir(request["outdir"])
     i, n = the_plan.shard
     with store.locked(root, f"{i}/{n}" if n > 1 else ""):
         faults = execute.Faults(frozenset(request["alone"]), {name: tuple(fault) for name, fault in request["dead"].items()})
-        folders = execute.execute(the_plan, root, channel, execute.Where(**request["where"]), faults)
+        folders = execute.execute(the_plan, root, channel, where, faults)
+    if spans_hosts:
+        multihost.dismiss()
     channel.send("done", [str(folder) for folder in folders])
 
 

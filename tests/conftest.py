@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -57,3 +60,35 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_task: Task) -> Engine:
     return open_engine(tiny_task)
+
+
+@pytest.fixture
+def script(compilation_cache, tmp_path):
+    """Runs a script of sweeps/ with an outdir of its own."""
+
+    def command(name, *flags):
+        cache = [f"--cache={compilation_cache}"] if name == "run" else []
+        return [sys.executable, str(ROOT / "sweeps" / f"{name}.py"), f"--outdir={tmp_path / 'runs'}", *cache, *flags]
+
+    def run(name, *flags):
+        return subprocess.run(command(name, *flags), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    run.command = command
+    return run
+
+
+def rows(script, *flags):
+    done = script("leaderboard", "--format=json", *flags)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def contents(folder):
+    """All records and results of a store, without what a clock or a machine wrote."""
+    found = {}
+    for path in sorted(folder.rglob("*.json*")):
+        content = path.read_text()
+        if path.name == "result.json":
+            content = json.dumps({k: v for k, v in json.loads(content).items() if k != "environment"})
+        found[str(path.relative_to(folder))] = content
+    return found

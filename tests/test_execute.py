@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_run import contents
+from conftest import contents
 
 from distill_bench import task as tasks
 from sweeps import plan, store

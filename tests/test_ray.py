@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from test_run import contents, script  # noqa: F401 - `script` is a fixture
+from conftest import contents
 
 from sweeps.ray_executor import slices
 
@@ -25,7 +25,7 @@ def ray_workers():
     return found
 
 
-def test_ray_gives_the_bits_of_the_local_executor_though_a_worker_is_killed(script, tmp_path):  # noqa: F811
+def test_ray_gives_the_bits_of_the_local_executor_though_a_worker_is_killed(script, tmp_path):
     flags = ["--opt=sgd,adamw", "--horizons=60", "--trials=2", "--seeds=1"]
     assert script("run", *flags).returncode == 0
     local = contents(tmp_path / "runs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, contents, rows
 
 PLUG_IN = """
 import jax, jax.numpy as jnp, optax
@@ -23,38 +22,6 @@ def mine(lr: Schedule = 0.1):
         return jax.tree.map(lambda u: -lr(count) * factor * u, updates), count + 1
     return optax.GradientTransformation(lambda params: jnp.int32(0), my_update)
 """
-
-
-@pytest.fixture
-def script(compilation_cache, tmp_path):
-    """Runs a script of sweeps/ with an outdir of its own."""
-
-    def command(name, *flags):
-        cache = [f"--cache={compilation_cache}"] if name == "run" else []
-        return [sys.executable, str(ROOT / "sweeps" / f"{name}.py"), f"--outdir={tmp_path / 'runs'}", *cache, *flags]
-
-    def run(name, *flags):
-        return subprocess.run(command(name, *flags), cwd=tmp_path, capture_output=True, text=True, timeout=300)
-
-    run.command = command
-    return run
-
-
-def rows(script, *flags):
-    done = script("leaderboard", "--format=json", *flags)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def contents(folder):
-    """All records and results of a store, without what a clock or a machine wrote."""
-    found = {}
-    for path in sorted(folder.rglob("*.json*")):
-        content = path.read_text()
-        if path.name == "result.json":
-            content = json.dumps({k: v for k, v in json.loads(content).items() if k != "environment"})
-        found[str(path.relative_to(folder))] = content
-    return found
 
 
 SMALL = ["--horizons=20,60", "--trials=2", "--seeds=2"]

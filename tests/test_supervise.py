@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from test_run import contents, rows, script  # noqa: F401 - `script` is a fixture
+from conftest import contents, rows
 
 # It goes wrong while its compiled program runs, at the 40th update, and in another way when it is tried again.
 PLUG_IN = """
@@ -49,7 +49,7 @@ def mine(lr: Schedule = 0.1):
         ("hoard()", "time.sleep(1000)", ["--stall_seconds=12", "--memory_gib=2.5"], "timeout", ["--memory_gib=2.5", "No progress for 12 s", "batched LAPACK"]),
     ],
 )
-def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(script, tmp_path, first, second, flags, status, messages):  # noqa: F811
+def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(script, tmp_path, first, second, flags, status, messages):
     (tmp_path / "mine.py").write_text(PLUG_IN.format(first=first, second=second))
     done = script("run", "--opt=./mine.py,sgd", "--horizons=60", "--trials=2", "--seeds=1", "--checkpoint_seconds=0", *flags)
     assert done.returncode == 1, done.stderr
@@ -70,7 +70,7 @@ def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(script,
 FLAGS = ["--opt=adamw", "--horizons=100", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
 
 
-def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_path):  # noqa: F811
+def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_path):
     for name in ("cold", "warm"):
         began = time.monotonic()
         assert script("run", *FLAGS).returncode == 0
@@ -99,7 +99,7 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_pa
     assert not list((tmp_path / "runs").rglob("state.npz"))
 
 
-def test_a_full_disk_loses_nothing(script, tmp_path):  # noqa: F811
+def test_a_full_disk_loses_nothing(script, tmp_path):
     """A limit on the size of files stands in for the disk: writes fail in the middle of a file."""
     flags = ["--opt=sgd", "--horizons=100", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
 
@@ -112,7 +112,7 @@ def test_a_full_disk_loses_nothing(script, tmp_path):  # noqa: F811
     assert [row["status"] for row in rows(script) if row["opt"] == "sgd"] == ["ok"]
 
 
-def test_two_sweeps_do_not_share_a_folder(script, tmp_path):  # noqa: F811
+def test_two_sweeps_do_not_share_a_folder(script, tmp_path):
     process = subprocess.Popen(script.command("run", "--opt=sgd", "--horizons=5000", "--trials=1"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         lock = tmp_path / "runs" / ".lock"
@@ -128,7 +128,7 @@ def test_two_sweeps_do_not_share_a_folder(script, tmp_path):  # noqa: F811
         process.wait()
 
 
-def test_a_checkpoint_of_another_source_is_refused_with_the_reason(script, tmp_path):  # noqa: F811
+def test_a_checkpoint_of_another_source_is_refused_with_the_reason(script, tmp_path):
     flags = ["--opt=sgd", "--horizons=3000", "--trials=1", "--seeds=1", "--checkpoint_seconds=0"]
     process = subprocess.Popen(script.command("run", *flags), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120

@@ -10,6 +10,7 @@ from distill_bench import bit, checkpointing, data, stream, teacher
 from distill_bench.engine import open_engine
 from distill_bench.events import Compiled, Finished, Losses, Point, Snapshot
 from distill_bench.lanes import Lane
+from distill_bench.layout import make_layout
 from distill_bench.losses import kl_divergence
 from distill_bench.train import evaluation_steps, train
 
@@ -98,7 +99,7 @@ def test_training_is_what_its_definition_says(tiny_task, tiny_engine):
 
 
 def test_one_device_gives_what_two_give(tiny_task, tiny_engine):
-    one = open_engine(tiny_task, stream.local_mesh(jax.local_devices()[:1]))
+    one = open_engine(tiny_task, make_layout(jax.local_devices()[:1]))
     lanes = [Lane(sgd, {"lr": 0.1}, 60, seed) for seed in (0, 1)]
     for a, b in zip(run(one, lanes)[0], run(tiny_engine, lanes)[0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
@@ -253,3 +254,26 @@ def test_a_checkpoint_of_something_else_is_refused_with_the_reason(tmp_path, tin
         path.write_bytes(torn)
         with pytest.raises(checkpointing.BadCheckpoint, match="cannot be read"):
             checkpointing.load(path, owner)
+
+
+@pytest.mark.parametrize("given", [{"mapping": "loop", "lanes_per_device": 3}, {"mapping": "vmap", "lanes_per_device": 3}, {"batch_shards": 2}])
+def test_every_layout_trains_the_same_lanes(tiny_task, tiny_engine, given):
+    """Different seeds and horizons, more and fewer lanes than places, a rule with a branch and one that is evaluated in between."""
+
+    def branching(hparams, horizon):
+        return optax.chain(optax.conditionally_transform(optax.scale(3.0), lambda step: step % 3 == 0), optax.sgd(hparams["lr"]))
+
+    lanes = [
+        *(Lane(adam, {"lr": lr}, 60, seed=0) for lr in (0.01, 0.02, 0.03, 0.04)),
+        Lane(adam, {"lr": 0.01}, 110, seed=1),
+        Lane(branching, {"lr": 0.03}, 60, seed=0),
+        Lane(branching, {"lr": 0.01}, 25, seed=0),
+    ]
+    losses, points, ends, _ = run(tiny_engine, lanes)
+    other_losses, other_points, other_ends, compiled = run(open_engine(tiny_task, make_layout(**given)), lanes)
+    assert [end.status for end in other_ends] == [end.status for end in ends] == ["ok"] * len(lanes)
+    assert compiled.rules == 2
+    for i in range(len(lanes)):
+        assert len(other_losses[i]) == len(losses[i])
+        np.testing.assert_allclose(other_losses[i][:10], losses[i][:10], rtol=1e-4)
+        assert points[i].keys() == other_points[i].keys()

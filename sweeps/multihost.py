@@ -1,0 +1,98 @@
+"""One sweep over several hosts: every trial's batch is spread over all their devices.
+
+The same command runs on every host. Process 0 leads: it alone reads and writes the store, decides what is to be trained,
+and tells the others, which train the same lanes and keep nothing. What is told is JSON and arrays, never code.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from distill_bench import checkpointing
+from distill_bench.checkpointing import Saved
+from distill_bench.engine import Engine
+from distill_bench.errors import UserError
+from distill_bench.events import Event
+from distill_bench.lanes import Lane
+from distill_bench.train import train
+from optimizers.api import Optimizer
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Where the processes meet. None where the cluster (SLURM, TPU, Kubernetes, MPI) tells jax by itself.
+
+    coordinator: "host:port" of process 0.
+    processes: how many there are.
+    process: which one this is, from 0.
+    """
+
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+
+
+def join(hosts: Hosts) -> None:
+    """Meets the other processes; call before jax's first computation.
+
+    Raises:
+      UserError: where neither flags nor cluster say how.
+    """
+    try:
+        jax.distributed.initialize(hosts.coordinator, hosts.processes, hosts.process)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"--multihost cannot start: {error}\nOn a cluster that jax knows (SLURM, TPU, Kubernetes, MPI) the flag is enough; elsewhere run the "
+            "same command on every host with --coordinator=HOST:PORT --processes=N --process=I, HOST being that of process 0."
+        ) from None
+
+
+def is_leader() -> bool:
+    return jax.process_index() == 0
+
+
+def lead(
+    open_engine: Callable[[], Engine], names: Sequence[str], lanes: Sequence[Lane], resume: Mapping[int, Saved], due: Callable[[], bool]
+) -> Iterator[Event]:
+    """`train`, on all hosts; `names` are the lanes' optimizers."""
+    trials = [(name, dict(lane.hparams), lane.horizon, lane.seed) for name, lane in zip(names, lanes, strict=True)]
+    _tell(json.dumps({"trials": trials, "resume": list(resume)}).encode())
+    for saved in resume.values():
+        file = io.BytesIO()
+        checkpointing.write(file, saved, {})
+        _tell(file.getvalue())
+    yield from train(open_engine(), lanes, resume, due)
+
+
+def dismiss() -> None:
+    """Process 0 has no more to train."""
+    _tell(b"null")
+
+
+def follow(open_engine: Callable[[], Engine], optimizers: Sequence[Optimizer], alive: Callable[[], None]) -> None:
+    """Trains what process 0 says until it has no more; `alive` is called as it goes on."""
+    builders = {opt.name: opt.builder for opt in optimizers}
+    engine = None
+    while told := json.loads(_told()):
+        resume = {i: checkpointing.read(io.BytesIO(_told()), {}) for i in told["resume"]}
+        engine = engine or open_engine()
+        lanes = [Lane(builders[name], hparams, horizon, seed) for name, hparams, horizon, seed in told["trials"]]
+        for _ in train(engine, lanes, resume):
+            alive()
+
+
+def _tell(content: bytes) -> None:
+    multihost_utils.broadcast_one_to_all(np.int32(len(content)))
+    multihost_utils.broadcast_one_to_all(np.frombuffer(content, np.uint8))
+
+
+def _told() -> bytes:
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(0)))
+    return np.asarray(multihost_utils.broadcast_one_to_all(np.zeros(size, np.uint8))).astype(np.uint8).tobytes()

@@ -1,0 +1,48 @@
+"""Two processes that meet over loopback and share every batch."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+
+import numpy as np
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def losses(folder):
+    """The training losses of each trial of a store."""
+    found = {}
+    for path in folder.rglob("records.jsonl"):
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        found[path.parent.name] = [loss for record in records for loss in record.get("losses", [])]
+    return found
+
+
+def test_two_processes_give_the_losses_of_one(script, tmp_path):
+    flags = ["--opt=sgd", "--lr=0.02", "--horizons=20", "--trials=1", "--seeds=1"]
+    assert script("run", *flags).returncode == 0
+    (tmp_path / "runs").rename(tmp_path / "single")
+    meeting = ["--multihost", f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", "--devices=1"]
+    commands = [script.command("run", *flags, *meeting, "--process=0"), script.command("run", *flags, *meeting, "--process=1")]
+    commands[1] = [f"--outdir={tmp_path / 'follower'}" if part.startswith("--outdir") else part for part in commands[1]]
+    processes = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for command in commands]
+    try:
+        outputs = [process.communicate(timeout=240)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "speed-up" in outputs[0]
+    assert not (tmp_path / "follower").exists()
+    single, both = losses(tmp_path / "single"), losses(tmp_path / "runs")
+    assert single.keys() == both.keys()
+    assert len(single) == 2
+    for name, values in single.items():
+        assert len(values) == 20
+        np.testing.assert_allclose(both[name], values, atol=1e-6)
