@@ -11,14 +11,38 @@ from typing import TYPE_CHECKING, Any
 from optimizers.api import Choice, Log, Optimizer, Schedule, Uniform, optimizer
 
 if TYPE_CHECKING:
-    from optimizers.grafting import graft
+    from optimizers.grafting import graft, magnitude_of
+    from optimizers.kronecker import diagnostics
     from optimizers.masks import fold_kernel, kernels
     from optimizers.shampoo import scale_by_shampoo
+    from optimizers.soap import scale_by_soap
 
-__all__ = ["Choice", "Log", "Optimizer", "Schedule", "Uniform", "fold_kernel", "graft", "kernels", "optimizer", "scale_by_shampoo"]
+__all__ = [
+    "Choice",
+    "Log",
+    "Optimizer",
+    "Schedule",
+    "Uniform",
+    "diagnostics",
+    "fold_kernel",
+    "graft",
+    "kernels",
+    "magnitude_of",
+    "optimizer",
+    "scale_by_shampoo",
+    "scale_by_soap",
+]
 
 # Parts that bring jax with them are imported on first use, so that declaring a space stays cheap.
-_LAZY = {"graft": "grafting", "fold_kernel": "masks", "kernels": "masks", "scale_by_shampoo": "shampoo"}
+_LAZY = {
+    "diagnostics": "kronecker",
+    "fold_kernel": "masks",
+    "graft": "grafting",
+    "kernels": "masks",
+    "magnitude_of": "grafting",
+    "scale_by_shampoo": "shampoo",
+    "scale_by_soap": "soap",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -104,6 +104,19 @@ def warmup_cosine(peak: Any, horizon: Any, warmup: float = 0.1) -> _OfCount:
     return schedule
 
 
+def warmup_quadratic(peak: Any, horizon: Any) -> _OfCount:
+    """Linear warm-up over 1,800 steps, a tenth of the horizon at most, then quadratic decay to zero (Beyer et al. 2021, appendix D)."""
+    import jax.numpy as jnp
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        w = jnp.clip(0.1 * horizon, 1.0, 1800.0)
+        t = jnp.asarray(count, jnp.float32)
+        left = jnp.clip((horizon - t) / jnp.maximum(horizon - w + 1, 1.0), 0.0, 1.0)
+        return peak * jnp.minimum((t + 1) / w, left**2)
+
+    return schedule
+
+
 def constant(peak: Any, horizon: Any) -> _OfCount:
     """The same rate at every step."""
     import jax.numpy as jnp
@@ -111,7 +124,8 @@ def constant(peak: Any, horizon: Any) -> _OfCount:
     return lambda count: jnp.asarray(peak, jnp.float32)
 
 
-SCHEDULES = {"warmup_cosine": warmup_cosine, "constant": constant}
+SCHEDULES = {"warmup_cosine": warmup_cosine, "warmup_quadratic": warmup_quadratic, "constant": constant}
+ScheduleName = Literal["warmup_cosine", "warmup_quadratic", "constant"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +146,7 @@ class Optimizer:
     space: Mapping[str, Domain]
     defaults: Mapping[str, Value]
     scheduled: frozenset[str]
-    schedule: Literal["warmup_cosine", "constant"] = "warmup_cosine"
+    schedule: ScheduleName = "warmup_cosine"
     doc: str = ""
     _cache: dict = field(default_factory=dict, repr=False, compare=False)
 
@@ -163,7 +177,7 @@ class Optimizer:
         return None
 
 
-def _declare(function: Callable, schedule: Literal["warmup_cosine", "constant"]) -> Optimizer:
+def _declare(function: Callable, schedule: ScheduleName) -> Optimizer:
     name = function.__name__
     hints = typing.get_type_hints(function, include_extras=True)
     space, defaults, scheduled = {}, {}, set()
@@ -195,14 +209,14 @@ def _declare(function: Callable, schedule: Literal["warmup_cosine", "constant"])
 @overload
 def optimizer(function: Callable[..., optax.GradientTransformation], /) -> Optimizer: ...
 @overload
-def optimizer(*, schedule: Literal["warmup_cosine", "constant"] = ...) -> Callable[[Callable[..., optax.GradientTransformation]], Optimizer]: ...
+def optimizer(*, schedule: ScheduleName = ...) -> Callable[[Callable[..., optax.GradientTransformation]], Optimizer]: ...
 
 
 def optimizer(function: Any = None, /, *, schedule: Any = "warmup_cosine") -> Any:
     """Declares an optimizer; returns an `Optimizer` and touches no global state.
 
     `schedule` says what a parameter annotated as Schedule arrives as: "warmup_cosine" (the harness's) or
-    "constant" (for self-tuning rules, or for a rule that brings its own shape).
+    "warmup_quadratic", "constant" (for self-tuning rules, or for a rule that brings its own shape).
 
     Raises:
       TypeError: where a hyperparameter has no default, is variadic, or has several domains.

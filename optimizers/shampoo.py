@@ -2,52 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
+from jax.sharding import Mesh
 
+from optimizers import roots
 from optimizers.api import Choice, Log, Schedule, optimizer
 from optimizers.blocking import from_blocks, plan, to_blocks
-from optimizers.grafting import graft
+from optimizers.grafting import Magnitude, graft, magnitude_of
+from optimizers.kronecker import Average, Cadence, Factor, Kronecker, Solver, no_average
 from optimizers.masks import kernels
-from optimizers.roots import inverse_root
 
-
-class Factors(NamedTuple):
-    """A pair for each group of blocks: left [N, m, m] and right [N, n, n]."""
-
-    left: tuple[jax.Array, ...]
-    right: tuple[jax.Array, ...]
+RootSolver = Literal["auto", "eigh", "newton"]
 
 
 class ShampooState(NamedTuple):
-    """count: steps taken; momentum: average of gradients; stats: averages of G G^T and G^T G; roots: their inverse roots."""
+    """count: steps taken; momentum: average of gradients; factors: averages of G G^T and G^T G, and their inverse roots."""
 
     count: jax.Array
-    momentum: Any
-    stats: Factors
-    roots: Factors
+    momentum: Average
+    factors: tuple[Factor, ...]
 
 
-def _refresh(stats: Factors, old: Factors, correction: jax.Array, p: float, ridge: float) -> Factors:
-    """Roots of all statistics, the matrices of one size in one stack; a root that is not finite keeps its old value."""
-    stacks, fallbacks = jax.tree.leaves(stats), jax.tree.leaves(old)
-    by_size: dict[int, list[int]] = {}
-    for i, stack in enumerate(stacks):
-        by_size.setdefault(stack.shape[-1], []).append(i)
-    roots = list(fallbacks)
-    for members in by_size.values():
-        stack = inverse_root(jnp.concatenate([stacks[i] for i in members]) / correction, p, ridge)
-        start = 0
-        for i in members:
-            new = stack[start : start + len(stacks[i])]
-            good = jnp.isfinite(new).all(axis=(1, 2), keepdims=True)
-            roots[i] = jnp.where(good, new, fallbacks[i])
-            start += len(stacks[i])
-    return jax.tree.unflatten(jax.tree.structure(stats), roots)
+_PROBES = 4
+
+
+def _distance_from_root(a: jax.Array, root: jax.Array, p: Any) -> jax.Array:
+    """||X^p A V - V|| / ||V|| of a few fixed vectors V [d, 4]: 0 where X is the inverse p-th root of A. Of whole orders p."""
+    d = a.shape[-1]
+    signs = jnp.where(jax.random.bernoulli(jax.random.key(0), shape=(d, _PROBES)), 1.0, -1.0)
+    v = jnp.matmul(a, signs)
+    for _ in range(round(p)):
+        v = jnp.matmul(root, v)
+    return jnp.linalg.norm(v - signs, axis=(-2, -1)) / jnp.linalg.norm(signs)
+
+
+def _solver(name: RootSolver, ridge: Any) -> Solver:
+    if name not in ("auto", "eigh", "newton"):
+        raise ValueError(f"There is no root solver {name!r}: use auto, eigh or newton.")
+    # On CPU one eigendecomposition costs as much as 20 products; elsewhere it costs hundreds.
+    if name == "eigh" or (name == "auto" and jax.default_backend() == "cpu"):
+        return Solver(lambda a, _, p: roots.eigh_root(a, p, ridge), _distance_from_root, one_by_one=True)
+    return Solver(lambda a, _, p: roots.newton_root(a, p, ridge), _distance_from_root, one_by_one=False)
 
 
 def scale_by_shampoo(
@@ -56,61 +55,84 @@ def scale_by_shampoo(
     *,
     epsilon: float = 1e-6,
     block_size: int = 128,
+    exponent: float | None = None,
     update_every: int = 10,
+    statistics_every: int = 1,
+    stagger: bool = False,
+    tolerance: float = 0.0,
+    merge: bool = False,
+    max_dim: int | None = None,
+    one_sided: bool = False,
+    root_solver: RootSolver = "auto",
+    mesh: Mesh | None = None,
+    mesh_axis: str | None = None,
 ) -> optax.GradientTransformation:
     """L^(-1/4) M R^(-1/4) for each block (Gupta et al. 2018, arXiv:1802.09568, algorithm 1).
 
-    M is the bias-corrected average (b1) of gradients G, L and R the bias-corrected averages (b2) of G G^T and
-    G^T G. No learning rate or weight decay. Kernels [..., O] fold to matrices [rest, O] and split into
-    blocks of at most `block_size`; tensors with fewer than two axes take M.
+    M is the average (b1) of gradients G, L and R the averages (b2) of G G^T and G^T G, all three unbiased. No learning rate,
+    magnitude or weight decay: see `graft`. Statistics and roots are float32 whatever the parameters are; updates have the
+    gradients' dtype. A tensor or block that is not finite enters no average.
 
     Args:
       b1: decay of the average of gradients; 0 for none.
-      b2: decay of the averages of statistics.
+      b2: decay of the averages of statistics; 1 for their sum, as in the paper.
       epsilon: ridge of a root, relative to the largest eigenvalue.
-      block_size: largest side of a block.
+      block_size: largest side of a block; kernels [..., O] fold to matrices [rest, O] first.
+      exponent: of each matrix; default -1 / (2 * the number of a block's preconditioned axes), -1/4 for a matrix.
       update_every: steps between refreshes of the roots; the first step is one.
+      statistics_every: steps between looks at the gradient; a divisor of `update_every`, to be of use.
+      stagger: refresh a part of the roots at every step, in place of all at once.
+      tolerance: leave a root alone at its turn while X^p A differs from the identity by no more than this, relatively; 0 for never.
+      merge, max_dim, one_sided: see `blocking.plan`.
+      root_solver: "eigh", "newton", or "auto": eigh on CPU, the Newton iteration elsewhere, which takes exponents of -1 / whole number.
+      mesh, mesh_axis: distribute blocks over this axis of these devices; the numbers stay the same.
+
+    Raises:
+      ValueError: where an argument is out of its range.
     """
+    for name, value in (("update_every", update_every), ("statistics_every", statistics_every)):
+        if value < 1:
+            raise ValueError(f"{name}={value} is no number of steps: use 1 or more.")
+    if exponent is not None and exponent >= 0:
+        raise ValueError(f"exponent={exponent} would amplify what it should dampen: use a negative one, such as -0.25.")
+    solver = _solver(root_solver, epsilon)
+    cadence = Cadence(update_every, stagger, tolerance)
+
+    def order(axes: int) -> float:
+        return 2.0 * axes if exponent is None else -1.0 / exponent
+
+    def kronecker(leaves: list[jax.Array]) -> Kronecker:
+        cut = plan([leaf.shape for leaf in leaves], block_size, merge=merge, max_dim=max_dim, one_sided=one_sided)
+        return Kronecker(cut, order, mesh, mesh_axis)
 
     def init(params: Any) -> ShampooState:
-        groups = plan([p.shape for p in jax.tree.leaves(params)], block_size)
-        stats = Factors(*(tuple(jnp.zeros((g.size, g.block[side], g.block[side])) for g in groups) for side in (0, 1)))
-        eyes = jax.tree.map(lambda s: jnp.broadcast_to(jnp.eye(s.shape[-1]), s.shape), stats)
-        momentum = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
-        return ShampooState(jnp.zeros((), jnp.int32), momentum, stats, eyes)
+        leaves = jax.tree.leaves(params)
+        return ShampooState(jnp.zeros((), jnp.int32), no_average([leaf.shape for leaf in leaves]), kronecker(leaves).init())
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, ShampooState]:
         del params
         leaves, tree = jax.tree.flatten(updates)
-        groups = plan([leaf.shape for leaf in leaves], block_size)
-        count = state.count + 1
+        blocks = kronecker(leaves)
         gradients = [leaf.astype(jnp.float32) for leaf in leaves]
-        # What is not finite enters no average: a whole tensor of the gradients, a whole matrix of the statistics.
-        momentum = [jnp.where(jnp.isfinite(g).all(), b1 * m + (1 - b1) * g, m) for m, g in zip(jax.tree.leaves(state.momentum), gradients, strict=True)]
+        momentum = state.momentum.see(gradients, b1)
 
-        def average(stack_Nbb: jax.Array, new_Nbb: jax.Array) -> jax.Array:
-            finite = jnp.isfinite(new_Nbb).all(axis=(1, 2), keepdims=True)
-            return jnp.where(finite, b2 * stack_Nbb + (1 - b2) * new_Nbb, stack_Nbb)
+        def observed() -> tuple[Factor, ...]:
+            return blocks.observe(state.factors, to_blocks(gradients, blocks.plan), b2)
 
-        blocks = [to_blocks(gradients, group) for group in groups]
-        stats = Factors(
-            tuple(average(s, jnp.einsum("nij,nkj->nik", g, g)) for s, g in zip(state.stats.left, blocks, strict=True)),
-            tuple(average(s, jnp.einsum("nji,njk->nik", g, g)) for s, g in zip(state.stats.right, blocks, strict=True)),
-        )
-        roots = lax.cond(
-            state.count % update_every == 0,
-            lambda: _refresh(stats, state.roots, 1 - b2**count, 4.0, epsilon),
-            lambda: state.roots,
-        )
-        directions = [m / (1 - b1**count) for m in momentum]
-        for group, left, right in zip(groups, roots.left, roots.right, strict=True):
-            stack = jnp.einsum("nij,njk,nkl->nil", left, to_blocks(directions, group), right)
-            for index, leaf in from_blocks(stack, group).items():
-                directions[index] = leaf
-        directions = [d.astype(leaf.dtype) for d, leaf in zip(directions, leaves, strict=True)]
-        return jax.tree.unflatten(tree, directions), ShampooState(count, jax.tree.unflatten(tree, momentum), stats, roots)
+        look = state.count % statistics_every == 0
+        factors = observed() if statistics_every == 1 else jax.lax.cond(look, observed, lambda: state.factors)
+        factors = blocks.refresh(factors, state.count, cadence, solver)
+        directions = momentum.mean()
+        done = dict(enumerate(directions)) | from_blocks(blocks.apply(factors, to_blocks(directions, blocks.plan)), blocks.plan)
+        out = [done[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(tree, out), ShampooState(state.count + 1, momentum, factors)
 
     return optax.GradientTransformation(init, update)
+
+
+def preconditioned(params: Any) -> Any:
+    """True for tensors that Shampoo preconditions whatever its settings: two axes or more that are longer than 1."""
+    return jax.tree.map(lambda p: p.size > 0 and sum(n > 1 for n in p.shape) > 1, params)
 
 
 @optimizer
@@ -122,15 +144,45 @@ def shampoo(
     weight_decay: float = 1e-3,
     epsilon: float = 1e-6,
     block_size: int = 128,
+    exponent: float | None = None,
     update_every: int = 10,
+    statistics_every: int = 1,
+    stagger: bool = False,
+    tolerance: float = 0.0,
+    start_step: int = 0,
+    grafting: Magnitude = "adam",
+    merge: bool = False,
+    max_dim: int | None = None,
+    one_sided: bool = False,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    clip: float | None = None,
+    root_solver: RootSolver = "auto",
 ) -> optax.GradientTransformation:
-    """Shampoo (Gupta et al. 2018, arXiv:1802.09568) at the magnitude of Adam's update, tensor by tensor."""
+    """Shampoo (Gupta et al. 2018, arXiv:1802.09568) at the magnitude of another rule's update, tensor by tensor.
+
+    Clipping by the global norm, the grafted direction, momentum (of updates; b1 is of gradients), weight decay on kernels, learning rate.
+    """
+    direction = scale_by_shampoo(
+        b1,
+        b2,
+        epsilon=epsilon,
+        block_size=block_size,
+        exponent=exponent,
+        update_every=update_every,
+        statistics_every=statistics_every,
+        stagger=stagger,
+        tolerance=tolerance,
+        merge=merge,
+        max_dim=max_dim,
+        one_sided=one_sided,
+        root_solver=root_solver,
+    )
+    magnitude = magnitude_of(grafting, b1, b2)
     return optax.chain(
-        graft(
-            scale_by_shampoo(b1, b2, epsilon=epsilon, block_size=block_size, update_every=update_every),
-            optax.scale_by_adam(b1, b2),
-            where=kernels,
-        ),
+        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
+        direction if magnitude is None else graft(direction, magnitude, preconditioned, start_step),
+        optax.identity() if isinstance(momentum, float) and momentum == 0 else optax.trace(momentum, nesterov),
         optax.add_decayed_weights(weight_decay, kernels),
         optax.scale_by_learning_rate(lr),
     )

@@ -144,6 +144,8 @@ def parse_settings(learning_rates: Sequence[str], settings: Sequence[str]) -> di
 def _cast(name: str, text: str, default: Any) -> Any:
     """The text as a value of the default's type."""
     try:
+        if default is None:  # whatever number it is, else text
+            return next((kind(text) for kind in (int, float) if _is(kind, text)), text)
         if isinstance(default, bool):
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
         value = type(default)(text)
@@ -154,6 +156,14 @@ def _cast(name: str, text: str, default: Any) -> Any:
         kind = {bool: "true or false", int: "a whole number", float: "a finite number"}.get(type(default), "a value")
         flag = f"--lr={text}" if name == "lr" else f"--set {name}={text}"
         raise UserError(f"{flag}: {text!r} is no value of {name!r}, which takes {kind} such as {default}.") from None
+
+
+def _is(kind: type, text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _entrant(spec: str, entry: registry.Entry, task: Task, trials: int, written: Mapping[str, Sequence[str]]) -> Entrant:

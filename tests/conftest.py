@@ -1,4 +1,4 @@
-"""Two CPU devices, implicit rank promotion refused, and a task small enough to train in a second."""
+"""Eight CPU devices, two of them for the engine, implicit rank promotion refused, and a task small enough to train in a second."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import jax
 import pytest
 
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 from distill_bench import bit, checkpoints
 from distill_bench.engine import Engine, open_engine
+from distill_bench.layout import make_layout
 from distill_bench.task import DIGITS, ProbeConfig, Task
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +60,7 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_task: Task) -> Engine:
-    return open_engine(tiny_task)
+    return open_engine(tiny_task, make_layout(jax.devices()[:2]))
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def run(tiny_task, monkeypatch, tmp_path):
     def run(folder, shard="0/1"):
         made = plan.make_plan(["sgd", "adamw"], "tiny", ["10", "20"], 4, 3, [], [], shard)
         display = Silent()
-        execute(made, tmp_path / folder, display, Where(), Faults())
+        execute(made, tmp_path / folder, display, Where(devices=2), Faults())
         return display.said
 
     return run
@@ -50,6 +50,16 @@ def test_shards_together_give_what_one_process_gives(run, tmp_path):
     assert contents(tmp_path / "sharded") == contents(tmp_path / "whole")
     (adamw, sgd) = store.load(tmp_path / "sharded")
     assert len(adamw.results) == len(sgd.results) == 4 * 2 + 3 * 2
+
+
+def test_a_truncated_line_is_reported_and_its_trial_runs_again(run, tmp_path):
+    run("runs")
+    before = contents(tmp_path / "runs")
+    path = next((tmp_path / "runs").rglob("records.jsonl"))
+    path.write_text(path.read_text()[:-20])
+    assert any("is cut short" in reason for one in store.load(tmp_path / "runs") for _, reason in one.problems)
+    assert any("set aside" in text for text in run("runs"))
+    assert {name: content for name, content in contents(tmp_path / "runs").items() if "/damaged/" not in name} == before
 
 
 def test_a_slice_that_is_none_is_refused():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import jax, jax.numpy as jnp, optax
 from optimizers import Schedule, optimizer
 
 @optimizer
-def mine(lr: Schedule = 0.1):
+def {name}(lr: Schedule = 0.1):
     def my_update(updates, count, params=None):
         {body}
         return jax.tree.map(lambda u: -lr(count) * factor * u, updates), count + 1
@@ -57,56 +56,18 @@ def test_a_sweep_compares_stores_and_is_repeatable(script, tmp_path):
     assert alone == {name: content for name, content in first.items() if "/sgd-" in name}
 
 
-def test_a_killed_sweep_keeps_its_finished_trials(script, tmp_path):
-    flags = ["--opt=sgd", "--horizons=10,400", "--trials=2", "--seeds=1", "--lr=0.1,0.2"]
-    process = subprocess.Popen(script.command("run", *flags), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    runs = tmp_path / "runs"
-    deadline = time.monotonic() + 200
-    while len(list(runs.rglob("result.json"))) < 2:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    kept = {path: path.stat().st_mtime_ns for path in runs.rglob("result.json")}
-    assert len(kept) == 2
-    done = script("run", *flags)
-    assert done.returncode == 0, done.stderr
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert len(list(runs.rglob("result.json"))) == 6
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "message"),
-    [
-        ("raise ValueError('my own words')", "crashed", "my own words"),
-        ("factor = jnp.where(count == 6, jnp.nan, 1.0)", "diverged", "the loss of step 8 is nan"),
-    ],
-)
-def test_a_broken_plug_in_costs_only_its_own_trials(script, tmp_path, body, status, message):
-    (tmp_path / "mine.py").write_text(PLUG_IN.format(body=body))
-    done = script("run", "--opt=./mine.py,sgd", "--horizons=20", "--trials=2", "--seeds=1")
+def test_broken_plug_ins_cost_only_their_own_trials(script, tmp_path):
+    (tmp_path / "raises.py").write_text(PLUG_IN.format(name="raises", body="raise ValueError('my own words')"))
+    (tmp_path / "nan.py").write_text(PLUG_IN.format(name="nan", body="factor = jnp.where(count == 6, jnp.nan, 1.0)"))
+    example = ROOT / "examples" / "my_optimizer.py"
+    done = script("run", f"--opt=./raises.py,./nan.py,{example}", "--horizons=20", "--trials=2", "--seeds=1")
     assert done.returncode == 1
-    assert message in done.stderr
+    assert "my own words" in done.stderr
+    assert "the loss of step 8 is nan" in done.stderr
     assert "distill_bench/" not in done.stderr
     assert len(done.stderr.splitlines()) < 40
-    assert {row["opt"]: row["status"] for row in rows(script) if row["status"] != "reference"} == {"mine": status, "sgd": "ok"}
-
-
-def test_a_truncated_line_is_reported_and_its_trial_runs_again(script, tmp_path):
-    flags = ["--opt=sgd", "--horizons=20", "--trials=2", "--seeds=1"]
-    assert script("run", *flags).returncode == 0
-    before = contents(tmp_path / "runs")
-    path = next((tmp_path / "runs").rglob("records.jsonl"))
-    path.write_text(path.read_text()[:-20])
-    told = script("leaderboard")
-    assert told.returncode == 1
-    assert "is cut short" in told.stdout
-    done = script("run", *flags)
-    assert done.returncode == 0
-    assert "set aside" in done.stderr
-    assert {name: c for name, c in contents(tmp_path / "runs").items() if "/damaged/" not in name} == before
-    assert script("leaderboard").returncode == 0
+    found = {row["opt"]: row["status"] for row in rows(script) if row["status"] != "reference"}
+    assert found == {"raises": "crashed", "nan": "diverged", "my_optimizer": "ok"}
 
 
 @pytest.mark.parametrize(
@@ -154,12 +115,6 @@ def test_help_and_list_answer_without_jax(script):
         assert "shampoo" in done.stdout
     helped = subprocess.run([sys.executable, "-X", "importtime", *script.command("run", "--help")[1:]], capture_output=True, text=True, timeout=60)
     assert not [line for line in helped.stderr.splitlines() if line.split("|")[-1].strip() in ("jax", "optax", "numpy", "tensorboard")]
-
-
-def test_the_example_runs(script, tmp_path):
-    done = script("run", f"--opt={ROOT / 'examples' / 'my_optimizer.py'}", "--horizons=20", "--trials=2", "--seeds=1")
-    assert done.returncode == 0, done.stderr
-    assert "my_optimizer" in done.stdout
 
 
 def test_a_table_piped_into_a_closed_pipe_is_no_stack_trace(script):

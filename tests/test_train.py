@@ -270,7 +270,7 @@ def test_every_layout_trains_the_same_lanes(tiny_task, tiny_engine, given):
         Lane(branching, {"lr": 0.01}, 25, seed=0),
     ]
     losses, points, ends, _ = run(tiny_engine, lanes)
-    other_losses, other_points, other_ends, compiled = run(open_engine(tiny_task, make_layout(**given)), lanes)
+    other_losses, other_points, other_ends, compiled = run(open_engine(tiny_task, make_layout(jax.devices()[:2], **given)), lanes)
     assert [end.status for end in other_ends] == [end.status for end in ends] == ["ok"] * len(lanes)
     assert compiled.rules == 2
     for i in range(len(lanes)):

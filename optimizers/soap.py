@@ -1,0 +1,208 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's statistics."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.sharding import Mesh
+
+from optimizers.api import Choice, Log, Schedule, optimizer
+from optimizers.blocking import from_blocks, plan, to_blocks
+from optimizers.kronecker import Average, Cadence, Factor, Kronecker, Solver, no_average
+from optimizers.masks import kernels
+from optimizers.roots import Root, mean_eigenvalue
+
+BasisSolver = Literal["auto", "eigh", "qr"]
+
+
+class SoapState(NamedTuple):
+    """count: steps taken; momentum: average of gradients; factors: averages of G G^T and G^T G, and their eigenvectors;
+    square: averages of squared gradients, of each block in its eigenbasis, then of each tensor that has none.
+    """
+
+    count: jax.Array
+    momentum: Average
+    factors: tuple[Factor, ...]
+    square: Average
+
+
+def off_diagonal(a: jax.Array, basis: jax.Array, p: Any = None) -> jax.Array:
+    """||Q^T A Q without its diagonal|| / ||A||, Frobenius: 0 where the columns of Q are eigenvectors of A."""
+    del p
+    inner = jnp.matmul(jnp.matmul(basis.swapaxes(-1, -2), a, precision=lax.Precision.HIGHEST), basis, precision=lax.Precision.HIGHEST)
+    apart = inner * (1 - jnp.eye(a.shape[-1], dtype=a.dtype)).reshape((1,) * (a.ndim - 2) + a.shape[-2:])
+    norm = jnp.linalg.norm(a, axis=(-2, -1))
+    return jnp.linalg.norm(apart, axis=(-2, -1)) / jnp.where(norm == 0, 1.0, norm)
+
+
+def _eigenbasis(a_dd: jax.Array, _: jax.Array, p: Any) -> Root:
+    """Eigenvectors of one matrix, of the largest eigenvalue first; the identity for a zero matrix."""
+    del p
+    values_d, vectors_dd = jnp.linalg.eigh(a_dd / mean_eigenvalue(a_dd))
+    zero = (a_dd == 0).all()
+    basis = jnp.where(zero, jnp.eye(len(a_dd)), vectors_dd[:, ::-1])
+    return Root(basis, off_diagonal(a_dd, basis), jnp.where(zero, 1.0, values_d[-1] / jnp.maximum(values_d[0], 1e-12)))
+
+
+_FIRST_ITERATIONS = 8
+
+
+def _iterate(a_dd: jax.Array, basis_dd: jax.Array, p: Any) -> Root:
+    """One step of orthogonal iteration from the basis before (Vyas et al. 2024, algorithm 4): the Q of A Q; several from the identity.
+
+    A little of Q itself keeps directions of a rank-deficient A what they were.
+    """
+    del p
+    eye_dd = jnp.eye(len(a_dd))
+    unit_dd = a_dd / mean_eigenvalue(a_dd)
+
+    def step(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        basis = carry[0]
+        new, triangle = jnp.linalg.qr(jnp.matmul(unit_dd, basis, precision=lax.Precision.HIGHEST) + 1e-6 * basis)
+        sizes = jnp.diagonal(triangle)
+        return new * jnp.where(sizes < 0, -1.0, 1.0)[None], jnp.abs(sizes)
+
+    steps = jnp.where((basis_dd == eye_dd).all(), _FIRST_ITERATIONS, 1)
+    new, sizes = lax.fori_loop(0, steps, step, (basis_dd, jnp.ones(len(a_dd))))
+    return Root(new, off_diagonal(a_dd, new), sizes.max() / sizes.min())
+
+
+def _solver(name: BasisSolver) -> Solver:
+    if name not in ("auto", "eigh", "qr"):
+        raise ValueError(f"There is no basis solver {name!r}: use auto, eigh or qr.")
+    cpu = jax.default_backend() == "cpu"
+    exact = name == "eigh" or (name == "auto" and cpu)
+    solve = _eigenbasis if exact else _iterate
+    # What an eigendecomposition leaves off the diagonal is rounding; what an iteration leaves is its way still to go.
+    return Solver(solve if cpu else jax.vmap(solve, (0, 0, None)), off_diagonal, one_by_one=cpu, max_residual=0.1 if exact else float("inf"))
+
+
+def scale_by_soap(
+    b1: float = 0.9,
+    b2: float = 0.95,
+    *,
+    epsilon: float = 1e-6,
+    block_size: int = 128,
+    statistics_b2: float | None = None,
+    update_every: int = 10,
+    stagger: bool = False,
+    tolerance: float = 0.0,
+    merge: bool = False,
+    max_dim: int | None = None,
+    one_sided: bool = False,
+    basis_solver: BasisSolver = "auto",
+    mesh: Mesh | None = None,
+    mesh_axis: str | None = None,
+) -> optax.GradientTransformation:
+    """Q_L N(Q_L^T M Q_R) Q_R^T for each block, N being Adam's M / sqrt(V) (Vyas et al. 2024, arXiv:2409.11321, algorithm 3).
+
+    M is the average (b1) of gradients, kept in the parameters' own coordinates; V the average (b2) of squared gradients in
+    the eigenbasis Q_L, Q_R of the averages of G G^T and G^T G. All averages are unbiased, and what is not finite enters none.
+    Tensors without two axes longer than 1 take Adam. No learning rate or weight decay; needs no grafting.
+
+    Shampoo with corrected eigenvalues (Eschenhagen et al. 2025, arXiv:2506.03595) is this rule.
+
+    Args:
+      b1, b2: decays of the averages of gradients and of their squares.
+      epsilon: floor of sqrt(V), relative to its largest value in the block or tensor, so that directions in which there
+        is rounding alone are not blown up and the rule does not depend on the gradient's scale.
+      block_size: largest side of a block; kernels [..., O] fold to matrices [rest, O] first.
+      statistics_b2: decay of the averages of G G^T; default b2.
+      update_every: steps between refreshes of the bases; the first step is one.
+      stagger: refresh a part of the bases at every step, in place of all at once.
+      tolerance: leave a basis alone at its turn while its off-diagonal part is no more than this; 0 for never.
+      merge, max_dim, one_sided: see `blocking.plan`.
+      basis_solver: "eigh"; "qr", one step of orthogonal iteration from the basis before; or "auto": eigh on CPU, qr elsewhere.
+      mesh, mesh_axis: distribute blocks over this axis of these devices; the numbers stay the same.
+
+    Raises:
+      ValueError: where an argument is out of its range.
+    """
+    if update_every < 1:
+        raise ValueError(f"update_every={update_every} is no number of steps: use 1 or more.")
+    solver = _solver(basis_solver)
+    cadence = Cadence(update_every, stagger, tolerance)
+
+    def kronecker(leaves: list[jax.Array]) -> Kronecker:
+        cut = plan([leaf.shape for leaf in leaves], block_size, merge=merge, max_dim=max_dim, one_sided=one_sided)
+        return Kronecker(cut, lambda axes: 1.0, mesh, mesh_axis)
+
+    def init(params: Any) -> SoapState:
+        leaves = jax.tree.leaves(params)
+        blocks = kronecker(leaves)
+        squares = [(group.size, *group.block) for group in blocks.plan.groups]
+        squares += [leaf.shape for leaf, form in zip(leaves, blocks.plan.folded, strict=True) if form is None]
+        return SoapState(jnp.zeros((), jnp.int32), no_average([leaf.shape for leaf in leaves]), blocks.init(), no_average(squares))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, SoapState]:
+        del params
+        leaves, tree = jax.tree.flatten(updates)
+        blocks = kronecker(leaves)
+        alone = [i for i, form in enumerate(blocks.plan.folded) if form is None]
+        gradients = [leaf.astype(jnp.float32) for leaf in leaves]
+        momentum = state.momentum.see(gradients, b1)
+        stacks = to_blocks(gradients, blocks.plan)
+        factors = blocks.observe(state.factors, stacks, b2 if statistics_b2 is None else statistics_b2)
+        factors = blocks.refresh(factors, state.count, cadence, solver)
+
+        def into(tensors: list[jax.Array]) -> list[jax.Array]:
+            """Blocks in their eigenbases, then the tensors without one."""
+            rotated = blocks.apply(factors, to_blocks(tensors, blocks.plan), transpose=True)
+            return [*rotated, *(tensors[i] for i in alone)]
+
+        square = state.square.see([g * g for g in into(gradients)], b2)
+        scaled = []
+        for m, v in zip(into(momentum.mean()), square.mean(), strict=True):
+            # The largest of each block, or of a whole tensor.
+            axes = tuple(range(1, v.ndim)) if len(scaled) < len(stacks) else None
+            root = jnp.sqrt(v)
+            floor = root + epsilon * root.max(axes, keepdims=True) if v.size else root
+            scaled.append(m / jnp.where(floor == 0, 1.0, floor))
+        back = from_blocks(blocks.apply(factors, scaled[: len(stacks)]), blocks.plan)
+        back |= dict(zip(alone, scaled[len(stacks) :], strict=True))
+        out = [back[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(tree, out), SoapState(state.count + 1, momentum, factors, square)
+
+    return optax.GradientTransformation(init, update)
+
+
+@optimizer
+def soap(
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    *,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
+    b1: float = 0.9,
+    weight_decay: float = 1e-3,
+    epsilon: float = 1e-6,
+    block_size: int = 128,
+    update_every: int = 10,
+    stagger: bool = False,
+    tolerance: float = 0.0,
+    max_dim: int | None = None,
+    one_sided: bool = False,
+    clip: float | None = None,
+    basis_solver: BasisSolver = "auto",
+) -> optax.GradientTransformation:
+    """SOAP (Vyas et al. 2024, arXiv:2409.11321) with weight decay on kernels."""
+    direction = scale_by_soap(
+        b1,
+        b2,
+        epsilon=epsilon,
+        block_size=block_size,
+        update_every=update_every,
+        stagger=stagger,
+        tolerance=tolerance,
+        max_dim=max_dim,
+        one_sided=one_sided,
+        basis_solver=basis_solver,
+    )
+    return optax.chain(
+        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
+        direction,
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(lr),
+    )
