@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -23,11 +23,12 @@ class Losses:
 
 @dataclass(frozen=True)
 class Point:
-    """A lane's metrics (evaluate.METRICS) after `step` steps."""
+    """A lane's metrics (evaluate.METRICS) after `step` steps, and what its update rule's state tells, where that is asked for."""
 
     lane: int
     step: int
     metrics: dict[str, float]
+    diagnostics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,11 @@ def make_advance(source: Source, spec: RuleSpec):
     return layout.spmd(advance, last=P(LANES), donate=(0,))
 
 
+def make_diagnose(source: Source, diagnose: Callable[[Any], dict[str, jax.Array]]):
+    """jit (states of the update rules) -> scalars [D] under their names."""
+    return source.layout.spmd(source.layout.each(diagnose))
+
+
 # A batch of lanes computes both sides of a branch, runs a loop to its longest, and batches LAPACK, which deadlocks on CPU.
 _NOT_BATCHED = {"cond", "while", "eigh", "eig", "qr", "svd", "cholesky", "lu", "householder_product", "triangular_solve"}
 

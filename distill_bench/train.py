@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,6 +37,7 @@ class _Pending:
     evaluated: list[bool]
     losses: jax.Array
     metrics: dict[str, jax.Array] | None
+    diagnostics: dict[str, jax.Array]
 
 
 @dataclass
@@ -71,6 +73,7 @@ class _Group:
     traced: frozenset[str]
     slots: list[_Slot]
     rows: list[_Row] = field(default_factory=list)
+    diagnose: Callable[[Any], dict[str, jax.Array]] | None = None
 
     def live(self) -> list[_Slot]:
         return [slot for slot in self.slots if not slot.done]
@@ -81,11 +84,13 @@ def train(
     lanes: Sequence[Lane],
     resume: Mapping[int, Saved] | None = None,
     snapshot_due: Callable[[], bool] = lambda: False,
+    diagnose: Callable[[Any], dict[str, jax.Array]] | None = None,
 ) -> Iterator[Event]:
     """Trains `lanes` and yields what happens; every lane ends in exactly one `Finished`.
 
     `resume` holds the saved states of lanes that were begun before; their events go on where those ended.
     Whenever `snapshot_due()` is true at the end of a chunk, all lanes under way yield a `Snapshot`.
+    `diagnose` is a pure function from the state of an update rule to scalars, which come with every `Point`.
 
     A lane's numbers are those of the same lane trained alone. A lane whose loss is not finite ends as
     diverged; an exception of an update rule ends all lanes of its rule as crashed; the others go on.
@@ -100,6 +105,8 @@ def train(
             yield from _crash(group, errors[group.rule])
         else:
             _seat(engine, group, resume or {})
+            if diagnose and jax.eval_shape(diagnose, group.rows[0].state.rule):
+                group.diagnose = lanes_lib.make_diagnose(engine.source, diagnose)
     numbers = {slot.lane: tuple(k for k, v in g.rule.static if not isinstance(v, str | bool)) for g in groups for slot in g.live()}
     yield Compiled(len(engine.rules) - known, time.perf_counter() - began, numbers)
 
@@ -200,7 +207,8 @@ def _dispatch(engine: Engine, group: _Group, row: _Row, chunks: dict[int, Chunk]
         evaluated = [slot is not None and cut in slot.steps and begin < cut for slot, begin in zip(active, begins, strict=True)]
         flags = engine.layout.spread([np.bool_(flag) for flag in evaluated])
         metrics = engine.evaluate(flags, row.state.params, engine.exam) if any(evaluated) else None
-        row.pending.append(_Pending(first, begins, stop, evaluated, losses, metrics))
+        diagnostics = group.diagnose(row.state.rule) if group.diagnose and any(evaluated) else {}
+        row.pending.append(_Pending(first, begins, stop, evaluated, losses, metrics, diagnostics))
         begins = stop
 
 
@@ -221,16 +229,16 @@ def _drain(group: _Group, row: _Row) -> Iterator[Event]:
     for item in items:
         try:
             losses = np.asarray(item.losses)
-            metrics = {name: np.asarray(value) for name, value in (item.metrics or {}).items()}
+            metrics, told = ({name: np.asarray(value) for name, value in (values or {}).items()} for values in (item.metrics, item.diagnostics))
         except Exception as error:  # the plug-in's own, raised while its program ran
             yield from _crash(group, error)
             return
         for d, slot in enumerate(row.slots):
             if slot is not None and not slot.done:
-                yield from _read(slot, d, item, losses, metrics)
+                yield from _read(slot, d, item, losses, metrics, told)
 
 
-def _read(slot: _Slot, place: int, item: _Pending, losses: np.ndarray, metrics: dict[str, np.ndarray]) -> Iterator[Event]:
+def _read(slot: _Slot, place: int, item: _Pending, losses: np.ndarray, metrics: dict[str, np.ndarray], told: dict[str, np.ndarray]) -> Iterator[Event]:
     """The events of one lane, from what its place of the dispatch brought."""
     start, stop = item.start[place], item.stop[place]
     values = losses[place, start - item.first : stop - item.first]
@@ -245,7 +253,7 @@ def _read(slot: _Slot, place: int, item: _Pending, losses: np.ndarray, metrics: 
         if not np.isfinite(list(point.values())).all():
             yield _end(slot, "diverged", stop, f"the probe loss after step {stop} is {point['probe_loss']}")
             return
-        yield Point(slot.lane, stop, point)
+        yield Point(slot.lane, stop, point, {name: float(value[place]) for name, value in told.items()})
         if stop == slot.spec.horizon:
             yield _end(slot, "ok", stop)
 

@@ -33,7 +33,8 @@ def graft(
       where: of the parameters, a tree of booleans; where it is False the tensor takes M itself. Default: all True.
       start_step: before this step (from 0) every tensor takes M itself, to the same bits.
 
-    A zero D gives zero. Norms are taken in float32.
+    A zero D gives zero. Norms are taken in float32. To `magnitude`, a tensor that is not finite is a zero one: most rules
+    would carry it in their averages for ever.
     """
 
     def init(params: Any) -> GraftState:
@@ -41,7 +42,8 @@ def graft(
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, GraftState]:
         d, direction_state = direction.update(updates, state.direction, params)
-        m, magnitude_state = magnitude.update(updates, state.magnitude, params)
+        finite = jax.tree.map(lambda u: jnp.where(jnp.isfinite(u).all(), u, jnp.zeros_like(u)), updates)
+        m, magnitude_state = magnitude.update(finite, state.magnitude, params)
 
         def one(d: jax.Array, m: jax.Array, grafted: bool) -> jax.Array:
             if not grafted:

@@ -6,8 +6,11 @@ python sweeps/benchmark.py --opt=shampoo --lanes=8 --format=json
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if not __package__:  # run as a file, Python put this folder on the path in place of the project's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -16,11 +19,16 @@ from absl import flags
 
 from sweeps import cli
 
+if TYPE_CHECKING:
+    from optimizers.api import Optimizer
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("opt", "adamw", "The optimizer whose lanes and updates are measured.")
 flags.DEFINE_string("task", "digits", "The task.")
 flags.DEFINE_integer("lanes", 8, "Learning rates that share one stream.", lower_bound=1)
 flags.DEFINE_integer("steps", 500, "Steps of each lane.", lower_bound=50)
+flags.DEFINE_enum("params", None, ["twenty", "r50x1"], "Time single updates alone, on parameters of these shapes, and nothing else.")
+flags.DEFINE_multi_string("set", [], "name=value: a hyperparameter of the optimizer, for --params.")
 flags.DEFINE_enum("lane_mapping", None, ["dispatch", "loop", "vmap"], "As in run.py.")
 flags.DEFINE_integer("lanes_per_device", None, "As in run.py.", lower_bound=1)
 flags.DEFINE_integer("devices", None, "As in run.py.", lower_bound=1)
@@ -29,13 +37,13 @@ flags.DEFINE_enum("format", "text", ["text", "json"], "How to print the figures.
 
 def main() -> int:
     cli.set_up_jax(None, FLAGS.devices)  # compilations are measured: none comes from a cache
-    import json
-
     from distill_bench import task as tasks
     from sweeps import execute, measure, plan
     from sweeps.statistics import BASELINE
 
     opt, baseline = (plan.resolve(name).optimizer for name in (FLAGS.opt, BASELINE))
+    if FLAGS.params:
+        return _show({"optimizer": opt.name, "baseline": baseline.name, "params": FLAGS.params} | _updates(opt, baseline) | {"environment": plan.environment()})
     where = execute.Where(devices=FLAGS.devices, mapping=FLAGS.lane_mapping, lanes_per_device=FLAGS.lanes_per_device)
     engine = where.open_engine(tasks.get(FLAGS.task))
     peak = measure.matmul_peak()
@@ -64,11 +72,23 @@ def main() -> int:
         "peak_rss_mib": measure.memory_bytes() / 2**20,
         "environment": plan.environment(),
     }
+    return _show(figures)
+
+
+def _updates(opt: Optimizer, baseline: Optimizer) -> dict[str, Any]:
+    from sweeps import measure, plan
+
+    settings = {name: plan.cast(name, values[0], opt.defaults.get(name)) for name, values in plan.parse_settings([], FLAGS.set).items()}
+    named = dataclasses.replace(opt, defaults={**opt.defaults, **settings})
+    return settings | measure.optimizer_steps(named, baseline, measure.parameter_shapes(FLAGS.params))
+
+
+def _show(figures: dict[str, Any]) -> int:
     if FLAGS.format == "json":
         print(json.dumps(figures, indent=1))
     else:
         for name, value in figures.items():
-            print(f"{name:28} {value:.3f}" if isinstance(value, float) else f"{name:28} {value}")
+            print(f"{name:36} {value:.3f}" if isinstance(value, float) else f"{name:36} {value}")
     return cli.OK
 
 

@@ -83,9 +83,11 @@ class TrialCurves:
             self._events.scalar(TRAIN_LOSS, value, first + i)
         self._events.flush()
 
-    def point(self, step: int, metrics: dict[str, float]) -> None:
+    def point(self, step: int, metrics: dict[str, float], diagnostics: dict[str, float] | None = None) -> None:
         for name, value in metrics.items():
             self._events.scalar(TAGS[name], value, step)
+        for name, value in (diagnostics or {}).items():
+            self._events.scalar(f"optimizer/{name}", value, step)
         self._events.flush()
 
     def replay(self, records: Sequence[dict[str, Any]]) -> None:
@@ -94,7 +96,7 @@ class TrialCurves:
             if "losses" in record:
                 self.losses(record["first"], np.asarray(record["losses"]))
             elif "metrics" in record:
-                self.point(record["step"], record["metrics"])
+                self.point(record["step"], record["metrics"], record.get("diagnostics"))
 
     def finish(self, ok: bool) -> None:
         status = api_pb2.Status.STATUS_SUCCESS if ok else api_pb2.Status.STATUS_FAILURE

@@ -50,6 +50,7 @@ class Where:
     checkpoint_seconds: between checkpoints of the trials under way; on Ray a trial starts again from its beginning.
     devices: how many to use; on CPU, into how many the cores are divided. None for all.
     batch_shards, mapping, lanes_per_device: how lanes lie on them, see layout.make_layout; None lets it choose.
+    diagnostics: keep, with every point of a curve, what the states of update rules tell (optimizers.diagnostics).
     """
 
     executor: Literal["local", "ray", "multihost"] = "local"
@@ -61,6 +62,13 @@ class Where:
     batch_shards: int | None = None
     mapping: layout.Form | None = None
     lanes_per_device: int | None = None
+    diagnostics: bool = False
+
+    def diagnose(self) -> Callable[[Any], dict[str, jax.Array]] | None:
+        """What is to be told of the states of update rules."""
+        from optimizers import diagnostics
+
+        return diagnostics if self.diagnostics else None
 
     def open_engine(self, task: Task) -> Engine:
         """The task on these devices."""
@@ -119,8 +127,8 @@ class _Runner:
                 case Losses(lane, first, values):
                     sinks[lane].losses(first, values)
                     self.display.advance(len(values))
-                case Point(lane, step, metrics):
-                    sinks[lane].point(step, metrics)
+                case Point(lane, step, metrics, told_of_rule):
+                    sinks[lane].point(step, metrics, told_of_rule)
                 case Snapshot(lane, saved):
                     sinks[lane].save(saved)
                 case Waiting(lane):
@@ -143,8 +151,8 @@ class _Runner:
         lanes = [Lane(entrant.optimizer.builder, trial.hparams, trial.horizon, trial.seed) for entrant, trial in jobs]
         due = _every(self.where.checkpoint_seconds)
         if self.where.executor == "multihost":
-            return multihost.lead(self._open, [entrant.optimizer.name for entrant, _ in jobs], lanes, resume, due)
-        return train(self._open(), lanes, resume, due)
+            return multihost.lead(self._open, [entrant.optimizer.name for entrant, _ in jobs], lanes, resume, due, self.where.diagnose())
+        return train(self._open(), lanes, resume, due, self.where.diagnose())
 
     def _open(self) -> Engine:
         if self.engine is None:
@@ -198,9 +206,9 @@ class _Sink:
         self._writer.losses(first, values)
         self._curves.losses(first, values)
 
-    def point(self, step: int, metrics: dict[str, float]) -> None:
-        self._writer.point(step, metrics)
-        self._curves.point(step, metrics)
+    def point(self, step: int, metrics: dict[str, float], diagnostics: dict[str, float]) -> None:
+        self._writer.point(step, metrics, diagnostics)
+        self._curves.point(step, metrics, diagnostics)
 
     def save(self, saved: Saved) -> None:
         self._writer.sync()

@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,6 +24,8 @@ from distill_bench.events import Event
 from distill_bench.lanes import Lane
 from distill_bench.train import train
 from optimizers.api import Optimizer
+
+Diagnose = Callable[[Any], dict[str, jax.Array]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,12 @@ def is_leader() -> bool:
 
 
 def lead(
-    open_engine: Callable[[], Engine], names: Sequence[str], lanes: Sequence[Lane], resume: Mapping[int, Saved], due: Callable[[], bool]
+    open_engine: Callable[[], Engine],
+    names: Sequence[str],
+    lanes: Sequence[Lane],
+    resume: Mapping[int, Saved],
+    due: Callable[[], bool],
+    diagnose: Diagnose | None,
 ) -> Iterator[Event]:
     """`train`, on all hosts; `names` are the lanes' optimizers."""
     trials = [(name, dict(lane.hparams), lane.horizon, lane.seed) for name, lane in zip(names, lanes, strict=True)]
@@ -68,7 +76,7 @@ def lead(
         file = io.BytesIO()
         checkpointing.write(file, saved, {})
         _tell(file.getvalue())
-    yield from train(open_engine(), lanes, resume, due)
+    yield from train(open_engine(), lanes, resume, due, diagnose)
 
 
 def dismiss() -> None:
@@ -76,7 +84,7 @@ def dismiss() -> None:
     _tell(b"null")
 
 
-def follow(open_engine: Callable[[], Engine], optimizers: Sequence[Optimizer], alive: Callable[[], None]) -> None:
+def follow(open_engine: Callable[[], Engine], optimizers: Sequence[Optimizer], diagnose: Diagnose | None, alive: Callable[[], None]) -> None:
     """Trains what process 0 says until it has no more; `alive` is called as it goes on."""
     builders = {opt.name: opt.builder for opt in optimizers}
     engine = None
@@ -84,7 +92,7 @@ def follow(open_engine: Callable[[], Engine], optimizers: Sequence[Optimizer], a
         resume = {i: checkpointing.read(io.BytesIO(_told()), {}) for i in told["resume"]}
         engine = engine or open_engine()
         lanes = [Lane(builders[name], hparams, horizon, seed) for name, hparams, horizon, seed in told["trials"]]
-        for _ in train(engine, lanes, resume):
+        for _ in train(engine, lanes, resume, diagnose=diagnose):
             alive()
 
 

@@ -141,7 +141,7 @@ def parse_settings(learning_rates: Sequence[str], settings: Sequence[str]) -> di
     return written
 
 
-def _cast(name: str, text: str, default: Any) -> Any:
+def cast(name: str, text: str, default: Any) -> Any:
     """The text as a value of the default's type."""
     try:
         if default is None:  # whatever number it is, else text
@@ -168,7 +168,7 @@ def _is(kind: type, text: str) -> bool:
 
 def _entrant(spec: str, entry: registry.Entry, task: Task, trials: int, written: Mapping[str, Sequence[str]]) -> Entrant:
     opt = entry.optimizer
-    listed = {name: [_cast(name, text, opt.defaults[name]) for text in texts] for name, texts in written.items() if name in opt.defaults}
+    listed = {name: [cast(name, text, opt.defaults[name]) for text in texts] for name, texts in written.items() if name in opt.defaults}
     space = {name: describe_domain(domain) for name, domain in opt.space.items() if name not in listed}
     study = Study(task.name, task.fingerprint(), opt.name, entry.source_sha256, space, _single(listed), versions())
     return Entrant(spec, entry, study, tuple(sample(opt.space, listed, trials)))

@@ -45,7 +45,7 @@ def _unit(task: str, where: Where, opt: str, trials: Sequence[TrialSpec]) -> lis
     engine = _open(task, where)
     builder = plan.resolve(opt).optimizer.builder
     lanes = [Lane(builder, hparams, horizon, seed) for hparams, horizon, seed in trials]
-    return [event for event in train(engine, lanes) if isinstance(event, Losses | Point | Finished)]
+    return [event for event in train(engine, lanes, diagnose=where.diagnose()) if isinstance(event, Losses | Point | Finished)]
 
 
 def slices(optimizers: Sequence[str], workers: int) -> list[list[int]]:

@@ -40,6 +40,7 @@ flags.DEFINE_integer("devices", None, "Devices to use; on CPU, into how many the
 flags.DEFINE_integer("batch_shards", None, "Devices that share each trial's batch. Default: 1; with --multihost all.", lower_bound=1)
 flags.DEFINE_enum("lane_mapping", None, ["dispatch", "loop", "vmap"], "How a device runs its trials: each by itself, or several in one program.")
 flags.DEFINE_integer("lanes_per_device", None, "Trials in one program on each device, for loop and vmap.", lower_bound=1)
+flags.DEFINE_bool("diagnostics", False, "Also show what optimizers tell of themselves, such as Shampoo's residuals, in TensorBoard.")
 flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds between checkpoints of the trials under way.", lower_bound=0.0)
 flags.DEFINE_float("stall_seconds", 600.0, "Seconds without progress after which an optimizer counts as hanging.", lower_bound=1.0)
 flags.DEFINE_float("memory_gib", 0.0, "Memory that the computing process may take, in GiB; 0 for any.", lower_bound=0.0)
@@ -86,6 +87,7 @@ def main() -> int:
         "batch_shards": FLAGS.batch_shards,
         "mapping": FLAGS.lane_mapping,
         "lanes_per_device": FLAGS.lanes_per_device,
+        "diagnostics": FLAGS.diagnostics,
     }
     request = {"plan": wanted, "outdir": FLAGS.outdir, "where": where}
     with progress() as display:

@@ -135,8 +135,8 @@ class TrialWriter:
     def losses(self, first: int, values: np.ndarray) -> None:
         self._append({"first": first, "losses": values.tolist()})
 
-    def point(self, step: int, metrics: dict[str, float]) -> None:
-        self._append({"step": step, "metrics": metrics})
+    def point(self, step: int, metrics: dict[str, float], diagnostics: dict[str, float] | None = None) -> None:
+        self._append({"step": step, "metrics": metrics, **({"diagnostics": diagnostics} if diagnostics else {})})
 
     def finish(self, status: str, step: int, detail: str | None, environment: dict[str, Any]) -> None:
         records = [json.loads(line) for line in self._records.read_text().splitlines()[1:]]

@@ -65,7 +65,7 @@ def _work(request: dict[str, Any], channel: _Channel) -> None:
     if spans_hosts and not multihost.is_leader():
         channel.say("Following process 0, which keeps the results.")
         opts = [entrant.optimizer for entrant in the_plan.entrants]
-        multihost.follow(lambda: where.open_engine(the_plan.task), opts, lambda: channel.suspect([]))
+        multihost.follow(lambda: where.open_engine(the_plan.task), opts, where.diagnose(), lambda: channel.suspect([]))
         channel.send("done", [])
         return
     root = store.open_outdir(request["outdir"])

@@ -93,7 +93,7 @@ def test_a_constant_schedule_stays():
 
 
 def test_the_builtins_are_listed_without_importing_them():
-    assert registry.builtins() == ["adamw", "muon", "sgd", "shampoo"]
+    assert registry.builtins() == ["adamw", "muon", "sgd", "shampoo", "shampoo_funmatch", "soap"]
 
 
 def write(path, text):

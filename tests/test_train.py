@@ -277,3 +277,13 @@ def test_every_layout_trains_the_same_lanes(tiny_task, tiny_engine, given):
         assert len(other_losses[i]) == len(losses[i])
         np.testing.assert_allclose(other_losses[i][:10], losses[i][:10], rtol=1e-4)
         assert points[i].keys() == other_points[i].keys()
+
+
+def test_what_a_rules_state_tells_comes_with_its_points(tiny_engine):
+    lanes = [Lane(adam, {"lr": 0.01}, 50, 0), Lane(sgd, {"lr": 0.1}, 25, 0)]
+
+    def steps_taken(state):
+        return {"steps": state[0].count} if isinstance(state[0], optax.ScaleByAdamState) else {}
+
+    told = {(e.lane, e.step): e.diagnostics for e in train(tiny_engine, lanes, diagnose=steps_taken) if isinstance(e, Point)}
+    assert told == {(0, 50): {"steps": 50.0}, (1, 25): {}}
