@@ -24,10 +24,11 @@ from distill_bench.task import Task
 
 @dataclass(frozen=True)
 class RulePrograms:
-    """What an update rule needs: see lanes.make_init and lanes.make_advance."""
+    """What an update rule needs: see lanes.make_init, lanes.make_advance and lanes.make_eval_params."""
 
     init: Callable
     advance: Callable
+    eval_params: Callable
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class Engine:
         init = lanes.make_init(self.source, spec)
         state = init(values, self.students(zeros))
         chunk = layout.deal([self.chunk(0, 0)] * layout.rows, stream.DEALT)
-        return RulePrograms(init, lanes.make_advance(self.source, spec).lower(state, values, zeros, zeros, chunk).compile())
+        advance = lanes.make_advance(self.source, spec).lower(state, values, zeros, zeros, chunk).compile()
+        return RulePrograms(init, advance, lanes.make_eval_params(self.source, spec))
 
 
 # Arithmetic of a student's step below which an accelerator spends its time on launches.

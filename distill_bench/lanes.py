@@ -36,6 +36,22 @@ _NEEDS_VALUE = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConver
 
 
 @dataclass(frozen=True)
+class Contract:
+    """What an update rule is given beyond gradients and parameters, and where it is measured.
+
+    extra_args: names among "value", "grad", "value_fn", "obj_fn" and "grad_fn"; the functions see the step's batch.
+    eval_params: (state of the rule, parameters) -> the parameters to measure; None for the parameters themselves.
+    """
+
+    extra_args: frozenset[str] = frozenset()
+    eval_params: Callable[[Any, bit.Params], bit.Params] | None = None
+
+    def extras(self, loss: jax.Array, gradients: bit.Params, loss_of: Callable[[bit.Params], jax.Array]) -> dict[str, Any]:
+        offered = {"value": loss, "grad": gradients, "value_fn": loss_of, "obj_fn": loss_of, "grad_fn": lambda params, _=None: jax.grad(loss_of)(params)}
+        return {name: offered[name] for name in sorted(self.extra_args)}
+
+
+@dataclass(frozen=True)
 class Lane:
     """One trial: an update rule at one point of its space, trained for `horizon` steps on the stream of `seed`.
 
@@ -46,6 +62,7 @@ class Lane:
     hparams: Hparams
     horizon: int
     seed: int
+    contract: Contract = Contract()
 
 
 class LaneState(NamedTuple):
@@ -64,6 +81,7 @@ class RuleSpec:
 
     build: Build
     static: tuple[tuple[str, Any], ...]
+    contract: Contract = Contract()
 
     def rule(self, traced: Mapping[str, jax.Array]) -> optax.GradientTransformation:
         values = dict(self.static) | dict(traced)
@@ -89,7 +107,8 @@ def traceable(lane: Lane, params: bit.Params) -> frozenset[str]:
 
         def try_rule(traced: dict[str, jax.Array]):
             rule = RuleSpec(lane.build, static).rule(traced)
-            return rule.update(params, rule.init(params), params)
+            loss_of = lambda params: optax.global_norm(params)  # noqa: E731 - stands in for the loss
+            return rule.update(params, rule.init(params), params, **lane.contract.extras(jnp.float32(1), params, loss_of))
 
         try:
             jax.eval_shape(try_rule, {name: _array(values[name]) for name in names})
@@ -104,7 +123,7 @@ def traceable(lane: Lane, params: bit.Params) -> frozenset[str]:
 
 
 def spec_of(lane: Lane, traced: frozenset[str]) -> RuleSpec:
-    return RuleSpec(lane.build, tuple(sorted((k, v) for k, v in _values(lane).items() if k not in traced)))
+    return RuleSpec(lane.build, tuple(sorted((k, v) for k, v in _values(lane).items() if k not in traced)), lane.contract)
 
 
 def _array(value: float | int) -> np.ndarray:
@@ -164,34 +183,37 @@ def make_advance(source: Source, spec: RuleSpec):
     def loss_of(params: bit.Params, chunk: Chunk, i: jax.Array) -> jax.Array:
         return kl_divergence(chunk.logits[i], bit.apply(task.student, params, chunk.views[i]), task.temperature)
 
-    def update(state: LaneState, gradients: bit.Params, traced: dict[str, jax.Array]) -> LaneState:
-        updates, rule_state = spec.rule(traced).update(gradients, state.rule, state.params)
+    def update(chunk: Chunk, i: jax.Array, state: LaneState, loss: jax.Array, gradients: bit.Params, traced: dict[str, jax.Array]) -> LaneState:
+        extras = spec.contract.extras(loss, gradients, lambda params: loss_of(params, chunk, i))
+        updates, rule_state = spec.rule(traced).update(gradients, state.rule, state.params, **extras)
         return LaneState(optax.apply_updates(state.params, updates), rule_state)
 
     def alone(chunk: Chunk, state: LaneState, traced: dict[str, jax.Array], start: jax.Array, stop: jax.Array) -> _Carry:
         def step(i: jax.Array, carry: _Carry) -> _Carry:
             state, losses = carry
             loss, gradients = jax.value_and_grad(loss_of)(state.params, chunk, i)
-            return update(state, gradients, traced), losses.at[i].set(loss)
+            return update(chunk, i, state, loss, gradients, traced), losses.at[i].set(loss)
 
         return lax.fori_loop(start, stop, step, (state, jnp.full(len(chunk.views), jnp.nan)))
 
     def together(states: LaneState, traced: dict[str, jax.Array], start_L: jax.Array, stop_L: jax.Array, chunk: Chunk) -> _Carry:
         """All students' gradients as one batched computation; a lane outside of its start..stop stands still."""
 
-        def update_one(args: tuple[LaneState, bit.Params, dict[str, jax.Array], jax.Array]) -> LaneState:
-            state, gradients, traced, runs = args
-            return lax.cond(runs, lambda: update(state, gradients, traced), lambda: state)
-
         def step(i: jax.Array, carry: _Carry) -> _Carry:
             states, losses_LC = carry
             loss_L, gradients = jax.vmap(jax.value_and_grad(loss_of), (0, None, None))(states.params, chunk, i)
             runs_L = (start_L <= i) & (i < stop_L)
-            args = (states, gradients, traced, runs_L)
+
+            def update_one(args: tuple[LaneState, jax.Array, bit.Params, dict[str, jax.Array], jax.Array]) -> LaneState:
+                state, loss, gradients, traced, runs = args
+                return lax.cond(runs, lambda: update(chunk, i, state, loss, gradients, traced), lambda: state)
+
+            args = (states, loss_L, gradients, traced, runs_L)
             states = jax.vmap(lambda *own: update_one(own))(*args) if batched else lax.map(update_one, args)
             return states, losses_LC.at[:, i].set(jnp.where(runs_L, loss_L, jnp.nan))
 
-        batched = batches_well(update, *jax.tree.map(lambda x: x[0], (states, states.params, traced)))
+        lane, a_traced = jax.tree.map(lambda x: x[0], (states, traced))
+        batched = batches_well(update, chunk, start_L[0], lane, jnp.float32(0), lane.params, a_traced)
         return lax.fori_loop(start_L.min(), stop_L.max(), step, (states, jnp.full((len(start_L), len(chunk.views)), jnp.nan)))
 
     def advance(states: LaneState, traced: dict[str, jax.Array], start: jax.Array, stop: jax.Array, dealt: Chunk) -> _Carry:
@@ -201,6 +223,14 @@ def make_advance(source: Source, spec: RuleSpec):
         return layout.each(functools.partial(alone, chunk))(states, traced, start, stop)
 
     return layout.spmd(advance, last=P(LANES), donate=(0,))
+
+
+def make_eval_params(source: Source, spec: RuleSpec):
+    """jit (states) -> the parameters at which each lane is measured."""
+    eval_params = spec.contract.eval_params
+    if eval_params is None:
+        return lambda states: states.params
+    return source.layout.spmd(source.layout.each(lambda state: eval_params(state.rule, state.params)))
 
 
 def make_diagnose(source: Source, diagnose: Callable[[Any], dict[str, jax.Array]]):

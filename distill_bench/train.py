@@ -206,7 +206,7 @@ def _dispatch(engine: Engine, group: _Group, row: _Row, chunks: dict[int, Chunk]
         row.state, losses = engine.rules[group.rule].advance(row.state, row.traced, *bounds, chunk)
         evaluated = [slot is not None and cut in slot.steps and begin < cut for slot, begin in zip(active, begins, strict=True)]
         flags = engine.layout.spread([np.bool_(flag) for flag in evaluated])
-        metrics = engine.evaluate(flags, row.state.params, engine.exam) if any(evaluated) else None
+        metrics = engine.evaluate(flags, engine.rules[group.rule].eval_params(row.state), engine.exam) if any(evaluated) else None
         diagnostics = group.diagnose(row.state.rule) if group.diagnose and any(evaluated) else {}
         row.pending.append(_Pending(first, begins, stop, evaluated, losses, metrics, diagnostics))
         begins = stop

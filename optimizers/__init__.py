@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from optimizers.api import Choice, Log, Optimizer, Schedule, Uniform, optimizer
+from optimizers.api import Optimizer, Schedule, optimizer
+from optimizers.domains import Choice, Log, Uniform
 
 if TYPE_CHECKING:
     from optimizers.grafting import graft, magnitude_of

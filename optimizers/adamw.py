@@ -6,7 +6,8 @@ from typing import Annotated
 
 import optax
 
-from optimizers.api import Choice, Log, Schedule, optimizer
+from optimizers.api import Schedule, optimizer
+from optimizers.domains import Choice, Log
 from optimizers.masks import kernels
 
 

@@ -1,131 +1,47 @@
-"""The whole API of an entrant: a function from hyperparameters to an optax transformation.
+"""The contract between an optimizer and this harness: all of it is in this file.
 
     @optimizer
     def my_opt(lr: Annotated[Schedule, Log(1e-3, 1e-1)] = 1e-2, *, b1: float = 0.9) -> optax.GradientTransformation:
         return optax.chain(optax.scale_by_adam(b1), optax.scale_by_learning_rate(lr))
 
-Name, type, search domain and default of a hyperparameter stand on one line, once. A parameter without a
-domain is fixed at its default and never searched.
+An optimizer is a function from hyperparameters to an optax transformation. Name, type, search domain and default of a
+hyperparameter stand on one line, once; one without a domain is fixed at its default and never searched. The harness
+
+- calls `init(params)` once, and `update(gradients, state, params, **extras)` at every step with the raw gradient of the mean loss
+  and the parameters; clipping, weight decay and averaging are the optimizer's own;
+- hands over, as `extras`, what `@optimizer(extra_args=...)` names and nothing else: "value" (the step's loss), "grad" (its gradient),
+  "value_fn" and "obj_fn" (parameters -> loss on the same batch), "grad_fn" (parameters, anything -> gradient on the same batch);
+- measures at `eval_params(state, params)` where `@optimizer(eval_params=...)` gives one: Schedule-Free, Lookahead, averages;
+- counts gradient evaluations, not steps: of a horizon of 250, a rule with `@optimizer(evaluations=2)` takes 125 steps;
+- shapes a hyperparameter annotated as Schedule over those steps: by "warmup_cosine", unless `@optimizer(schedule=...)` names another of
+  SCHEDULES or is a function (peak, steps) -> (count -> value) of the optimizer's own;
+- calls the function with traced values for float hyperparameters, so that all trials share one compilation; where it asks for a value in
+  Python it is compiled once for each. Integers, strings and booleans are always plain values;
+- starts each trial with a fresh `init`, and keeps the state as arrays between steps: a state holds arrays and nothing else.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, overload
+
+from optimizers.domains import Choice, Domain, Log, Uniform, Value
+from optimizers.schedules import SCHEDULES, OfCount, Shape
 
 if TYPE_CHECKING:
-    import jax
     import optax
 
-
-class _OfCount(Protocol):
-    def __call__(self, count: Any, /) -> Any: ...
-
-
-Schedule = float | _OfCount
+Schedule = float | OfCount
 """Annotates a hyperparameter that is written as a peak value and arrives as a function of the step count, which starts at 0."""
 
-
-Value = float | int | str | bool
+EXTRA_ARGS = ("value", "grad", "value_fn", "obj_fn", "grad_fn")
 RESERVED = "horizon"  # travels with the hyperparameters
 
-
-@dataclass(frozen=True)
-class Log:
-    """Values spread evenly in their logarithm between `low` and `high`, both positive."""
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.low < self.high:
-            raise ValueError(f"Log({self.low}, {self.high}) is no range: it wants 0 < low < high.")
-
-    def at(self, u: float) -> float:
-        """The value at fraction `u` in [0, 1] of the range."""
-        return math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """Values spread evenly between `low` and `high`."""
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"Uniform({self.low}, {self.high}) is no range: it wants low < high.")
-
-    def at(self, u: float) -> float:
-        """The value at fraction `u` in [0, 1] of the range."""
-        return self.low + u * (self.high - self.low)
-
-
-@dataclass(frozen=True, init=False)
-class Choice:
-    """One of the given values."""
-
-    values: tuple[Value, ...]
-
-    def __init__(self, *values: Value):
-        if not values:
-            raise ValueError("Choice() has nothing to choose from: give it at least one value.")
-        object.__setattr__(self, "values", values)
-
-    def at(self, u: float) -> Value:
-        """The value in whose equal share of [0, 1) `u` lies."""
-        return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
-
-
-Domain = Log | Uniform | Choice
-
-
-def warmup_cosine(peak: Any, horizon: Any, warmup: float = 0.1) -> _OfCount:
-    """The harness's schedule: linear over the first tenth of the horizon, then a half cosine to zero.
-
-    The rate of step t (from 0) is peak * min((t + 1) / w, (1 + cos(pi * max(t + 1 - w, 0) / (horizon - w))) / 2),
-    w = warmup * horizon; the first step moves and the last rate is zero only after the horizon. `peak` and
-    `horizon` may be traced.
-    """
-    import jax.numpy as jnp
-
-    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        w = jnp.maximum(warmup * horizon, 1.0)
-        t = jnp.asarray(count, jnp.float32)
-        decay = jnp.clip((t + 1 - w) / jnp.maximum(horizon - w + 1, 1.0), 0.0, 1.0)
-        return peak * jnp.minimum((t + 1) / w, 0.5 * (1 + jnp.cos(jnp.pi * decay)))
-
-    return schedule
-
-
-def warmup_quadratic(peak: Any, horizon: Any) -> _OfCount:
-    """Linear warm-up over 1,800 steps, a tenth of the horizon at most, then quadratic decay to zero (Beyer et al. 2021, appendix D)."""
-    import jax.numpy as jnp
-
-    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        w = jnp.clip(0.1 * horizon, 1.0, 1800.0)
-        t = jnp.asarray(count, jnp.float32)
-        left = jnp.clip((horizon - t) / jnp.maximum(horizon - w + 1, 1.0), 0.0, 1.0)
-        return peak * jnp.minimum((t + 1) / w, left**2)
-
-    return schedule
-
-
-def constant(peak: Any, horizon: Any) -> _OfCount:
-    """The same rate at every step."""
-    import jax.numpy as jnp
-
-    return lambda count: jnp.asarray(peak, jnp.float32)
-
-
-SCHEDULES = {"warmup_cosine": warmup_cosine, "warmup_quadratic": warmup_quadratic, "constant": constant}
-ScheduleName = Literal["warmup_cosine", "warmup_quadratic", "constant"]
+EvalParams = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -138,26 +54,40 @@ class Optimizer:
       space: search domain of each hyperparameter that has one.
       defaults: default of every hyperparameter.
       scheduled: hyperparameters annotated as Schedule; they hold peak values and arrive as schedules.
-      schedule: which of SCHEDULES shapes them.
+      schedule: what shapes them: (peak, steps) -> schedule.
+      extra_args: which of EXTRA_ARGS `update` is given.
+      eval_params: (state, params) -> the parameters at which to measure; None for the parameters themselves.
+      evaluations: gradient evaluations of one step, on average; an upper bound where they vary.
+      doc: the decorated function's.
     """
 
     name: str
     make: Callable[..., optax.GradientTransformation]
     space: Mapping[str, Domain]
-    defaults: Mapping[str, Value]
+    defaults: Mapping[str, Value | None]
     scheduled: frozenset[str]
-    schedule: ScheduleName = "warmup_cosine"
+    schedule: Shape = SCHEDULES["warmup_cosine"]
+    extra_args: frozenset[str] = frozenset()
+    eval_params: EvalParams | None = None
+    evaluations: float = 1.0
     doc: str = ""
     _cache: dict = field(default_factory=dict, repr=False, compare=False)
 
     def __hash__(self) -> int:
         return hash((self.name, self.make))
 
+    def steps(self, horizon: int) -> int:
+        """Steps that a horizon of so many gradient evaluations allows, at least one."""
+        return max(1, int(horizon / self.evaluations))
+
     def build(self, hparams: Mapping[str, Any], horizon: Any) -> optax.GradientTransformation:
-        """The update rule at `hparams` (others at their defaults) for a run of `horizon` steps; values may be traced."""
+        """The update rule at `hparams` (others at their defaults) for a run of `horizon` steps; values may be traced.
+
+        Raises:
+          TypeError: where the function returns something else.
+        """
         values = {**self.defaults, **hparams}
-        shape = SCHEDULES[self.schedule]
-        rule = self.make(**{k: shape(v, horizon) if k in self.scheduled else v for k, v in values.items()})
+        rule = self.make(**{k: self.schedule(v, horizon) if k in self.scheduled else v for k, v in values.items()})
         if not (callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None))):
             raise TypeError(
                 f"{self.name}() returned {type(rule).__name__}, which is no optax.GradientTransformation: "
@@ -170,14 +100,14 @@ class Optimizer:
         """`build` as one object, the same at every access: trials that share it share a compilation."""
         return self.build
 
-    def learning_rate(self, hparams: Mapping[str, Any], horizon: int, step: Any) -> Any:
-        """The scheduled learning rate at `step`, or None where no hyperparameter is scheduled."""
+    def learning_rate(self, hparams: Mapping[str, Any], steps: int, step: Any) -> Any:
+        """The scheduled learning rate at `step` of `steps`, or None where no hyperparameter is scheduled."""
         for name in sorted(self.scheduled):
-            return SCHEDULES[self.schedule](hparams.get(name, self.defaults[name]), horizon)(step)
+            return self.schedule(hparams.get(name, self.defaults[name]), steps)(step)
         return None
 
 
-def _declare(function: Callable, schedule: ScheduleName) -> Optimizer:
+def _declare(function: Callable, schedule: Shape, extra_args: frozenset[str], eval_params: EvalParams | None, evaluations: float) -> Optimizer:
     name = function.__name__
     hints = typing.get_type_hints(function, include_extras=True)
     space, defaults, scheduled = {}, {}, set()
@@ -203,27 +133,39 @@ def _declare(function: Callable, schedule: ScheduleName) -> Optimizer:
         defaults[parameter.name] = default
         if domains:
             space[parameter.name] = domains[0]
-    return Optimizer(name, function, space, defaults, frozenset(scheduled), schedule, inspect.getdoc(function) or "")
+    return Optimizer(name, function, space, defaults, frozenset(scheduled), schedule, extra_args, eval_params, evaluations, inspect.getdoc(function) or "")
 
 
 @overload
 def optimizer(function: Callable[..., optax.GradientTransformation], /) -> Optimizer: ...
 @overload
-def optimizer(*, schedule: ScheduleName = ...) -> Callable[[Callable[..., optax.GradientTransformation]], Optimizer]: ...
+def optimizer(
+    *, schedule: str | Shape = ..., extra_args: Collection[str] = ..., eval_params: EvalParams | None = ..., evaluations: float = ...
+) -> Callable[[Callable[..., optax.GradientTransformation]], Optimizer]: ...
 
 
-def optimizer(function: Any = None, /, *, schedule: Any = "warmup_cosine") -> Any:
-    """Declares an optimizer; returns an `Optimizer` and touches no global state.
-
-    `schedule` says what a parameter annotated as Schedule arrives as: "warmup_cosine" (the harness's) or
-    "warmup_quadratic", "constant" (for self-tuning rules, or for a rule that brings its own shape).
+def optimizer(
+    function: Any = None,
+    /,
+    *,
+    schedule: str | Shape = "warmup_cosine",
+    extra_args: Collection[str] = (),
+    eval_params: EvalParams | None = None,
+    evaluations: float = 1.0,
+) -> Any:
+    """Declares an optimizer; returns an `Optimizer` and touches no global state. See this module's docstring.
 
     Raises:
       TypeError: where a hyperparameter has no default, is variadic, or has several domains.
-      ValueError: where `schedule` is unknown.
+      ValueError: where `schedule` or one of `extra_args` is unknown, or `evaluations` is below 1.
     """
-    if schedule not in SCHEDULES:
-        raise ValueError(f"@optimizer(schedule={schedule!r}) is unknown: use one of {', '.join(map(repr, SCHEDULES))}.")
-    if function is None:
-        return functools.partial(_declare, schedule=schedule)
-    return _declare(function, schedule)
+    if isinstance(schedule, str) and schedule not in SCHEDULES:
+        raise ValueError(f"@optimizer(schedule={schedule!r}) is unknown: use one of {', '.join(map(repr, SCHEDULES))}, or a function.")
+    extras = (extra_args,) if isinstance(extra_args, str) else tuple(extra_args)
+    if unknown := sorted(set(extras) - set(EXTRA_ARGS)):
+        raise ValueError(f"@optimizer(extra_args=...) names {unknown[0]!r}, which the harness has not: use some of {', '.join(map(repr, EXTRA_ARGS))}.")
+    if evaluations < 1:
+        raise ValueError(f"@optimizer(evaluations={evaluations}) is too few: a step needs its own gradient, which is 1.")
+    shape = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
+    declare = functools.partial(_declare, schedule=shape, extra_args=frozenset(extras), eval_params=eval_params, evaluations=float(evaluations))
+    return declare if function is None else declare(function)

@@ -7,7 +7,8 @@ from typing import Annotated
 import optax
 from optax import contrib
 
-from optimizers.api import Choice, Log, Schedule, optimizer
+from optimizers.api import Schedule, optimizer
+from optimizers.domains import Choice, Log
 from optimizers.masks import fold_kernel, kernels
 
 

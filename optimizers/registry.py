@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -38,20 +39,24 @@ class Entry:
     source_sha256: str
 
 
-def _declares(path: Path) -> bool:
-    """Whether a function in the file is decorated with `@optimizer`, found without running it."""
+def _declared_in(path: Path) -> list[str]:
+    """Names of the functions of a file that are decorated with `@optimizer`, found without running it."""
+    found = []
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef):
-            for decorator in node.decorator_list:
-                target = decorator.func if isinstance(decorator, ast.Call) else decorator
-                if isinstance(target, ast.Name) and target.id == "optimizer":
-                    return True
-    return False
+            targets = [decorator.func if isinstance(decorator, ast.Call) else decorator for decorator in node.decorator_list]
+            found += [node.name for target in targets if isinstance(target, ast.Name) and target.id == "optimizer"]
+    return found
+
+
+@functools.cache
+def _builtin_files() -> dict[str, Path]:
+    return {name: path for path in sorted(_PACKAGE.glob("*.py")) for name in _declared_in(path)}
 
 
 def builtins() -> list[str]:
     """Names of the built-in optimizers, found without importing them."""
-    return sorted(path.stem for path in _PACKAGE.glob("*.py") if _declares(path))
+    return sorted(_builtin_files())
 
 
 def source_sha256(path: Path) -> str:
@@ -79,8 +84,8 @@ def resolve(spec: str) -> Entry:
     """The optimizer that `spec` names.
 
     `spec` is a built-in's name ("shampoo"), a file ("./my_opt.py", or "./my_opt.py:attribute" where it declares
-    several), an attribute of an installed package ("package.module:attribute"), or the name of an entry point
-    of the group "distill_bench.optimizers".
+    several), a factory of optax ("optax:yogi"), an attribute of an installed package ("package.module:attribute"), or the
+    name of an entry point of the group "distill_bench.optimizers".
 
     Raises:
       UnknownOptimizer: where nothing goes by that name; the message suggests the nearest.
@@ -92,6 +97,15 @@ def resolve(spec: str) -> Entry:
         if not path.is_file():
             raise UnknownOptimizer(f"There is no file {target!r} (looked in {Path.cwd()}).")
         return _entry(_import_file(path), path, attribute, spec)
+    if target == "optax":
+        from optimizers import from_optax
+
+        try:
+            wrapped = from_optax.wrap(attribute)
+        except LookupError as error:
+            raise UnknownOptimizer(str(error)) from None
+        path = Path(from_optax.__file__)
+        return Entry(wrapped, path, source_sha256(path))
     if attribute:
         try:
             module = importlib.import_module(target)
@@ -102,7 +116,7 @@ def resolve(spec: str) -> Entry:
         return _entry(module, _file_of(module, spec), attribute, spec)
     names = builtins()
     if spec in names:
-        module = importlib.import_module(f"{_PACKAGE.name}.{spec}")
+        module = importlib.import_module(f"{_PACKAGE.name}.{_builtin_files()[spec].stem}")
         return _entry(module, _file_of(module, spec), spec, spec)
     points = {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
     if spec in points:

@@ -1,4 +1,4 @@
-"""SGD with Nesterov momentum."""
+"""Gradient descent, with and without momentum, and decoupled weight decay on kernels."""
 
 from __future__ import annotations
 
@@ -6,20 +6,38 @@ from typing import Annotated
 
 import optax
 
-from optimizers.api import Choice, Log, Schedule, optimizer
+from optimizers.api import Schedule, optimizer
+from optimizers.domains import Choice, Log
 from optimizers.masks import kernels
 
 
 @optimizer
 def sgd(
+    lr: Annotated[Schedule, Log(3e-1, 3e1)] = 3.0,
+    *,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """Gradient descent."""
+    return optax.chain(optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+
+
+@optimizer
+def momentum(
     lr: Annotated[Schedule, Log(1e-1, 3.0)] = 0.5,
     *,
     momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """SGD with Nesterov momentum (Sutskever et al. 2013) and decoupled weight decay on kernels."""
-    return optax.chain(
-        optax.trace(momentum, nesterov=True),
-        optax.add_decayed_weights(weight_decay, kernels),
-        optax.scale_by_learning_rate(lr),
-    )
+    """Heavy-ball momentum (Polyak 1964)."""
+    return optax.chain(optax.trace(momentum), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+
+
+@optimizer
+def nesterov(
+    lr: Annotated[Schedule, Log(1e-1, 3.0)] = 0.5,
+    *,
+    momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """Nesterov momentum (Sutskever et al. 2013)."""
+    return optax.chain(optax.trace(momentum, nesterov=True), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))

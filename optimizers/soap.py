@@ -10,8 +10,9 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from optimizers.api import Choice, Log, Schedule, optimizer
+from optimizers.api import Schedule, optimizer
 from optimizers.blocking import from_blocks, plan, to_blocks
+from optimizers.domains import Choice, Log
 from optimizers.kronecker import Average, Cadence, Factor, Kronecker, Solver, no_average
 from optimizers.masks import kernels
 from optimizers.roots import Root, mean_eigenvalue

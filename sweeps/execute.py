@@ -14,7 +14,6 @@ from distill_bench import checkpointing, layout
 from distill_bench.checkpointing import Saved
 from distill_bench.engine import Engine, is_small, open_engine
 from distill_bench.events import Compiled, Event, Finished, Losses, Point, Snapshot, Waiting
-from distill_bench.lanes import Lane
 from distill_bench.task import Task
 from distill_bench.train import train
 from sweeps import multihost, store
@@ -121,7 +120,8 @@ class _Runner:
         sinks = [_Sink(self, job) for job in jobs]
         resume = {i: sink.saved for i, sink in enumerate(sinks) if sink.saved}
         told: set[str] = set()
-        self.display.begin(label, sum(trial.horizon - (resume[i].step if i in resume else 0) for i, (_, trial) in enumerate(jobs)))
+        left = sum(entrant.optimizer.steps(trial.horizon) for entrant, trial in jobs) - sum(saved.step for saved in resume.values())
+        self.display.begin(label, left)
         for event in self._events(jobs, resume):
             match event:
                 case Losses(lane, first, values):
@@ -139,7 +139,7 @@ class _Runner:
                 case Compiled():
                     self.display.suspect(names)
                     _tell_compiled(self.display, told, jobs, event)
-                    self.display.begin(label, sum(trial.horizon - (resume[i].step if i in resume else 0) for i, (_, trial) in enumerate(jobs)))
+                    self.display.begin(label, left)
 
     def _events(self, jobs: Sequence[Job], resume: dict[int, Saved]) -> Iterator[Event]:
         if self.where.executor == "ray":
@@ -148,7 +148,7 @@ class _Runner:
             specs = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
             typed = [entrant.spec for entrant, _ in jobs]
             return ray_executor.run(self.plan.task.name, self.where, typed, specs)
-        lanes = [Lane(entrant.optimizer.builder, trial.hparams, trial.horizon, trial.seed) for entrant, trial in jobs]
+        lanes = [entrant.lane(trial) for entrant, trial in jobs]
         due = _every(self.where.checkpoint_seconds)
         if self.where.executor == "multihost":
             return multihost.lead(self._open, [entrant.optimizer.name for entrant, _ in jobs], lanes, resume, due, self.where.diagnose())
@@ -188,7 +188,7 @@ class _Sink:
         self.saved, kept = self._resume(runner.display) if runner.where.executor != "ray" else (None, [])
         self._writer.start(kept)
         opt = entrant.optimizer
-        self._curves = TrialCurves(folder, study, trial, lambda steps: opt.learning_rate(trial.hparams, trial.horizon, steps))
+        self._curves = TrialCurves(folder, study, trial, lambda steps: opt.learning_rate(trial.hparams, opt.steps(trial.horizon), steps))
         self._curves.replay(kept)
 
     def _resume(self, display: Display) -> tuple[Saved | None, list[dict[str, Any]]]:
@@ -278,6 +278,8 @@ def _finals(plan: Plan, root: Path) -> list[Job]:
     for entrant in plan.entrants:
         loaded = store.load_study(store.study_folder(root, entrant.study))
         for horizon in plan.horizons:
-            if best := winner(loaded.results, horizon):
-                jobs += [(entrant, entrant.trial(best.trial.hparams, horizon, seed)) for seed in plan.final_seeds]
+            best = winner(loaded.results, horizon) if entrant.needs_tuning else None
+            if best or not entrant.needs_tuning:
+                hparams = best.trial.hparams if best else entrant.trials[0]
+                jobs += [(entrant, entrant.trial(hparams, horizon, seed)) for seed in plan.final_seeds]
     return jobs

@@ -23,7 +23,6 @@ from distill_bench.errors import UserError
 from distill_bench.events import Event
 from distill_bench.lanes import Lane
 from distill_bench.train import train
-from optimizers.api import Optimizer
 
 Diagnose = Callable[[Any], dict[str, jax.Array]]
 
@@ -84,14 +83,21 @@ def dismiss() -> None:
     _tell(b"null")
 
 
-def follow(open_engine: Callable[[], Engine], optimizers: Sequence[Optimizer], diagnose: Diagnose | None, alive: Callable[[], None]) -> None:
-    """Trains what process 0 says until it has no more; `alive` is called as it goes on."""
-    builders = {opt.name: opt.builder for opt in optimizers}
+def follow(
+    open_engine: Callable[[], Engine],
+    lane_of: Callable[[str, Mapping[str, Any], int, int], Lane],
+    diagnose: Diagnose | None,
+    alive: Callable[[], None],
+) -> None:
+    """Trains what process 0 says until it has no more; `alive` is called as it goes on.
+
+    `lane_of` makes a lane from an optimizer's name, hyperparameters, steps and seed.
+    """
     engine = None
     while told := json.loads(_told()):
         resume = {i: checkpointing.read(io.BytesIO(_told()), {}) for i in told["resume"]}
         engine = engine or open_engine()
-        lanes = [Lane(builders[name], hparams, horizon, seed) for name, hparams, horizon, seed in told["trials"]]
+        lanes = [lane_of(name, hparams, horizon, seed) for name, hparams, horizon, seed in told["trials"]]
         for _ in train(engine, lanes, resume, diagnose=diagnose):
             alive()
 

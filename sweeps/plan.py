@@ -16,13 +16,20 @@ from typing import Any
 
 from distill_bench import task as tasks
 from distill_bench.errors import UserError
+from distill_bench.lanes import Contract, Lane
 from distill_bench.task import Task
 from optimizers import registry
-from optimizers.api import Domain, Optimizer
+from optimizers.api import Optimizer
+from optimizers.domains import Domain
 from sweeps.sampling import sample
 from sweeps.study import TUNING_SEED, Study, Trial
 
 _PACKAGES = ("distill-bench", "jax", "jaxlib", "optax", "flax", "numpy")
+
+
+def lane_of(opt: Optimizer, hparams: Mapping[str, Any], steps: int, seed: int) -> Lane:
+    """One run of the optimizer, as the engine takes it."""
+    return Lane(opt.builder, hparams, steps, seed, Contract(opt.extra_args, opt.eval_params))
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,15 @@ class Entrant:
     @property
     def optimizer(self) -> Optimizer:
         return self.entry.optimizer
+
+    @property
+    def needs_tuning(self) -> bool:
+        """Whether there is anything to choose between."""
+        return len(self.trials) > 1
+
+    def lane(self, trial: Trial) -> Lane:
+        """The trial as the engine trains it; its horizon counts gradient evaluations, the lane's counts steps."""
+        return lane_of(self.optimizer, trial.hparams, self.optimizer.steps(trial.horizon), trial.seed)
 
     def trial(self, hparams: Mapping[str, Any], horizon: int, seed: int) -> Trial:
         return Trial(self.study.id, dict(hparams), horizon, seed)
@@ -58,7 +74,7 @@ class Plan:
 
     @property
     def tuning(self) -> list[tuple[Entrant, Trial]]:
-        return [(e, e.trial(hparams, h, TUNING_SEED)) for e in self.entrants for h in self.horizons for hparams in e.trials]
+        return [(e, e.trial(hparams, h, TUNING_SEED)) for e in self.entrants if e.needs_tuning for h in self.horizons for hparams in e.trials]
 
     @property
     def final_seeds(self) -> range:
@@ -86,6 +102,8 @@ def make_plan(
         raise UserError(f"--trials={trials} tries nothing: use 1 or more.")
     if seeds < 1:
         raise UserError(f"--seeds={seeds} leaves no final run: use 1 or more.")
+    if list(opts) == ["all"]:
+        opts = registry.builtins()
     if not opts:
         raise UserError(f"Nothing to run: name an optimizer, such as --opt=shampoo.\nBuilt in: {', '.join(registry.builtins())}. Your own: --opt=./my_opt.py")
     entries = [resolve(spec) for spec in opts]

@@ -38,13 +38,12 @@ def _open(task: str, where: Where) -> Engine:
 
 def _unit(task: str, where: Where, opt: str, trials: Sequence[TrialSpec]) -> list[Event]:
     """Runs on a Ray worker: trains the trials and returns what happened."""
-    from distill_bench.lanes import Lane
     from distill_bench.train import train
     from sweeps import plan
 
     engine = _open(task, where)
-    builder = plan.resolve(opt).optimizer.builder
-    lanes = [Lane(builder, hparams, horizon, seed) for hparams, horizon, seed in trials]
+    optimizer = plan.resolve(opt).optimizer
+    lanes = [plan.lane_of(optimizer, hparams, optimizer.steps(horizon), seed) for hparams, horizon, seed in trials]
     return [event for event in train(engine, lanes, diagnose=where.diagnose()) if isinstance(event, Losses | Point | Finished)]
 
 

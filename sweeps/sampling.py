@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill_bench.errors import UserError
-from optimizers.api import Domain
+from optimizers.domains import Domain
 
 SOBOL_SEED = 0
 

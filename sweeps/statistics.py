@@ -22,8 +22,14 @@ def loss(result: Result) -> float:
 
 
 def winner(results: Sequence[Result], horizon: int) -> Result | None:
-    """The tuning trial of this horizon with the lowest final probe loss, ties to the first; None where none ended well."""
-    tuned = [r for r in results if r.trial.horizon == horizon and r.trial.seed == TUNING_SEED]
+    """The tuning trial of this horizon with the lowest final probe loss, ties to the first; None where none ended well.
+
+    Of a rule without anything to tune, any of its runs.
+    """
+    here = [r for r in results if r.trial.horizon == horizon]
+    tuned = [r for r in here if r.trial.seed == TUNING_SEED]
+    if not tuned and all(r.trial.hparams == here[0].trial.hparams for r in here):
+        tuned = here
     best = min(tuned, key=loss, default=None)
     return None if best is None or math.isinf(loss(best)) else best
 

@@ -206,9 +206,9 @@ def load_trial(folder: Path) -> tuple[Result, dict[str, Any]] | None:
             raise DamagedTrial(f"{folder / 'records.jsonl'} belongs to another trial than result.json")
         losses = tuple(value for record in records for value in record.get("losses", ()))
         points = tuple((record["step"], record["metrics"]) for record in records if "metrics" in record)
-        complete = end["status"] != "ok" or (len(losses) == trial.horizon and points and points[-1][0] == trial.horizon)
+        complete = end["status"] != "ok" or (0 < end["step"] <= trial.horizon and len(losses) == end["step"] and points and points[-1][0] == end["step"])
         if not complete:
-            raise DamagedTrial(f"{folder / 'records.jsonl'} lacks records: it has {len(losses)} losses of {trial.horizon}")
+            raise DamagedTrial(f"{folder / 'records.jsonl'} lacks records: it has {len(losses)} losses of {end['step']}")
         return Result(trial, end["status"], end["step"], end["detail"], losses, points), end["environment"]
     except DamagedTrial:
         raise

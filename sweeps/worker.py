@@ -15,13 +15,16 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from distill_bench.errors import UserError
 from sweeps import cli
+
+if TYPE_CHECKING:
+    from distill_bench.lanes import Lane
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,12 @@ def _work(request: dict[str, Any], channel: _Channel) -> None:
     the_plan = plan.make_plan(**request["plan"])
     if spans_hosts and not multihost.is_leader():
         channel.say("Following process 0, which keeps the results.")
-        opts = [entrant.optimizer for entrant in the_plan.entrants]
-        multihost.follow(lambda: where.open_engine(the_plan.task), opts, where.diagnose(), lambda: channel.suspect([]))
+        opts = {entrant.optimizer.name: entrant.optimizer for entrant in the_plan.entrants}
+
+        def lane_of(name: str, hparams: Mapping[str, Any], steps: int, seed: int) -> Lane:
+            return plan.lane_of(opts[name], hparams, steps, seed)
+
+        multihost.follow(lambda: where.open_engine(the_plan.task), lane_of, where.diagnose(), lambda: channel.suspect([]))
         channel.send("done", [])
         return
     root = store.open_outdir(request["outdir"])

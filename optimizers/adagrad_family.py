@@ -1,0 +1,79 @@
+"""Step sizes from each coordinate's past: the relatives of Adagrad and RMSProp."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import optax
+
+from optimizers.api import Schedule, optimizer
+from optimizers.domains import Choice, Log
+from optimizers.masks import kernels
+
+
+@optimizer
+def adagrad(
+    lr: Annotated[Schedule, Log(1e-2, 1.0)] = 1e-1,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """Adagrad with momentum (Duchi et al. 2011)."""
+    return optax.chain(
+        optax.scale_by_rss(initial_accumulator_value=0.0, eps=1e-7),
+        optax.trace(momentum),
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(lr),
+    )
+
+
+@optimizer
+def rmsprop(
+    lr: Annotated[Schedule, Log(1e-3, 1e-1)] = 1e-2,
+    *,
+    decay: Annotated[float, Choice(0.95, 0.99)] = 0.95,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """RMSProp with momentum (Tieleman & Hinton 2012), unbiased."""
+    return optax.chain(
+        optax.scale_by_rms(decay, bias_correction=True),
+        optax.trace(momentum),
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(lr),
+    )
+
+
+@optimizer
+def adafactor(
+    lr: Annotated[Schedule, Log(1e-3, 1e-1)] = 1e-2,
+    *,
+    decay_rate: float = 0.8,
+    b1: float = 0.9,
+    min_dim_size_to_factor: int = 16,
+) -> optax.GradientTransformation:
+    """Adafactor: second moments of rank one (Shazeer & Stern 2018, arXiv:1804.04235), with momentum, without scaling by the parameters."""
+    return optax.adafactor(lr, min_dim_size_to_factor, decay_rate, multiply_by_parameter_scale=False, momentum=b1, weight_decay_rate=None)
+
+
+@optimizer
+def sm3(
+    lr: Annotated[Schedule, Log(1e-2, 1.0)] = 1e-1,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """SM3: second moments of covers of rows and columns (Anil et al. 2019, arXiv:1901.11150)."""
+    return optax.chain(optax.scale_by_sm3(momentum), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+
+
+@optimizer
+def novograd(
+    lr: Annotated[Schedule, Log(1e-2, 1.0)] = 1e-1,
+    *,
+    b2: Annotated[float, Choice(0.5, 0.95)] = 0.95,
+    b1: float = 0.9,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """NovoGrad: a second moment for each layer (Ginsburg et al. 2019, arXiv:1905.11286)."""
+    return optax.novograd(lr, b1, b2, weight_decay=weight_decay)

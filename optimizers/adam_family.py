@@ -1,0 +1,125 @@
+"""The relatives of Adam: averages of gradients over the root of an average of their squares, each with decay on kernels only."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import optax
+from optax import contrib
+
+from optimizers.api import Schedule, optimizer
+from optimizers.domains import Choice, Log
+from optimizers.masks import kernels
+
+
+@optimizer
+def adam(
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    *,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
+    b1: float = 0.9,
+    eps: float = 1e-8,
+) -> optax.GradientTransformation:
+    """Adam without weight decay (Kingma & Ba 2015, arXiv:1412.6980)."""
+    return optax.adam(lr, b1, b2, eps)
+
+
+@optimizer
+def nadamw(
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    *,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
+    b1: float = 0.9,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """Adam with Nesterov momentum (Dozat 2016) and decoupled decay."""
+    return optax.nadamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels)
+
+
+@optimizer
+def amsgrad(
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    *,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
+    b1: float = 0.9,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """Adam with the largest second moment so far (Reddi et al. 2018, arXiv:1904.09237)."""
+    return optax.chain(optax.scale_by_amsgrad(b1, b2), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+
+
+@optimizer
+def radam(
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    *,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
+    b1: float = 0.9,
+    threshold: float = 5.0,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """Adam with a rectified variance (Liu et al. 2020, arXiv:1908.03265)."""
+    return optax.chain(optax.scale_by_radam(b1, b2, threshold=threshold), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+
+
+@optimizer
+def adabelief(
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    *,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
+    b1: float = 0.9,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """Adam with the variance about the average in place of the second moment (Zhuang et al. 2020, arXiv:2010.07468)."""
+    return optax.chain(optax.scale_by_belief(b1, b2), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+
+
+@optimizer
+def yogi(
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    *,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
+    b1: float = 0.9,
+    eps: float = 1e-3,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """Adam with an additive second moment (Zaheer et al. 2018)."""
+    return optax.chain(optax.scale_by_yogi(b1, b2, eps), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+
+
+@optimizer
+def adan(
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    *,
+    b2: Annotated[float, Choice(0.9, 0.95)] = 0.9,
+    b1: float = 0.9,
+    b3: float = 0.95,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """Nesterov momentum of gradient differences (Xie et al. 2022, arXiv:2208.06677)."""
+    return optax.adan(lr, b1, b2, b3, weight_decay=weight_decay, mask=kernels)
+
+
+@optimizer
+def adopt(
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    *,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
+    b1: float = 0.9,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """Adam normalised by the moment before the gradient, clipped at first (Taniguchi et al. 2024, arXiv:2411.02853)."""
+    return optax.chain(contrib.scale_by_adopt(b1, b2), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+
+
+@optimizer
+def ademamix(
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    *,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
+    b1: float = 0.9,
+    b3: float = 0.99,
+    alpha: float = 2.0,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """Adam with a second, slow average of gradients (Pagliardini et al. 2024, arXiv:2409.03137)."""
+    return contrib.ademamix(lr, b1, b2, b3, alpha, weight_decay=weight_decay, mask=kernels)

@@ -1,0 +1,35 @@
+"""Updates scaled to the norm of each layer's parameters."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import optax
+
+from optimizers.api import Schedule, optimizer
+from optimizers.domains import Choice, Log
+from optimizers.masks import kernels
+
+
+@optimizer
+def lamb(
+    lr: Annotated[Schedule, Log(1e-2, 1.0)] = 1e-1,
+    *,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
+    b1: float = 0.9,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """LAMB: Adam at the norm of the parameters (You et al. 2020, arXiv:1904.00962)."""
+    return optax.lamb(lr, b1, b2, weight_decay=weight_decay, mask=kernels)
+
+
+@optimizer
+def lars(
+    lr: Annotated[Schedule, Log(1.0, 1e2)] = 1e1,
+    *,
+    momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
+    trust_coefficient: float = 1e-3,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """LARS: momentum at the norm of the parameters (You et al. 2017, arXiv:1708.03888)."""
+    return optax.lars(lr, weight_decay, weight_decay_mask=kernels, trust_coefficient=trust_coefficient, trust_ratio_mask=kernels, momentum=momentum)

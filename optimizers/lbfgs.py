@@ -1,0 +1,18 @@
+"""L-BFGS with a line search on the batch."""
+
+from __future__ import annotations
+
+import optax
+
+from optimizers.api import optimizer
+
+LINESEARCH_STEPS = 4
+
+
+@optimizer(extra_args=("value", "grad", "value_fn"), evaluations=1 + LINESEARCH_STEPS)
+def lbfgs(*, memory_size: int = 10) -> optax.GradientTransformation:
+    """L-BFGS (Liu & Nocedal 1989) with a zoom line search of at most four evaluations; nothing to tune.
+
+    Each step counts as five gradient evaluations, the most it can take.
+    """
+    return optax.lbfgs(memory_size=memory_size, linesearch=optax.scale_by_zoom_linesearch(LINESEARCH_STEPS, initial_guess_strategy="one"))

@@ -1,0 +1,26 @@
+"""Sharpness-aware minimisation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import optax
+from optax import contrib
+
+from optimizers.api import Schedule, optimizer
+from optimizers.domains import Choice, Log
+from optimizers.masks import kernels
+
+
+@optimizer(extra_args=("grad_fn",), evaluations=2)
+def sam(
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    *,
+    rho: Annotated[float, Choice(0.01, 0.05)] = 0.05,
+    b1: float = 0.9,
+    b2: float = 0.95,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """SAM around AdamW (Foret et al. 2021, arXiv:2010.01412): the gradient after a climb of length rho, two evaluations a step."""
+    climb = optax.chain(contrib.normalize(), optax.sgd(rho))
+    return contrib.sam(optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels), climb, sync_period=2, opaque_mode=True)

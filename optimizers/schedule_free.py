@@ -1,0 +1,41 @@
+"""Schedule-Free: an average of the iterates in place of a decay (Defazio et al. 2024, arXiv:2405.15682). Measured at the average."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import optax
+from optax import contrib
+
+from optimizers.api import Schedule, optimizer
+from optimizers.domains import Choice, Log
+from optimizers.from_optax import eval_params
+from optimizers.masks import kernels
+
+
+@optimizer(schedule="warmup_constant", eval_params=eval_params)
+def schedule_free_adamw(
+    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    *,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
+    b1: float = 0.9,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """Schedule-Free around RMSProp, which makes it AdamW's relative."""
+    base = optax.chain(
+        optax.scale_by_rms(b2, bias_correction=True),
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(lr),
+    )
+    return contrib.schedule_free(base, lr, b1)
+
+
+@optimizer(schedule="warmup_constant", eval_params=eval_params)
+def schedule_free_sgd(
+    lr: Annotated[Schedule, Log(1.0, 1e2)] = 1e1,
+    *,
+    b1: Annotated[float, Choice(0.9, 0.95)] = 0.9,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
+    """Schedule-Free around gradient descent."""
+    return contrib.schedule_free(optax.chain(optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr)), lr, b1)

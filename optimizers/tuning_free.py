@@ -1,0 +1,51 @@
+"""Rules that find their own step size: nothing is searched, no trial is run. They start from steps of about 1e-6 and pay for it at short horizons."""
+
+from __future__ import annotations
+
+import optax
+from optax import contrib
+
+from optimizers.api import Schedule, optimizer
+from optimizers.masks import kernels
+
+
+@optimizer
+def prodigy(lr: Schedule = 1.0, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+    """Prodigy (Mishchenko & Defazio 2023, arXiv:2306.06101), its factor under the harness's schedule."""
+    return contrib.prodigy(lr, (b1, b2), weight_decay=weight_decay)
+
+
+@optimizer
+def dadapt_adamw(lr: Schedule = 1.0, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+    """D-Adaptation of AdamW (Defazio & Mishchenko 2023, arXiv:2301.07733)."""
+    return contrib.dadapt_adamw(lr, (b1, b2), weight_decay=weight_decay)
+
+
+@optimizer(schedule="constant")
+def dog(lr: Schedule = 1.0, *, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+    """DoG: distance over gradients (Ivgi et al. 2023, arXiv:2302.12022)."""
+    return contrib.dog(lr, weight_decay=weight_decay, mask=kernels)
+
+
+@optimizer(schedule="constant")
+def dowg(lr: Schedule = 1.0, *, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+    """DoWG: distance over weighted gradients (Khaled et al. 2023, arXiv:2305.16284)."""
+    return contrib.dowg(lr, weight_decay=weight_decay, mask=kernels)
+
+
+@optimizer
+def mechanic(lr: Schedule = 1e-2, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+    """Mechanic around AdamW (Cutkosky et al. 2023, arXiv:2306.00144)."""
+    return contrib.mechanize(optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels))
+
+
+@optimizer(extra_args=("value",))
+def momo_adam(lr: Schedule = 1e-1, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+    """MoMo-Adam: steps by a model of the loss, bounded below by 0 (Schaipp et al. 2023, arXiv:2305.07583). `lr` is a ceiling."""
+    return contrib.momo_adam(lr, b1, b2, weight_decay=weight_decay)
+
+
+@optimizer(schedule="constant")
+def cocob(lr: Schedule = 1.0, *, alpha: float = 100.0, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+    """COCOB: coin betting (Orabona & Tommasi 2017, arXiv:1705.07795)."""
+    return contrib.cocob(lr, alpha, weight_decay=weight_decay, mask=kernels)
