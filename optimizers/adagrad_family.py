@@ -8,7 +8,8 @@ import optax
 
 from optimizers.api import Schedule, optimizer
 from optimizers.domains import Choice, Log
-from optimizers.masks import kernels
+from optimizers.masks import kernels, not_empty
+from optimizers.repairs import keep_dtypes, scalars_as_vectors
 
 
 @optimizer
@@ -53,7 +54,8 @@ def adafactor(
     min_dim_size_to_factor: int = 16,
 ) -> optax.GradientTransformation:
     """Adafactor: second moments of rank one (Shazeer & Stern 2018, arXiv:1804.04235), with momentum, without scaling by the parameters."""
-    return optax.adafactor(lr, min_dim_size_to_factor, decay_rate, multiply_by_parameter_scale=False, momentum=b1, weight_decay_rate=None)
+    rule = optax.adafactor(lr, min_dim_size_to_factor, decay_rate, multiply_by_parameter_scale=False, momentum=b1, weight_decay_rate=None)
+    return keep_dtypes(rule)
 
 
 @optimizer
@@ -64,7 +66,11 @@ def sm3(
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """SM3: second moments of covers of rows and columns (Anil et al. 2019, arXiv:1901.11150)."""
-    return optax.chain(optax.scale_by_sm3(momentum), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+    return optax.chain(
+        scalars_as_vectors(optax.masked(optax.scale_by_sm3(momentum), not_empty)),
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(lr),
+    )
 
 
 @optimizer

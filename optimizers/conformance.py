@@ -136,7 +136,8 @@ def keeps_shapes_and_dtypes(opt: Optimizer) -> str | None:
 
         def step(params: Any = params, rule: Any = rule) -> tuple:
             state = rule.init(params)
-            _, after, updates = _step(opt, rule, _quadratic, params, state)
+            value, gradients = jax.value_and_grad(_quadratic)(params)
+            updates, after = rule.update(gradients, state, params, **_extras(opt.extra_args, _quadratic, value, gradients))
             return params, updates, state, after
 
         params, updates, before, after = jax.eval_shape(step)
@@ -178,7 +179,7 @@ def resumes(opt: Optimizer) -> str | None:
     go = jax.jit(lambda params, state, n: jax.lax.fori_loop(0, n, lambda _, c: _run(opt, {}, params=c[0], state=c[1], steps=1), (params, state)))
     for stop in (1, 7, 13):
         begun = go(PARAMS, opt.build({}, STEPS).init(PARAMS), stop)
-        held = jax.tree.map(lambda x: jnp.asarray(np.array(x), x.dtype) if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x, begun)
+        held = jax.tree.map(lambda x: jnp.asarray(np.array(x), x.dtype) if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, begun)
         resumed, straight = go(*held, STEPS - stop), go(PARAMS, opt.build({}, STEPS).init(PARAMS), STEPS)
         if not _same(resumed, straight):
             return f"interrupted after {stop} steps it ends elsewhere than undisturbed: something it needs is not in its state"
@@ -312,7 +313,10 @@ def main(specs: list[str]) -> int:
         print(opt.name)
         for outcome in examine(opt):
             failed |= outcome.reason is not None
-            print(f"  {'pass' if outcome.reason is None else 'FAIL'}  {outcome.check.replace('_', ' ')}{': ' + outcome.reason if outcome.reason else ''}", flush=True)
+            print(
+                f"  {'pass' if outcome.reason is None else 'FAIL'}  {outcome.check.replace('_', ' ')}{': ' + outcome.reason if outcome.reason else ''}",
+                flush=True,
+            )
     return int(failed)
 
 

@@ -13,6 +13,7 @@ from optax import contrib
 
 from optimizers.api import Optimizer
 from optimizers.domains import Log, Value
+from optimizers.repairs import keep_dtypes
 from optimizers.schedules import SCHEDULES
 
 _RATE = "learning_rate"
@@ -52,7 +53,7 @@ def wrap(name: str) -> Optimizer:
     default = float(rate) if isinstance(rate, int | float) else 1e-2
 
     def make(lr: Any, **values: Any) -> optax.GradientTransformation:
-        return factory(**{_RATE: lr}, **values)
+        return keep_dtypes(factory(**{_RATE: lr}, **values))
 
     def rule(extras: tuple[str, ...]) -> bool:
         params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}

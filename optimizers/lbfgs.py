@@ -5,6 +5,7 @@ from __future__ import annotations
 import optax
 
 from optimizers.api import optimizer
+from optimizers.repairs import keep_dtypes
 
 LINESEARCH_STEPS = 4
 
@@ -15,4 +16,5 @@ def lbfgs(*, memory_size: int = 10) -> optax.GradientTransformation:
 
     Each step counts as five gradient evaluations, the most it can take.
     """
-    return optax.lbfgs(memory_size=memory_size, linesearch=optax.scale_by_zoom_linesearch(LINESEARCH_STEPS, initial_guess_strategy="one"))
+    linesearch = optax.scale_by_zoom_linesearch(LINESEARCH_STEPS, initial_guess_strategy="one")
+    return keep_dtypes(optax.lbfgs(memory_size=memory_size, linesearch=linesearch))

@@ -13,11 +13,16 @@ def kernels(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim >= 2, params)
 
 
+def not_empty(params: Any) -> Any:
+    """True for tensors that hold anything."""
+    return jax.tree.map(lambda p: p.size > 0, params)
+
+
 def fold_kernel(params: Any) -> Any:
-    """For `optax.contrib.muon`: how each kernel folds to a matrix, a convolution HWIO to [H*W*I, O]; None for vectors."""
+    """For `optax.contrib.muon`: how each kernel folds to a matrix, a convolution HWIO to [H*W*I, O]; None for vectors and empty tensors."""
 
     def fold(p: jax.Array) -> contrib.MuonDimensionNumbers | None:
-        if p.ndim < 2:
+        if p.ndim < 2 or not p.size:
             return None
         return contrib.MuonDimensionNumbers(reduction_axis=tuple(range(p.ndim - 1)), output_axis=p.ndim - 1)
 

@@ -56,6 +56,11 @@ def join(hosts: Hosts) -> None:
         ) from None
 
 
+def leave() -> None:
+    """Waits until all processes are done: whoever left before would take the others down."""
+    jax.distributed.shutdown()
+
+
 def is_leader() -> bool:
     return jax.process_index() == 0
 

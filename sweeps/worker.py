@@ -73,6 +73,7 @@ def _work(request: dict[str, Any], channel: _Channel) -> None:
             return plan.lane_of(opts[name], hparams, steps, seed)
 
         multihost.follow(lambda: where.open_engine(the_plan.task), lane_of, where.diagnose(), lambda: channel.suspect([]))
+        multihost.leave()
         channel.send("done", [])
         return
     root = store.open_outdir(request["outdir"])
@@ -82,6 +83,7 @@ def _work(request: dict[str, Any], channel: _Channel) -> None:
         folders = execute.execute(the_plan, root, channel, where, faults)
     if spans_hosts:
         multihost.dismiss()
+        multihost.leave()
     channel.send("done", [str(folder) for folder in folders])
 
 

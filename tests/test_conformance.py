@@ -1,0 +1,201 @@
+"""Broken plug-ins, each caught by name; and what is cheap to check of every built-in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from optimizers import conformance, registry
+
+HEAD = """
+from typing import Annotated
+import jax, jax.numpy as jnp, numpy as np, optax
+from optimizers import Choice, Log, Schedule, optimizer
+
+calls = [0]
+"""
+BROKEN = {
+    "has_no_dead_hyperparameter": (
+        "b1 change",
+        """
+@optimizer
+def broken(lr: Annotated[Schedule, Log(1e-2, 1e-1)] = 1e-2, *, b1: Annotated[float, Choice(0.8, 0.9)] = 0.9):
+    return optax.adam(lr, 0.9)
+""",
+    ),
+    "has_no_dead_hyperparameter ": (
+        "lr change",
+        """
+@optimizer
+def broken(lr: Annotated[Schedule, Log(1e-2, 1e-1)] = 1e-2):
+    return optax.adam(1e-2)
+""",
+    ),
+    "keeps_shapes_and_dtypes": (
+        "with bfloat16 parameters the update",
+        """
+@optimizer
+def broken(lr: Schedule = 1e-2):
+    return optax.stateless(lambda updates, params: jax.tree.map(lambda u: -0.01 * u.astype(jnp.float32), updates))
+""",
+    ),
+    "keeps_shapes_and_dtypes ": (
+        "is float32[1, 5], where float32[5] is expected",
+        """
+@optimizer
+def broken(lr: Schedule = 1e-2):
+    return optax.stateless(lambda updates, params: jax.tree.map(lambda u: u[None] if u.ndim == 1 else u, updates))
+""",
+    ),
+    "state_is_arrays": (
+        "is a Python int: make it an array",
+        """
+@optimizer
+def broken(lr: Schedule = 1e-2):
+    return optax.GradientTransformation(lambda params: {"count": 0}, lambda u, s, p=None: (u, {"count": s["count"] + 1}))
+""",
+    ),
+    "is_deterministic": (
+        "two runs from the same start differ",
+        """
+@optimizer
+def broken(lr: Schedule = 1e-2):
+    return optax.stateless(lambda updates, params: jax.tree.map(lambda u: -0.01 * u * np.random.default_rng().uniform(), updates))
+""",
+    ),
+    "is_deterministic ": (
+        "global state",
+        """
+@optimizer
+def broken(lr: Schedule = 1e-2):
+    def update(updates, params):
+        calls[0] += 1
+        return jax.tree.map(lambda u: -0.01 * u / calls[0], updates)
+    return optax.stateless(update)
+""",
+    ),
+    "traces_once": (
+        "traced 2 times",
+        """
+@optimizer
+def broken(lr: Schedule = 1e-2):
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), lambda u, s, p=None: (u, s + jnp.float32(1)))
+""",
+    ),
+    "extras_match": (
+        "update(gradients, state, params) raises TypeError",
+        """
+@optimizer
+def broken(lr: Schedule = 1e-2):
+    return optax.GradientTransformation(lambda params: (), lambda updates, state: (updates, state))
+""",
+    ),
+    "extras_match ": (
+        "update asks for 'value'",
+        """
+@optimizer
+def broken(lr: Schedule = 1e-2):
+    return optax.GradientTransformationExtraArgs(lambda params: (), lambda u, s, p=None, *, value: (jax.tree.map(lambda x: x * value, u), s))
+""",
+    ),
+    "extras_match  ": (
+        "declares 'grad_fn', which update does without",
+        """
+@optimizer(extra_args=("grad_fn",))
+def broken(lr: Schedule = 1e-2):
+    return optax.with_extra_args_support(optax.sgd(lr))
+""",
+    ),
+    "stays_finite": (
+        "not finite after step 8",
+        """
+@optimizer
+def broken(lr: Schedule = 1e-2):
+    def update(updates, count, params=None):
+        return jax.tree.map(lambda u: jnp.where(count == 7, jnp.nan, -0.01 * u).astype(u.dtype), updates), count + 1
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+""",
+    ),
+    "lowers_losses": (
+        "a quadratic goes from",
+        """
+@optimizer
+def broken(lr: Schedule = 1e-2):
+    return optax.sgd(-1.0)
+""",
+    ),
+    "calls_lapack_one_by_one": (
+        "matrices at once: use jax.lax.map",
+        """
+@optimizer
+def broken(lr: Schedule = 1e-2):
+    def whiten(u):
+        if u.ndim < 2:
+            return u
+        stack = jnp.stack([u.reshape(-1, u.shape[-1])[:4, :4]] * 3)
+        return u * jnp.linalg.eigh(stack @ stack.swapaxes(1, 2))[0].sum()
+    return optax.stateless(lambda updates, params: jax.tree.map(whiten, updates))
+""",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plug_in_is_caught_by_name(tmp_path, name):
+    message, source = BROKEN[name]
+    path = tmp_path / "broken.py"
+    path.write_text(HEAD + source)
+    reason = getattr(conformance, name.strip())(registry.resolve(str(path)).optimizer)
+    assert reason is not None
+    assert message in reason
+
+
+def test_a_plug_ins_own_exception_is_a_reason_with_its_line(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text(HEAD + "\n@optimizer\ndef broken(lr: Schedule = 1e-2):\n    raise ArithmeticError('my own words')\n")
+    outcomes = list(conformance.examine(registry.resolve(str(path)).optimizer))
+    assert [o.check for o in outcomes] == ["builds"]
+    assert outcomes[0].reason == f"ArithmeticError: my own words ({path}:10)"
+
+
+def test_the_command_says_what_failed_and_how(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text(HEAD + BROKEN["keeps_shapes_and_dtypes "][1])
+
+    def run(*specs):
+        return subprocess.run([sys.executable, "-m", "optimizers.conformance", *specs], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    unknown = run("nope")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "There is no optimizer 'nope'" in unknown.stderr
+    done = run(str(path))
+    assert done.returncode == 1
+    assert "  FAIL  keeps shapes and dtypes: with float32 parameters the update" in done.stdout
+    assert "  pass  state is arrays" in done.stdout
+
+
+@pytest.mark.parametrize("name", registry.builtins())
+def test_every_builtin_builds_declares_its_extras_and_keeps_shapes(name):
+    """The whole suite over all of them is run by hand: python -m optimizers.conformance (CONTRIBUTING.md)."""
+    opt = registry.resolve(name).optimizer
+    assert opt.doc
+    for check in (conformance.builds, conformance.extras_match, conformance.state_is_arrays, conformance.keeps_shapes_and_dtypes):
+        assert check(opt) is None
+
+
+@pytest.mark.parametrize("factory", ["yogi", "lbfgs", "momo", "schedule_free_sgd", "sophia"])
+def test_factories_of_optax_need_no_file(factory):
+    opt = registry.resolve(f"optax:{factory}").optimizer
+    assert opt.name == f"optax_{factory}"
+    assert conformance.extras_match(opt) is None
+    assert conformance.keeps_shapes_and_dtypes(opt) is None
+
+
+def test_what_optax_has_not_is_refused():
+    with pytest.raises(registry.UnknownOptimizer, match="Did you mean optax:yogi"):
+        registry.resolve("optax:yogy")
+    with pytest.raises(registry.UnknownOptimizer, match="write a file"):
+        registry.resolve("optax:schedule_free")
