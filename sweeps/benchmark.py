@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optimizers.api import Optimizer
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("opt", "adamw", "The optimizer whose lanes and updates are measured.")
+flags.DEFINE_string("opt", None, "The optimizer whose lanes and updates are measured. Default: the leaderboard's baseline.")
 flags.DEFINE_string("task", "digits", "The task.")
 flags.DEFINE_integer("lanes", 8, "Learning rates that share one stream.", lower_bound=1)
 flags.DEFINE_integer("steps", 500, "Steps of each lane.", lower_bound=50)
@@ -39,9 +39,9 @@ def main() -> int:
     cli.set_up_jax(None, FLAGS.devices)  # compilations are measured: none comes from a cache
     from distill_bench import task as tasks
     from sweeps import execute, measure, plan
-    from sweeps.statistics import BASELINE
+    from sweeps.entries import BASELINE
 
-    opt, baseline = (plan.resolve(name).optimizer for name in (FLAGS.opt, BASELINE))
+    opt, baseline = (plan.resolve(name).optimizer for name in (FLAGS.opt or BASELINE, BASELINE))
     if FLAGS.params:
         return _show({"optimizer": opt.name, "baseline": baseline.name, "params": FLAGS.params} | _updates(opt, baseline) | {"environment": plan.environment()})
     where = execute.Where(devices=FLAGS.devices, mapping=FLAGS.lane_mapping, lanes_per_device=FLAGS.lanes_per_device)

@@ -18,6 +18,7 @@ SCHEMA = 1
 _CHECKOUT = Path(__file__).resolve().parent.parent / "leaderboard"
 _INSTALLED = Path(__file__).resolve().parent / "leaderboard_entries"
 FOLDER = _CHECKOUT if _CHECKOUT.is_dir() else _INSTALLED
+BASELINE = (FOLDER / "baseline.txt").read_text().strip()  # the optimizer whose curve speed-ups are measured on
 
 
 def write_entry(loaded: Loaded, folder: Path = FOLDER) -> Path:

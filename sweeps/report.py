@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import entries
-from sweeps.statistics import BASELINE, METRICS, Row, Speedup, baseline_curve, rows, speedup
+from sweeps.entries import BASELINE
+from sweeps.statistics import METRICS, Row, Speedup, baseline_curve, rows, speedup
 from sweeps.store import Loaded
 
 
@@ -21,7 +22,7 @@ def collect(studies: Sequence[Loaded]) -> tuple[list[tuple[Row, Speedup | None]]
     horizons = {(row.task, row.horizon) for row in made}
     missing = [row for row in reference if row.opt == BASELINE and (row.task, row.horizon) in horizons and (row.opt, row.task, row.horizon) not in have]
     shown = sorted([*made, *missing], key=lambda row: (row.task, row.horizon, row.mean["probe_loss"] if row.mean else float("inf"), row.opt))
-    curves = {task: baseline_curve(made, reference, task) for task in tasks}
+    curves = {task: baseline_curve(made, reference, task, BASELINE) for task in tasks}
     for loaded in studies:
         warnings += [f"{reason}\n  {path} is not counted." for path, reason in loaded.problems]
     names = [loaded.study.optimizer for loaded in studies]

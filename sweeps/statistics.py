@@ -11,7 +11,6 @@ import numpy as np
 
 from sweeps.study import TUNING_SEED, Result, Study
 
-BASELINE = "adamw"
 METRICS = ("probe_loss", "heldout_kl", "agreement", "accuracy")
 RowStatus = Literal["ok", "tuning", "diverged", "crashed", "timeout", "reference"]
 
@@ -156,10 +155,10 @@ def rows(studies: Sequence[tuple[Study, Sequence[Result]]]) -> list[Row]:
     return sorted(made, key=lambda row: (row.task, row.horizon, row.mean["probe_loss"] if row.mean else math.inf, row.opt))
 
 
-def baseline_curve(made: Sequence[Row], reference: Sequence[Row], task: str) -> dict[int, float]:
+def baseline_curve(made: Sequence[Row], reference: Sequence[Row], task: str, baseline: str) -> dict[int, float]:
     """The baseline's mean final loss by horizon: from the rows themselves where they have it, else from the reference."""
     curve = {}
     for row in [*reference, *made]:
-        if row.opt == BASELINE and row.task == task and row.mean and row.status in ("ok", "reference"):
+        if row.opt == baseline and row.task == task and row.mean and row.status in ("ok", "reference"):
             curve[row.horizon] = row.mean["probe_loss"]
     return curve

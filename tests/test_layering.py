@@ -36,9 +36,13 @@ def test_optimizers_know_jax_and_optax_and_nothing_else():
         assert third_party <= {"jax", "optax", "numpy"}, path
 
 
-def test_the_task_names_no_optimizer():
+def test_no_optimizer_is_named_outside_of_optimizers_and_the_leaderboards_data():
+    """In code; usage texts may give examples."""
     from optimizers import registry
 
+    for path in [*(ROOT / "distill_bench").rglob("*.py"), *(ROOT / "sweeps").rglob("*.py")]:
+        literals = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        assert not literals & set(registry.builtins()), path
     for path in (ROOT / "distill_bench").rglob("*.py"):
         if path.name != "teacher.py":  # it fits the teacher, once, with one
             words = {

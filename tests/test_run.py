@@ -59,15 +59,19 @@ def test_a_sweep_compares_stores_and_is_repeatable(script, tmp_path):
 def test_broken_plug_ins_cost_only_their_own_trials(script, tmp_path):
     (tmp_path / "raises.py").write_text(PLUG_IN.format(name="raises", body="raise ValueError('my own words')"))
     (tmp_path / "nan.py").write_text(PLUG_IN.format(name="nan", body="factor = jnp.where(count == 6, jnp.nan, 1.0)"))
-    example = ROOT / "examples" / "my_optimizer.py"
-    done = script("run", f"--opt=./raises.py,./nan.py,{example}", "--horizons=20", "--trials=2", "--seeds=1")
+    # A new optimizer is one new file: the example under another name.
+    text = (ROOT / "examples" / "my_optimizer.py").read_text()
+    (tmp_path / "brand_new.py").write_text(text.replace("my_optimizer", "brand_new"))
+    done = script("run", "--opt=./raises.py,./nan.py,./brand_new.py", "--horizons=20", "--trials=2", "--seeds=1")
     assert done.returncode == 1
     assert "my own words" in done.stderr
     assert "the loss of step 8 is nan" in done.stderr
     assert "distill_bench/" not in done.stderr
     assert len(done.stderr.splitlines()) < 40
     found = {row["opt"]: row["status"] for row in rows(script) if row["status"] != "reference"}
-    assert found == {"raises": "crashed", "nan": "diverged", "my_optimizer": "ok"}
+    assert found == {"raises": "crashed", "nan": "diverged", "brand_new": "ok"}
+    checked = subprocess.run([sys.executable, "-m", "optimizers.conformance", str(tmp_path / "brand_new.py")], cwd=ROOT, capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout.count("  pass  ")) == (0, 12)
 
 
 @pytest.mark.parametrize(
