@@ -25,7 +25,7 @@ def lamb(
 
 @optimizer
 def lars(
-    lr: Annotated[Schedule, Log(1.0, 1e2)] = 1e1,
+    lr: Annotated[Schedule, Log(1e-1, 1e1)] = 1.0,
     *,
     momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
     trust_coefficient: float = 1e-3,

@@ -40,6 +40,7 @@ def main() -> int:
         print("\n".join(f"Warning: {warning}" for warning in warnings), end="\n" * bool(warnings), file=sys.stderr)
     else:
         report.print_table(shown, warnings)
+        report.print_certificates(studies)
     return cli.FAILED if any(loaded.problems for loaded in studies) else cli.OK
 
 

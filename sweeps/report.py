@@ -99,6 +99,20 @@ def print_table(shown: Sequence[tuple[Row, Speedup | None]], warnings: Sequence[
         console.print(Text(f"Warning: {warning}"))
 
 
+def print_certificates(studies: Sequence[Loaded]) -> None:
+    """For each task, whether a lower probe loss meant a better student in these runs; nothing for a few runs."""
+    from sweeps.certificate import certify
+
+    for task in sorted({loaded.study.task for loaded in studies}):
+        found = certify([result for loaded in studies if loaded.study.task == task for result in loaded.results])
+        for c in found:
+            metric = c.metric.replace("heldout_kl", "held-out KL")
+            print(
+                f"{'Validity' if c is found[0] else '        '}  probe loss against {metric}: Kendall's tau {c.tau:.3f} "
+                f"[{c.low:.3f}, {c.high:.3f}] over {c.runs} runs; {c.disagree:.1%} of pairs disagree"
+            )
+
+
 def _short(path: Path) -> str:
     try:
         return str(path.relative_to(Path.cwd()))

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sweeps.certificate import certify
+from sweeps.study import Result, Trial
+
+
+def runs(losses, heldout):
+    return [
+        Result(Trial("study", {}, 10, i), "ok", 10, None, (), ((10, {"probe_loss": a, "heldout_kl": b, "agreement": 1 - b, "accuracy": 0.5, "test_kl": b}),))
+        for i, (a, b) in enumerate(zip(losses, heldout, strict=True))
+    ]
+
+
+def test_perfect_order_one_swap_and_no_relation():
+    losses = np.arange(1.0, 13.0)
+    perfect = {c.metric: c for c in certify(runs(losses, losses**2))}
+    assert (perfect["heldout_kl"].tau, perfect["heldout_kl"].disagree, perfect["heldout_kl"].runs) == (pytest.approx(1.0), 0.0, 12)
+    assert perfect["agreement"].tau == pytest.approx(1.0)
+    swapped = losses.copy()
+    swapped[[0, 1]] = swapped[[1, 0]]
+    one = certify(runs(losses, swapped))[0]
+    assert one.disagree == pytest.approx(1 / 66)
+    assert one.tau == pytest.approx(1 - 2 / 66)
+    assert one.low < one.tau <= one.high
+    rng = np.random.default_rng(0)
+    noise = certify(runs(rng.random(60), rng.random(60)))[0]
+    assert noise.low < 0 < noise.high
+
+
+def test_the_interval_covers_the_true_tau():
+    """Of two correlated normals, tau = 2 / pi * arcsin(r); 20 simulated boards of 60 runs."""
+    r, hits = 0.9, 0
+    truth = 2 / np.pi * np.arcsin(r)
+    for seed in range(20):
+        a, b = np.random.default_rng(seed).multivariate_normal([0, 0], [[1, r], [r, 1]], 60).T
+        found = certify(runs(a, b), seed)[0]
+        hits += found.low <= truth <= found.high
+    assert hits >= 17
+
+
+def test_too_few_runs_certify_nothing():
+    assert certify(runs([1.0, 2.0], [1.0, 2.0])) == []
