@@ -52,5 +52,5 @@ def certify(results: Sequence[Result], seed: int = 0) -> list[Concordance]:
         ordered = np.sign(loss[:, None] - loss) * np.sign(values[:, None] - values)
         low, high = np.nanpercentile(taus, [2.5, 97.5])
         disagree = float((ordered < 0).sum() / max((ordered != 0).sum(), 1))
-        found.append(Concordance(metric, float(kendalltau(loss, values)[0]), float(low), float(high), disagree, len(finals)))
+        found.append(Concordance(metric, float(np.asarray(kendalltau(loss, values))[0]), float(low), float(high), disagree, len(finals)))
     return found

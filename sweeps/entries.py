@@ -37,13 +37,18 @@ def write_entry(loaded: Loaded, folder: Path = FOLDER) -> Path:
         "schema": SCHEMA,
         "study": asdict(study),
         "environment": loaded.environment,
-        "rungs": [asdict(row) | {"finals": [{"seed": r.trial.seed, "final": r.final} for r in _finals_of(row, loaded.results)]} for row in made],
+        "rungs": [_plain(row) | {"finals": [{"seed": r.trial.seed, "final": r.final} for r in _finals_of(row, loaded.results)]} for row in made],
         "source": json.loads((loaded.folder / "study.json").read_text())["source"],
     }
     path = folder / study.task / f"{study.optimizer}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(entry, indent=1) + "\n")
     return path
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    """The row as plain data; its losses by seed stand in the entry's finals."""
+    return {name: value for name, value in asdict(row).items() if name != "by_seed"}
 
 
 def _finals_of(row: Row, results: Sequence[Result]) -> list[Result]:
@@ -63,8 +68,8 @@ def load_entries(names: Sequence[str], folder: Path = FOLDER) -> tuple[list[Row]
                     warnings.append(f"{path} is of another version of the task ({study['fingerprint']}): not compared with.")
                     continue
                 for rung in entry["rungs"]:
-                    rung = {k: v for k, v in rung.items() if k != "finals"}
-                    found.append(Row(**rung | {"status": "reference", "edges": tuple(rung["edges"])}))
+                    by_seed = {int(final["seed"]): float(final["final"]["probe_loss"]) for final in rung.pop("finals")}
+                    found.append(Row(**rung | {"status": "reference", "edges": tuple(rung["edges"]), "by_seed": by_seed}))
             except (ValueError, KeyError, TypeError) as error:
                 warnings.append(f"{path} cannot be read ({type(error).__name__}: {error}): not compared with.")
     return found, warnings

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sweeps import entries
 from sweeps.entries import BASELINE
-from sweeps.statistics import METRICS, Row, Speedup, baseline_curve, rows, speedup
+from sweeps.statistics import METRICS, Row, Speedup, baseline_curve, paired_interval, rows, seed_curves, speedup
 from sweeps.store import Loaded
 
 
@@ -22,7 +23,7 @@ def collect(studies: Sequence[Loaded]) -> tuple[list[tuple[Row, Speedup | None]]
     horizons = {(row.task, row.horizon) for row in made}
     missing = [row for row in reference if row.opt == BASELINE and (row.task, row.horizon) in horizons and (row.opt, row.task, row.horizon) not in have]
     shown = sorted([*made, *missing], key=lambda row: (row.task, row.horizon, row.mean["probe_loss"] if row.mean else float("inf"), row.opt))
-    curves = {task: baseline_curve(made, reference, task, BASELINE) for task in tasks}
+    curves = {task: (baseline_curve(made, reference, task, BASELINE), seed_curves(made, reference, task, BASELINE)) for task in tasks}
     for loaded in studies:
         warnings += [f"{reason}\n  {path} is not counted." for path, reason in loaded.problems]
     names = [loaded.study.optimizer for loaded in studies]
@@ -33,11 +34,12 @@ def collect(studies: Sequence[Loaded]) -> tuple[list[tuple[Row, Speedup | None]]
             warnings.append(f"{row.opt} at {row.horizon}: the best {' and '.join(row.edges)} lies at an edge of its range; a wider one may hold a better.")
         if row.status == "tuning":
             warnings.append(f"{row.opt} at {row.horizon} has no final runs: its numbers are the tuning run's, which selection favours.")
-    return [(row, _speedup(row, curves[row.task])) for row in shown], warnings
+    return [(row, _speedup(row, *curves[row.task])) for row in shown], warnings
 
 
-def _speedup(row: Row, curve: dict[int, float]) -> Speedup | None:
-    return speedup(row.mean["probe_loss"], row.horizon, curve) if row.mean else None
+def _speedup(row: Row, curve: dict[int, float], by_seed: dict[int, dict[int, float]]) -> Speedup | None:
+    gain = speedup(row.mean["probe_loss"], row.horizon, curve) if row.mean else None
+    return replace(gain, interval=paired_interval(row, by_seed)) if gain and gain.bound == "=" and row.opt != BASELINE else gain
 
 
 def as_json(shown: Sequence[tuple[Row, Speedup | None]]) -> str:
@@ -52,6 +54,7 @@ def as_json(shown: Sequence[tuple[Row, Speedup | None]]) -> str:
             "probe_loss_std": row.std["probe_loss"] if row.std else None,
             "speedup": gain.value if gain else None,
             "speedup_bound": gain.bound if gain else None,
+            "speedup_interval": gain.interval if gain else None,
             "seeds": row.seeds,
             "trials": row.trials,
             "diverged": row.diverged,
@@ -72,7 +75,7 @@ def print_table(shown: Sequence[tuple[Row, Speedup | None]], warnings: Sequence[
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=120)
+        console = Console(highlight=False, width=136)
     for task in sorted({row.task for row, _ in shown}):
         table = Table(title=f"{task}: tuned on probe loss, final runs on fresh seeds", title_justify="left", box=box.SIMPLE_HEAD)
         for name in ("steps", "optimizer", "probe loss", "held-out KL", "agreement", "accuracy", f"speed-up\nover {BASELINE}", "seeds", "trials", "diverged"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -44,13 +44,16 @@ class Speedup:
     """Horizon at which the baseline reaches the entrant's loss, over the entrant's horizon.
 
     bound: "=" where it was interpolated; ">" or "<" where the loss lies beyond the baseline's ladder.
+    interval: 95 % over paired seeds, where there are enough of them.
     """
 
     value: float
     bound: Literal["=", ">", "<"] = "="
+    interval: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        return f"{'' if self.bound == '=' else self.bound}{self.value:.2f}x"
+        over = f" [{self.interval[0]:.2f}, {self.interval[1]:.2f}]" if self.interval else ""
+        return f"{'' if self.bound == '=' else self.bound}{self.value:.2f}x{over}"
 
 
 def speedup(entrant_loss: float, horizon: int, baseline: Mapping[int, float]) -> Speedup | None:
@@ -81,7 +84,7 @@ class Row:
     """One optimizer at one horizon: the tuned winner over its final seeds.
 
     mean and std hold METRICS over the final seeds that ended well (std with n - 1; None for one seed);
-    `diverged` and `crashed` (with time-outs) count trials of all seeds.
+    `diverged` and `crashed` (with time-outs) count trials of all seeds; `by_seed` holds each final seed's probe loss.
     """
 
     opt: str
@@ -97,6 +100,7 @@ class Row:
     hparams: dict[str, Any] | None
     edges: tuple[str, ...] = ()
     study: str | None = None
+    by_seed: dict[int, float] = field(default_factory=dict)
 
 
 def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
@@ -131,6 +135,7 @@ def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
         std={name: float(np.std(v, ddof=1)) for name, v in values.items()} if len(good) > 1 else None,
         seeds=len(good),
         edges=edges(study, best.trial.hparams),
+        by_seed={r.trial.seed: r.final["probe_loss"] for r in ran if r.final},
     )
 
 
@@ -162,3 +167,32 @@ def baseline_curve(made: Sequence[Row], reference: Sequence[Row], task: str, bas
         if row.opt == baseline and row.task == task and row.mean and row.status in ("ok", "reference"):
             curve[row.horizon] = row.mean["probe_loss"]
     return curve
+
+
+def seed_curves(made: Sequence[Row], reference: Sequence[Row], task: str, baseline: str) -> dict[int, dict[int, float]]:
+    """The baseline's final loss by seed and horizon, as `baseline_curve`."""
+    curves: dict[int, dict[int, float]] = {}
+    for row in [*reference, *made]:
+        if row.opt == baseline and row.task == task:
+            for seed, value in row.by_seed.items():
+                curves.setdefault(seed, {})[row.horizon] = value
+    return curves
+
+
+MIN_SEEDS = 3
+
+
+def paired_interval(row: Row, curves: Mapping[int, Mapping[int, float]]) -> tuple[float, float] | None:
+    """A 95 % interval of the row's speed-up: Student's t over the logarithms of each seed's own speed-up.
+
+    Seed k of the entrant is set against the baseline's curve of seed k, which saw the same data from the same start. None for fewer
+    than three shared seeds, or where one of them lies beyond its curve.
+    """
+    from scipy.stats import t
+
+    gains = [speedup(value, row.horizon, curves[seed]) for seed, value in sorted(row.by_seed.items()) if seed in curves]
+    if len(gains) < MIN_SEEDS or any(gain is None or gain.bound != "=" for gain in gains):
+        return None
+    logs = np.log([gain.value for gain in gains if gain])
+    reach = float(t.ppf(0.975, len(logs) - 1)) * np.std(logs, ddof=1) / math.sqrt(len(logs))
+    return float(np.exp(np.mean(logs) - reach)), float(np.exp(np.mean(logs) + reach))

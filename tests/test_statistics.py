@@ -93,6 +93,9 @@ def test_rows_are_sorted_by_horizon_and_loss_with_failures_last():
     assert [(row.horizon, row.opt) for row in made] == [(250, "other"), (250, "mine"), (250, "bad"), (500, "mine")]
 
 
+ROW = row_of(STUDY, [result(0.1, 250, seed, 0.3) for seed in range(4)], 250)
+
+
 @pytest.mark.parametrize(("lr", "edges"), [(0.0101, ("lr",)), (0.1, ()), (0.99, ("lr",))])
 def test_a_winner_at_an_edge_of_its_space_is_told(lr, edges):
     assert row_of(STUDY, [result(lr, 250, 0, 0.3)], 250).edges == edges
@@ -136,3 +139,24 @@ def test_an_entry_without_finals_is_refused(tmp_path):
 
     with pytest.raises(UserError, match=r"no final runs at horizons \[250\]"):
         entries.write_entry(Loaded(STUDY, tmp_path, [result(0.1, 250, 0, 0.3)]), tmp_path)
+
+
+def test_the_paired_interval_covers_the_truth_95_times_in_100():
+    """Five seeds; a baseline of loss 100 / horizon, an entrant 1.4 times as fast, noise that both share and noise of their own."""
+    hits = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        shared = rng.normal(0, 0.03, 5)
+        curves = {k: {h: 100 / h * np.exp(shared[k] + rng.normal(0, 0.02)) for h in (250, 500, 1000, 2000)} for k in range(5)}
+        losses = {k: 100 / (500 * 1.4) * np.exp(shared[k] + rng.normal(0, 0.02)) for k in range(5)}
+        low, high = statistics.paired_interval(dataclasses.replace(ROW, horizon=500, by_seed=losses), curves)
+        hits += low <= 1.4 <= high
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_there_is_no_interval_without_three_seeds_or_beyond_the_ladder():
+    curves = dict.fromkeys(range(5), BASELINE)
+    assert statistics.paired_interval(dataclasses.replace(ROW, horizon=500, by_seed={0: 0.15, 1: 0.14}), curves) is None
+    assert statistics.paired_interval(dataclasses.replace(ROW, horizon=500, by_seed={0: 0.15, 1: 0.14, 2: 0.01}), curves) is None
+    low, high = statistics.paired_interval(dataclasses.replace(ROW, horizon=500, by_seed={0: 0.1, 1: 0.1, 2: 0.1}), curves)
+    assert (low, high) == (pytest.approx(2.0), pytest.approx(2.0))
