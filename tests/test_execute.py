@@ -34,7 +34,7 @@ def run(tiny_task, monkeypatch, tmp_path):
     monkeypatch.setitem(tasks.CATALOGUE, "tiny", tiny_task)
 
     def run(folder, shard="0/1"):
-        made = plan.make_plan(["sgd", "adamw"], "tiny", ["10", "20"], 4, 3, [], [], shard)
+        made = plan.make_plan(["sgd", "adamw"], "tiny", ["10", "20"], 2, 2, [], [], shard)
         display = Silent()
         execute(made, tmp_path / folder, display, Where(devices=2), Faults())
         return display.said
@@ -43,13 +43,13 @@ def run(tiny_task, monkeypatch, tmp_path):
 
 
 def test_shards_together_give_what_one_process_gives(run, tmp_path):
-    assert any("8 tuning trials of other shards are not here yet" in text for text in run("sharded", "0/2"))
+    assert any("4 tuning trials of other shards are not here yet" in text for text in run("sharded", "0/2"))
     run("sharded", "1/2")
     run("sharded", "0/2")
     run("whole")
     assert contents(tmp_path / "sharded") == contents(tmp_path / "whole")
     (adamw, sgd) = store.load(tmp_path / "sharded")
-    assert len(adamw.results) == len(sgd.results) == 4 * 2 + 3 * 2
+    assert len(adamw.results) == len(sgd.results) == 2 * 2 + 2 * 2
 
 
 def test_a_truncated_line_is_reported_and_its_trial_runs_again(run, tmp_path):

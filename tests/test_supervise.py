@@ -47,7 +47,7 @@ def mine(lr: Schedule = 0.1):
     ("first", "second", "flags", "status", "messages"),
     [
         ("os._exit(7)", "ctypes.string_at(0)", [], "crashed", ["exit code 7", "ended by SIGSEGV"]),
-        ("hoard()", "time.sleep(1000)", ["--stall_seconds=25", "--memory_gib=2.5"], "timeout", ["--memory_gib=2.5", "No progress for 25 s", "batched LAPACK"]),
+        ("hoard()", "time.sleep(1000)", ["--stall_seconds=20", "--memory_gib=2.5"], "timeout", ["--memory_gib=2.5", "No progress for 20 s", "batched LAPACK"]),
     ],
 )
 def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(script, tmp_path, first, second, flags, status, messages):
@@ -69,7 +69,7 @@ def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(script,
 
 
 # Each costs the start of a process. The full twenty: DISTILL_BENCH_KILLS=20 pytest tests/test_supervise.py -k killed
-KILLS = int(os.environ.get("DISTILL_BENCH_KILLS", "8"))
+KILLS = int(os.environ.get("DISTILL_BENCH_KILLS", "6"))
 FLAGS = ["--opt=sgd", "--horizons=75", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
 
 
