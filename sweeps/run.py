@@ -96,8 +96,10 @@ def main() -> int:
         return cli.OK
     from sweeps import report, store
 
-    shown, warnings = report.collect([store.load_study(folder) for folder in folders])
+    studies = [store.load_study(folder) for folder in folders]
+    shown, warnings = report.collect(studies)
     report.print_table(shown, warnings)
+    report.print_certificates(studies)
     failed = sorted({row.opt for row, _ in shown if row.status in ("crashed", "timeout", "diverged")})
     if failed:
         print(f"No result of {', '.join(failed)}: see above.")

@@ -24,6 +24,7 @@ from distill_bench.layout import make_layout
 from distill_bench.task import DIGITS, ProbeConfig, Task
 
 ROOT = Path(__file__).resolve().parent.parent
+CALM, BRISK = (ROOT / "tests" / "plug_ins" / f"{name}.py" for name in ("calm", "brisk"))
 
 
 @pytest.fixture(scope="session", autouse=True)

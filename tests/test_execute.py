@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import contents
+from conftest import BRISK, CALM, contents
 
 from distill_bench import task as tasks
 from sweeps import plan, store
@@ -34,7 +34,7 @@ def run(tiny_task, monkeypatch, tmp_path):
     monkeypatch.setitem(tasks.CATALOGUE, "tiny", tiny_task)
 
     def run(folder, shard="0/1"):
-        made = plan.make_plan(["sgd", "adamw"], "tiny", ["10", "20"], 2, 2, [], [], shard)
+        made = plan.make_plan([str(CALM), str(BRISK)], "tiny", ["10", "20"], 2, 2, [], [], shard)
         display = Silent()
         execute(made, tmp_path / folder, display, Where(devices=2), Faults())
         return display.said
@@ -48,8 +48,8 @@ def test_shards_together_give_what_one_process_gives(run, tmp_path):
     run("sharded", "0/2")
     run("whole")
     assert contents(tmp_path / "sharded") == contents(tmp_path / "whole")
-    (adamw, sgd) = store.load(tmp_path / "sharded")
-    assert len(adamw.results) == len(sgd.results) == 2 * 2 + 2 * 2
+    (brisk, calm) = store.load(tmp_path / "sharded")
+    assert len(brisk.results) == len(calm.results) == 2 * 2 + 2 * 2
 
 
 def test_a_truncated_line_is_reported_and_its_trial_runs_again(run, tmp_path):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 
 import numpy as np
+from conftest import CALM
 
 
 def free_port():
@@ -25,7 +26,7 @@ def losses(folder):
 
 
 def test_two_processes_give_the_losses_of_one(script, tmp_path):
-    flags = ["--opt=sgd", "--lr=0.02", "--horizons=20", "--trials=1", "--seeds=1"]
+    flags = [f"--opt={CALM}", "--lr=0.02", "--horizons=20", "--trials=1", "--seeds=1"]
     assert script("run", *flags).returncode == 0
     (tmp_path / "runs").rename(tmp_path / "single")
     meeting = ["--multihost", f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", "--devices=1"]

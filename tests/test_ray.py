@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from conftest import contents
+from conftest import BRISK, CALM, contents
 
 from sweeps.ray_executor import slices
 
@@ -26,7 +26,7 @@ def ray_workers():
 
 
 def test_ray_gives_the_bits_of_the_local_executor_though_a_worker_is_killed(script, tmp_path):
-    flags = ["--opt=sgd,adamw", "--horizons=60", "--trials=2", "--seeds=1"]
+    flags = [f"--opt={CALM},{BRISK}", "--horizons=60", "--trials=2", "--seeds=1"]
     assert script("run", *flags).returncode == 0
     local = contents(tmp_path / "runs")
     (tmp_path / "runs").rename(tmp_path / "local")

@@ -8,7 +8,9 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, contents, rows
+from conftest import BRISK, CALM, ROOT, contents, rows
+
+from sweeps.entries import BASELINE
 
 PLUG_IN = """
 import jax, jax.numpy as jnp, optax
@@ -27,14 +29,14 @@ SMALL = ["--horizons=20,60", "--trials=2", "--seeds=2"]
 
 
 def test_a_sweep_compares_stores_and_is_repeatable(script, tmp_path):
-    done = script("run", "--opt=adamw,sgd", *SMALL)
+    done = script("run", f"--opt={BRISK},{CALM}", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "speed-up" in done.stdout
     assert done.stdout.strip().splitlines()[-1].endswith(f"tensorboard --logdir {tmp_path / 'runs'}")
     first = contents(tmp_path / "runs")
     found = rows(script)
     assert [(row["opt"], row["horizon"], row["seeds"], row["trials"], row["status"]) for row in sorted(found, key=lambda r: (r["opt"], r["horizon"]))] == [
-        (opt, horizon, 2, 2, "ok") for opt in ("adamw", "sgd") for horizon in (20, 60)
+        (opt, horizon, 2, 2, "ok") for opt in ("brisk", "calm") for horizon in (20, 60)
     ]
     keys = {"opt", "task", "horizon", "probe_loss", "probe_loss_std", "heldout_kl", "agreement", "accuracy", "speedup", "seeds", "trials", "diverged", "status"}
     assert all(keys <= row.keys() for row in found)
@@ -45,15 +47,15 @@ def test_a_sweep_compares_stores_and_is_repeatable(script, tmp_path):
 
     # The same command again computes nothing; in another folder it gives the same bits.
     began = time.monotonic()
-    again = script("run", "--opt=adamw,sgd", *SMALL)
+    again = script("run", f"--opt={BRISK},{CALM}", *SMALL)
     assert again.stdout == done.stdout
     assert "Compiled" not in again.stderr
     assert time.monotonic() - began < 60
     (tmp_path / "runs").rename(tmp_path / "before")
     # One optimizer alone gives what it gave in company.
-    assert script("run", "--opt=sgd", *SMALL).returncode == 0
+    assert script("run", f"--opt={CALM}", *SMALL).returncode == 0
     alone = contents(tmp_path / "runs")
-    assert alone == {name: content for name, content in first.items() if "/sgd-" in name}
+    assert alone == {name: content for name, content in first.items() if "/calm-" in name}
 
 
 def test_broken_plug_ins_cost_only_their_own_trials(script, tmp_path):
@@ -77,14 +79,14 @@ def test_broken_plug_ins_cost_only_their_own_trials(script, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--opt=shampo"], "Did you mean 'shampoo'"),
-        (["--opt=adamw", "--task=digit"], "Did you mean 'digits'"),
-        (["--opt=adamw", "--lr=abc"], "'abc' is no value of 'lr'"),
-        (["--opt=adamw", "--trials=0"], "--trials=0"),
-        (["--opt=adamw", "--trials=many"], "many"),
-        (["--opt=adamw", "--horizons=500,250"], "--horizons=250,500"),
-        (["--opt=adamw", "--horizon=500"], "horizon"),
-        (["adamw"], "Unexpected argument 'adamw'"),
+        ([f"--opt={BASELINE}x"], f"Did you mean '{BASELINE}'"),
+        ([f"--opt={BRISK}", "--task=digit"], "Did you mean 'digits'"),
+        ([f"--opt={BRISK}", "--lr=abc"], "'abc' is no value of 'lr'"),
+        ([f"--opt={BRISK}", "--trials=0"], "--trials=0"),
+        ([f"--opt={BRISK}", "--trials=many"], "many"),
+        ([f"--opt={BRISK}", "--horizons=500,250"], "--horizons=250,500"),
+        ([f"--opt={BRISK}", "--horizon=500"], "horizon"),
+        (["brisk"], "Unexpected argument 'brisk'"),
         ([], "Nothing to run"),
     ],
 )
@@ -99,13 +101,13 @@ def test_a_typo_is_one_message_and_writes_nothing(script, tmp_path, flags, messa
 
 def test_an_outdir_that_is_a_file_is_refused(script, tmp_path):
     (tmp_path / "runs").write_text("mine")
-    done = script("run", "--opt=adamw")
+    done = script("run", f"--opt={BRISK}")
     assert (done.returncode, "is a file" in done.stderr) == (2, True)
     assert (tmp_path / "runs").read_text() == "mine"
 
 
 def test_a_dry_run_writes_nothing(script, tmp_path):
-    done = script("run", "--opt=adamw,shampoo", "--dry_run", "--trials=4")
+    done = script("run", f"--opt={BRISK},{CALM}", "--dry_run", "--trials=4")
     assert done.returncode == 0, done.stderr
     assert "16 tuning runs, then 12 final runs" in done.stdout
     assert "about" in done.stdout
@@ -116,7 +118,7 @@ def test_help_and_list_answer_without_jax(script):
     for flag in ("--help", "--list"):
         done = subprocess.run([sys.executable, "-X", "importtime", *script.command("run", flag)[1:]], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0
-        assert "shampoo" in done.stdout
+        assert BASELINE in done.stdout
     helped = subprocess.run([sys.executable, "-X", "importtime", *script.command("run", "--help")[1:]], capture_output=True, text=True, timeout=60)
     assert not [line for line in helped.stderr.splitlines() if line.split("|")[-1].strip() in ("jax", "optax", "numpy", "tensorboard")]
 

@@ -108,9 +108,9 @@ def test_listed_values_have_edges_too():
 
 
 def test_the_baseline_is_taken_from_the_store_where_it_has_it():
-    mine = row_of(dataclasses.replace(STUDY, optimizer="adamw"), [result(0.1, 250, 0, 0.5), result(0.1, 250, 1, 0.4)], 250)
+    mine = row_of(dataclasses.replace(STUDY, optimizer="base"), [result(0.1, 250, 0, 0.5), result(0.1, 250, 1, 0.4)], 250)
     reference = [dataclasses.replace(mine, horizon=h, status="reference", mean={"probe_loss": 0.9}) for h in (250, 500)]
-    assert statistics.baseline_curve([mine], reference, "digits", "adamw") == {250: pytest.approx(0.4), 500: 0.9}
+    assert statistics.baseline_curve([mine], reference, "digits", "base") == {250: pytest.approx(0.4), 500: 0.9}
 
 
 def test_entries_round_trip_and_strangers_are_told(tmp_path):

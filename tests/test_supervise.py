@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import contents, rows
+from conftest import CALM, contents, rows
 
 # It goes wrong while its compiled program runs, at the 40th update, and in another way when it is tried again.
 PLUG_IN = """
@@ -52,9 +52,9 @@ def mine(lr: Schedule = 0.1):
 )
 def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(script, tmp_path, first, second, flags, status, messages):
     (tmp_path / "mine.py").write_text(PLUG_IN.format(first=first, second=second))
-    done = script("run", "--opt=./mine.py,sgd", "--horizons=60", "--trials=2", "--seeds=1", "--checkpoint_seconds=0", *flags)
+    done = script("run", f"--opt=./mine.py,{CALM}", "--horizons=60", "--trials=2", "--seeds=1", "--checkpoint_seconds=0", *flags)
     assert done.returncode == 1, done.stderr
-    assert {row["opt"]: row["status"] for row in rows(script) if row["status"] != "reference"} == {"mine": status, "sgd": "ok"}
+    assert {row["opt"]: row["status"] for row in rows(script) if row["status"] != "reference"} == {"mine": status, "calm": "ok"}
     (path,) = {path.parent for path in (tmp_path / "runs").rglob("result.json") if "mine-" in str(path)}
     end = json.loads((path / "result.json").read_text())
     assert end["status"] == status
@@ -64,13 +64,13 @@ def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(script,
         assert "misbehave" in end["detail"]  # where it died, from its own output
         beside = contents(tmp_path / "runs")
         (tmp_path / "runs").rename(tmp_path / "before")
-        assert script("run", "--opt=sgd", "--horizons=60", "--trials=2", "--seeds=1").returncode == 0
-        assert contents(tmp_path / "runs") == {name: content for name, content in beside.items() if "/sgd-" in name}
+        assert script("run", f"--opt={CALM}", "--horizons=60", "--trials=2", "--seeds=1").returncode == 0
+        assert contents(tmp_path / "runs") == {name: content for name, content in beside.items() if "/calm-" in name}
 
 
 # Each costs the start of a process. The full twenty: DISTILL_BENCH_KILLS=20 pytest tests/test_supervise.py -k killed
 KILLS = int(os.environ.get("DISTILL_BENCH_KILLS", "6"))
-FLAGS = ["--opt=sgd", "--horizons=75", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
+FLAGS = [f"--opt={CALM}", "--horizons=75", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
 
 
 def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_path):
@@ -104,7 +104,7 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_pa
 
 def test_a_full_disk_loses_nothing(script, tmp_path):
     """A limit on the size of files stands in for the disk: writes fail in the middle of a file."""
-    flags = ["--opt=sgd", "--horizons=100", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
+    flags = [f"--opt={CALM}", "--horizons=100", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
 
     limited = f"ulimit -f 200; exec {shlex.join(script.command('run', *flags, '--cache='))}"
     full = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, timeout=300)
@@ -112,18 +112,18 @@ def test_a_full_disk_loses_nothing(script, tmp_path):
     assert "could not be written" in full.stderr
     assert "Traceback" not in full.stderr
     assert script("run", *flags).returncode == 0
-    assert [row["status"] for row in rows(script) if row["opt"] == "sgd"] == ["ok"]
+    assert [row["status"] for row in rows(script) if row["opt"] == "calm"] == ["ok"]
 
 
 def test_two_sweeps_do_not_share_a_folder(script, tmp_path):
-    process = subprocess.Popen(script.command("run", "--opt=sgd", "--horizons=5000", "--trials=1"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(script.command("run", f"--opt={CALM}", "--horizons=5000", "--trials=1"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         lock = tmp_path / "runs" / ".lock"
         deadline = time.monotonic() + 60
         while not (lock.exists() and lock.read_text()):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        second = script("run", "--opt=sgd", "--horizons=20")
+        second = script("run", f"--opt={CALM}", "--horizons=20")
         assert second.returncode == 2
         assert f"in use by {lock.read_text().strip()}" in second.stderr
     finally:
@@ -132,7 +132,7 @@ def test_two_sweeps_do_not_share_a_folder(script, tmp_path):
 
 
 def test_a_checkpoint_of_another_source_is_refused_with_the_reason(script, tmp_path):
-    flags = ["--opt=sgd", "--horizons=3000", "--trials=1", "--seeds=1", "--checkpoint_seconds=0"]
+    flags = [f"--opt={CALM}", "--horizons=3000", "--trials=1", "--seeds=1", "--checkpoint_seconds=0"]
     process = subprocess.Popen(script.command("run", *flags), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (states := list((tmp_path / "runs").rglob("state.npz"))):

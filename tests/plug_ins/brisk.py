@@ -1,0 +1,19 @@
+"""Adam: an entrant for tests of everything but optimizers."""
+
+from typing import Annotated
+
+import optax
+
+from optimizers import Choice, Log, Schedule, optimizer
+
+
+@optimizer
+def brisk(
+    lr: Annotated[Schedule, Log(1e-2, 1e-1)] = 3e-2,
+    *,
+    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
+    weight_decay: float = 0.0,
+    period: int = 1,
+) -> optax.GradientTransformation:
+    """Adam, its gradients averaged over a period."""
+    return optax.chain(optax.scale_by_adam(b2=b2), optax.add_decayed_weights(weight_decay), optax.scale_by_learning_rate(lr), optax.scale(1 / period))
