@@ -107,8 +107,8 @@ def traceable(lane: Lane, params: bit.Params) -> frozenset[str]:
 
         def try_rule(traced: dict[str, jax.Array]):
             rule = RuleSpec(lane.build, static).rule(traced)
-            loss_of = lambda params: optax.global_norm(params)  # noqa: E731 - stands in for the loss
-            return rule.update(params, rule.init(params), params, **lane.contract.extras(jnp.float32(1), params, loss_of))
+            # The norm stands in for the loss: a function of the parameters of which one traces the gradient.
+            return rule.update(params, rule.init(params), params, **lane.contract.extras(jnp.float32(1), params, optax.tree.norm))
 
         try:
             jax.eval_shape(try_rule, {name: _array(values[name]) for name in names})

@@ -12,8 +12,8 @@ from optimizers.api import Optimizer, Schedule, optimizer
 from optimizers.domains import Choice, Log, Uniform
 
 if TYPE_CHECKING:
+    from optimizers.factors import diagnostics
     from optimizers.grafting import graft, magnitude_of
-    from optimizers.kronecker import diagnostics
     from optimizers.masks import fold_kernel, kernels
     from optimizers.shampoo import scale_by_shampoo
     from optimizers.soap import scale_by_soap
@@ -36,7 +36,7 @@ __all__ = [
 
 # Parts that bring jax with them are imported on first use, so that declaring a space stays cheap.
 _LAZY = {
-    "diagnostics": "kronecker",
+    "diagnostics": "factors",
     "fold_kernel": "masks",
     "graft": "grafting",
     "kernels": "masks",

@@ -26,7 +26,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from optimizers.domains import Choice, Domain, Log, Uniform, Value
@@ -42,6 +42,14 @@ EXTRA_ARGS = ("value", "grad", "value_fn", "obj_fn", "grad_fn")
 RESERVED = "horizon"  # travels with the hyperparameters
 
 EvalParams = Callable[[Any, Any], Any]
+
+
+def offer(names: Collection[str], loss: Callable[[Any], Any], value: Any, gradients: Any) -> dict[str, Any]:
+    """Those of EXTRA_ARGS that are named, for a step on `loss` with this value and these gradients."""
+    import jax
+
+    offered = {"value": value, "grad": gradients, "value_fn": loss, "obj_fn": loss, "grad_fn": lambda params, _=None: jax.grad(loss)(params)}
+    return {name: offered[name] for name in sorted(names)}
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,6 @@ class Optimizer:
     eval_params: EvalParams | None = None
     evaluations: float = 1.0
     doc: str = ""
-    _cache: dict = field(default_factory=dict, repr=False, compare=False)
 
     def __hash__(self) -> int:
         return hash((self.name, self.make))

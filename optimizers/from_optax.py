@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from optimizers.api import Optimizer
+from optimizers.api import Optimizer, offer
 from optimizers.domains import Log, Value
 from optimizers.repairs import keep_dtypes
 from optimizers.schedules import SCHEDULES
@@ -57,12 +57,10 @@ def wrap(name: str) -> Optimizer:
 
     def rule(extras: tuple[str, ...]) -> bool:
         params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
-        loss = lambda p: sum(jnp.sum(x**2) for x in jax.tree.leaves(p))  # noqa: E731
-        offered = {"value": jnp.float32(1), "grad": params, "value_fn": loss, "obj_fn": loss, "grad_fn": lambda p, _=None: jax.grad(loss)(p)}
 
         def step() -> Any:
             made = make(default, **plain)
-            return made.update(params, made.init(params), params, **{key: offered[key] for key in extras})
+            return made.update(params, made.init(params), params, **offer(extras, optax.tree.norm, jnp.float32(1), params))
 
         try:
             jax.eval_shape(step)
@@ -89,7 +87,10 @@ def wrap(name: str) -> Optimizer:
 
 def eval_params(state: Any, params: Any) -> Any:
     """Schedule-Free's averaged parameters, where its state is anywhere in `state`; else `params`."""
-    is_free = lambda x: isinstance(x, contrib.ScheduleFreeState)  # noqa: E731
+
+    def is_free(x: Any) -> bool:
+        return isinstance(x, contrib.ScheduleFreeState)
+
     for found in filter(is_free, jax.tree.leaves(state, is_leaf=is_free)):
         return contrib.schedule_free_eval_params(found, params)
     return params

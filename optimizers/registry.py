@@ -8,7 +8,10 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import io
 import sys
+import tokenize
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -31,7 +34,7 @@ class Entry:
     Attributes:
       optimizer: the declared optimizer.
       path: the file that declares it.
-      source_sha256: digest of that file and of every file of this package that it imports, directly or not.
+      source_sha256: digest of the code of that file and of every file of this package that it imports, directly or not.
     """
 
     optimizer: Optimizer
@@ -59,25 +62,66 @@ def builtins() -> list[str]:
     return sorted(_builtin_files())
 
 
-def source_sha256(path: Path) -> str:
-    """Digest of the file and of all files of this package that it imports, directly or not."""
-    found: dict[str, bytes] = {}
+def source_files(path: Path) -> dict[str, str]:
+    """The file and all files of this package that it imports, directly or not: name -> text."""
+    found: dict[str, str] = {}
     pending = [path.resolve()]
     while pending:
         current = pending.pop()
-        if current.name in found:
-            continue
-        content = found[current.name] = current.read_bytes()
-        for node in ast.walk(ast.parse(content)):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == _PACKAGE.name:
-                names = node.module.split(".")[1:2] or ["__init__"]
-                pending += [target for name in names if (target := _PACKAGE / f"{name}.py").exists()]
-                if names == ["__init__"]:
-                    pending += [_PACKAGE / f"{alias.name}.py" for alias in node.names if (_PACKAGE / f"{alias.name}.py").exists()]
-    digest = hashlib.sha256()
-    for name, content in sorted(found.items()):
-        digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()
+        if current.name not in found:
+            found[current.name] = current.read_text()
+            pending += _imported(found[current.name])
+    return dict(sorted(found.items()))
+
+
+def _imported(text: str) -> list[Path]:
+    """Files of this package that a file imports, or takes a name from."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module == _PACKAGE.name:
+            modules |= {_exports().get(alias.name, alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{_PACKAGE.name}."):
+            modules.add((node.module or "").split(".")[1])
+    return [path for module in sorted(modules) if (path := _PACKAGE / f"{module}.py").exists()]
+
+
+@functools.cache
+def _exports() -> dict[str, str]:
+    """name -> the module that the package takes it from, those that are imported on first use included."""
+    imports = [node for node in ast.walk(ast.parse((_PACKAGE / "__init__.py").read_text())) if isinstance(node, ast.ImportFrom)]
+    return {alias.name: (node.module or "").removeprefix(f"{_PACKAGE.name}.") for node in imports for alias in node.names}
+
+
+def digest(files: Mapping[str, str]) -> str:
+    """sha256 of what the files do: comments, docstrings and blank lines are left out."""
+    whole = hashlib.sha256()
+    for name, text in sorted(files.items()):
+        code = _code(text).encode()
+        whole.update(f"{name}\0{len(code)}\0".encode() + code)
+    return whole.hexdigest()
+
+
+def _code(text: str) -> str:
+    """The text without comments, docstrings and blank lines."""
+    lines = [line.encode() for line in text.splitlines()]  # bytes: that is what the columns of `ast` count
+    spans = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            first = node.body[0]
+            spans.append((first.lineno - 1, first.col_offset, (first.end_lineno or first.lineno) - 1, first.end_col_offset or 0))
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1].decode()[:column].encode()
+    for top, left, bottom, right in spans:
+        rest = lines[bottom][right:]
+        lines[top : bottom + 1] = [lines[top][:left] + rest, *[b""] * (bottom - top)]
+    return "\n".join(stripped.decode() for line in lines if (stripped := line.rstrip()))
+
+
+def source_sha256(path: Path) -> str:
+    """Digest of the file and of all files of this package that it imports, directly or not."""
+    return digest(source_files(path))
 
 
 def resolve(spec: str) -> Entry:

@@ -11,10 +11,12 @@ from jax.sharding import Mesh
 
 from optimizers import roots
 from optimizers.api import Schedule, optimizer
+from optimizers.averages import Average, no_average
 from optimizers.blocking import from_blocks, plan, to_blocks
 from optimizers.domains import Choice, Log
+from optimizers.factors import Cadence, Factor, Solver
 from optimizers.grafting import Magnitude, graft, magnitude_of
-from optimizers.kronecker import Average, Cadence, Factor, Kronecker, Solver, no_average
+from optimizers.kronecker import Kronecker
 from optimizers.masks import kernels
 
 RootSolver = Literal["auto", "eigh", "newton"]

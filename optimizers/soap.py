@@ -11,9 +11,11 @@ from jax import lax
 from jax.sharding import Mesh
 
 from optimizers.api import Schedule, optimizer
+from optimizers.averages import Average, no_average
 from optimizers.blocking import from_blocks, plan, to_blocks
 from optimizers.domains import Choice, Log
-from optimizers.kronecker import Average, Cadence, Factor, Kronecker, Solver, no_average
+from optimizers.factors import Cadence, Factor, Solver
+from optimizers.kronecker import Kronecker
 from optimizers.masks import kernels
 from optimizers.roots import Root, mean_eigenvalue
 
@@ -80,6 +82,13 @@ def _solver(name: BasisSolver) -> Solver:
     solve = _eigenbasis if exact else _iterate
     # What an eigendecomposition leaves off the diagonal is rounding; what an iteration leaves is its way still to go.
     return Solver(solve if cpu else jax.vmap(solve, (0, 0, None)), off_diagonal, one_by_one=cpu, max_residual=0.1 if exact else float("inf"))
+
+
+def _normalise(m: jax.Array, v: jax.Array, epsilon: Any, by_block: bool) -> jax.Array:
+    """M / (sqrt(V) + epsilon * the largest sqrt(V)) of each block of a stack [N, ..], or of a whole tensor; 0 where V is."""
+    root = jnp.sqrt(v)
+    floor = root + epsilon * root.max(tuple(range(1, v.ndim)) if by_block else None, keepdims=True) if v.size else root
+    return m / jnp.where(floor == 0, 1.0, floor)
 
 
 def scale_by_soap(
@@ -156,13 +165,8 @@ def scale_by_soap(
             return [*rotated, *(tensors[i] for i in alone)]
 
         square = state.square.see([g * g for g in into(gradients)], b2)
-        scaled = []
-        for m, v in zip(into(momentum.mean()), square.mean(), strict=True):
-            # The largest of each block, or of a whole tensor.
-            axes = tuple(range(1, v.ndim)) if len(scaled) < len(stacks) else None
-            root = jnp.sqrt(v)
-            floor = root + epsilon * root.max(axes, keepdims=True) if v.size else root
-            scaled.append(m / jnp.where(floor == 0, 1.0, floor))
+        means = list(zip(into(momentum.mean()), square.mean(), strict=True))
+        scaled = [_normalise(m, v, epsilon, by_block=i < len(stacks)) for i, (m, v) in enumerate(means)]
         back = from_blocks(blocks.apply(factors, scaled[: len(stacks)]), blocks.plan)
         back |= dict(zip(alone, scaled[len(stacks) :], strict=True))
         out = [back[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]

@@ -38,7 +38,8 @@ def write_entry(loaded: Loaded, folder: Path = FOLDER) -> Path:
         "study": asdict(study),
         "environment": loaded.environment,
         "rungs": [_plain(row) | {"finals": [{"seed": r.trial.seed, "final": r.final} for r in _finals_of(row, loaded.results)]} for row in made],
-        "source": json.loads((loaded.folder / "study.json").read_text())["source"],
+        "spec": loaded.spec,
+        "sources": loaded.sources,
     }
     path = folder / study.task / f"{study.optimizer}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from distill_bench.engine import Engine, is_small, open_engine
 from distill_bench.events import Compiled, Event, Finished, Losses, Point, Snapshot, Waiting
 from distill_bench.task import Task
 from distill_bench.train import train
+from optimizers import registry
 from sweeps import multihost, store
 from sweeps.curves import TrialCurves, write_layout
 from sweeps.plan import Entrant, Plan, environment, own_traceback
@@ -249,7 +250,7 @@ def execute(plan: Plan, root: Path, display: Display, where: Where, faults: Faul
     """
     folders = []
     for entrant in plan.entrants:
-        folder = store.save_study(root, entrant.study, entrant.entry.path.read_text())
+        folder = store.save_study(root, entrant.study, entrant.spec, registry.source_files(entrant.entry.path))
         folders.append(folder)
         for path, reason in store.load_study(folder).problems:
             display.say(f"Damaged: {reason}\n  set aside as {store.set_aside(path)}; the trial runs again.")

@@ -18,7 +18,7 @@ from distill_bench.errors import UserError
 from sweeps import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_spaceseplist("opt", [], "Optimizers: built-in names, ./file.py, package.module:attribute.", comma_compat=True)
+flags.DEFINE_spaceseplist("opt", [], "Optimizers: built-in names, 'all' of them, ./file.py, optax:name, package.module:attribute.", comma_compat=True)
 flags.DEFINE_string("task", "digits", "The task.")
 flags.DEFINE_spaceseplist("horizons", [], "Steps of each rung, rising; 'ladder' for all of the task's. Default: its first two.", comma_compat=True)
 flags.DEFINE_integer("trials", 8, "Tuning trials of each optimizer at each horizon.")

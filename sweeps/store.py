@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -155,10 +155,18 @@ def _in_blocks(records: Sequence[dict[str, Any]], size: int = 100) -> list[dict[
 
 @dataclass
 class Loaded:
-    """A study and its finished trials; `problems` are the folders that could not be read, with the reason."""
+    """A study and its finished trials.
+
+    Attributes:
+      spec: how its optimizer was typed.
+      sources: the optimizer's file and those of optimizers/ that it imports, as they were: name -> text.
+      problems: the folders that could not be read, with the reason.
+    """
 
     study: Study
     folder: Path
+    spec: str
+    sources: dict[str, str]
     results: list[Result] = field(default_factory=list)
     problems: list[tuple[Path, str]] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
@@ -168,12 +176,12 @@ def study_folder(root: Path, study: Study) -> Path:
     return root / study.task / f"{study.optimizer}-{study.id}"
 
 
-def save_study(root: Path, study: Study, source: str) -> Path:
-    """Makes the study's folder, with its description and the entrant's source as it was."""
+def save_study(root: Path, study: Study, spec: str, sources: Mapping[str, str]) -> Path:
+    """Makes the study's folder: what it is, how the entrant was typed, and its source files as they were."""
     folder = study_folder(root, study)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "study.json").exists():
-        write_atomically(folder / "study.json", json.dumps(asdict(study) | {"source": source}, indent=1))
+        write_atomically(folder / "study.json", json.dumps(asdict(study) | {"spec": spec, "sources": dict(sources)}, indent=1))
     return folder
 
 
@@ -219,8 +227,8 @@ def load_trial(folder: Path) -> tuple[Result, dict[str, Any]] | None:
 def load_study(folder: Path) -> Loaded:
     """A study with all its finished trials, in the order of their names."""
     content = json.loads((folder / "study.json").read_text())
-    content.pop("source")
-    loaded = Loaded(Study(**content), folder)
+    spec, sources = content.pop("spec"), content.pop("sources")
+    loaded = Loaded(Study(**content), folder, spec, sources)
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
         try:
             if found := load_trial(path):
@@ -254,7 +262,7 @@ def merge(loaded: Sequence[Loaded]) -> list[Loaded]:
     """Studies of several stores, those with the same identity as one; a trial that several hold counts once."""
     merged: dict[str, Loaded] = {}
     for one in loaded:
-        whole = merged.setdefault(one.study.id, Loaded(one.study, one.folder, environment=one.environment))
+        whole = merged.setdefault(one.study.id, Loaded(one.study, one.folder, one.spec, one.sources, environment=one.environment))
         known = {result.trial.id for result in whole.results}
         whole.results += [result for result in one.results if result.trial.id not in known]
         whole.problems += one.problems

@@ -51,7 +51,10 @@ def norm_relu64(x, p, groups):
 
 def forward64(config, p, x):
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), p)
-    kernel = lambda stage: std64(stage["standardized_conv2d"]["kernel"])  # noqa: E731
+
+    def kernel(stage):
+        return std64(stage["standardized_conv2d"]["kernel"])
+
     if config.root == "imagenet":
         x = conv64(x, kernel(p["root_block"]), 2, 3)
         x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=0.0 if config.pool_padding == "zero" else -np.inf)

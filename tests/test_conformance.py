@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from optimizers import conformance, registry
+from optimizers import checks, conformance, registry
 
 HEAD = """
 from typing import Annotated
@@ -148,7 +148,7 @@ def test_a_broken_plug_in_is_caught_by_name(tmp_path, name):
     message, source = BROKEN[name]
     path = tmp_path / "broken.py"
     path.write_text(HEAD + source)
-    reason = getattr(conformance, name.strip())(registry.resolve(str(path)).optimizer)
+    reason = getattr(checks, name.strip())(registry.resolve(str(path)).optimizer)
     assert reason is not None
     assert message in reason
 
@@ -182,7 +182,7 @@ def test_every_builtin_builds_declares_its_extras_and_keeps_shapes(name):
     """The whole suite over all of them is run by hand: python -m optimizers.conformance (CONTRIBUTING.md)."""
     opt = registry.resolve(name).optimizer
     assert opt.doc
-    for check in (conformance.builds, conformance.extras_match, conformance.state_is_arrays, conformance.keeps_shapes_and_dtypes):
+    for check in (checks.builds, checks.extras_match, checks.state_is_arrays, checks.keeps_shapes_and_dtypes):
         assert check(opt) is None
 
 
@@ -190,8 +190,8 @@ def test_every_builtin_builds_declares_its_extras_and_keeps_shapes(name):
 def test_factories_of_optax_need_no_file(factory):
     opt = registry.resolve(f"optax:{factory}").optimizer
     assert opt.name == f"optax_{factory}"
-    assert conformance.extras_match(opt) is None
-    assert conformance.keeps_shapes_and_dtypes(opt) is None
+    assert checks.extras_match(opt) is None
+    assert checks.keeps_shapes_and_dtypes(opt) is None
 
 
 def test_what_optax_has_not_is_refused():

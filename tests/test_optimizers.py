@@ -135,12 +135,21 @@ def test_the_source_digest_follows_imports_inside_the_package():
     before = registry.source_sha256(shampoo)
     roots = ROOT / "optimizers" / "roots.py"
     assert before != registry.source_sha256(ROOT / "optimizers" / "adamw.py")
-    content = roots.read_bytes()
-    real = type(roots).read_bytes
+    real = type(roots).read_text
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(roots), "read_bytes", lambda self: content + b"#" if self.name == "roots.py" else real(self))
+        patch.setattr(type(roots), "read_text", lambda self: real(self) + ("EXTRA = 1\n" if self.name == "roots.py" else ""))
         assert registry.source_sha256(shampoo) != before
     assert registry.source_sha256(shampoo) == before
+
+
+def test_the_source_digest_sees_code_and_not_its_comments():
+    plain = 'def f(x):\n    return "#é" + x\n'
+    same = '"""About\n\nthis."""\n# why\n\ndef f(x):  # é\n    """é: """  # what\n    return "#é" + x  # so\n'
+    assert registry.digest({"a.py": plain}) == registry.digest({"a.py": same})
+    for other in ('def f(x):\n    return "#e" + x\n', 'def f(x): "doc"; return x\n', "def g(x): 'doc'\n"):
+        assert registry.digest({"a.py": plain}) != registry.digest({"a.py": other})
+    assert registry.digest({"a.py": 'def f(x): "doc"; return x\n'}) != registry.digest({"a.py": 'def g(x): "doc"; return x\n'})
+    assert registry.digest({"a.py": plain}) != registry.digest({"b.py": plain})
 
 
 def test_a_horizon_counts_gradient_evaluations():

@@ -119,13 +119,12 @@ def test_entries_round_trip_and_strangers_are_told(tmp_path):
     study = dataclasses.replace(STUDY, fingerprint=DIGITS.fingerprint())
     folder = tmp_path / "study"
     folder.mkdir()
-    (folder / "study.json").write_text(json.dumps({"source": "the source"}))
-    loaded = Loaded(study, folder, [result(0.1, 250, 0, 0.3), result(0.1, 250, 1, 0.31)])
+    loaded = Loaded(study, folder, "mine", {"mine.py": "the source"}, [result(0.1, 250, 0, 0.3), result(0.1, 250, 1, 0.31)])
     path = entries.write_entry(loaded, tmp_path)
     found, warnings = entries.load_entries(["digits"], tmp_path)
     assert warnings == []
     assert [(row.opt, row.horizon, row.status, row.mean["probe_loss"]) for row in found] == [("mine", 250, "reference", pytest.approx(0.31))]
-    assert json.loads(path.read_text())["source"] == "the source"
+    assert json.loads(path.read_text())["sources"] == {"mine.py": "the source"}
 
     path.with_name("other.json").write_text(path.read_text().replace(DIGITS.fingerprint(), "0" * 16))
     path.with_name("torn.json").write_text(path.read_text()[:-40])
@@ -138,7 +137,7 @@ def test_an_entry_without_finals_is_refused(tmp_path):
     from distill_bench.errors import UserError
 
     with pytest.raises(UserError, match=r"no final runs at horizons \[250\]"):
-        entries.write_entry(Loaded(STUDY, tmp_path, [result(0.1, 250, 0, 0.3)]), tmp_path)
+        entries.write_entry(Loaded(STUDY, tmp_path, "mine", {}, [result(0.1, 250, 0, 0.3)]), tmp_path)
 
 
 def test_the_paired_interval_covers_the_truth_95_times_in_100():
