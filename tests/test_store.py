@@ -15,7 +15,7 @@ METRICS = {"probe_loss": 0.1 + 0.2, "accuracy": 1 / 3}
 
 def write(root, seed=0, status="ok"):
     trial = Trial(STUDY.id, {"lr": 0.1, "name": "../<b>"}, 4, seed)
-    folder = store.save_study(root, STUDY, "source") / trial.name
+    folder = store.save_study(root, STUDY, "mine", {"mine.py": "source"}) / trial.name
     writer = store.TrialWriter(folder, trial)
     writer.start()
     writer.losses(1, np.float32([0.1, 0.2]))
