@@ -42,10 +42,10 @@ class Entry:
     source_sha256: str
 
 
-def _declared_in(path: Path) -> list[str]:
-    """Names of the functions of a file that are decorated with `@optimizer`, found without running it."""
+def declared_in(text: str) -> list[str]:
+    """Names of the functions of a source text that are decorated with `@optimizer`, found without running it."""
     found = []
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.parse(text).body:
         if isinstance(node, ast.FunctionDef):
             targets = [decorator.func if isinstance(decorator, ast.Call) else decorator for decorator in node.decorator_list]
             found += [node.name for target in targets if isinstance(target, ast.Name) and target.id == "optimizer"]
@@ -54,7 +54,7 @@ def _declared_in(path: Path) -> list[str]:
 
 @functools.cache
 def _builtin_files() -> dict[str, Path]:
-    return {name: path for path in sorted(_PACKAGE.glob("*.py")) for name in _declared_in(path)}
+    return {name: path for path in sorted(_PACKAGE.glob("*.py")) for name in declared_in(path.read_text())}
 
 
 def builtins() -> list[str]:

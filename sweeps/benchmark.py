@@ -51,7 +51,7 @@ def main() -> int:
     lanes = measure.sweep(engine, opt, FLAGS.lanes, FLAGS.steps)
     alone = 1e3 * measure.one_by_one(engine, opt, min(FLAGS.steps, 50))
     networks = measure.networks(engine, peak)
-    cost = measure.optimizer_cost(engine, opt, baseline)
+    cost = measure.optimizer_cost(engine.source.task, opt, baseline)
     whole = networks["teacher_ms"] / FLAGS.lanes + networks["student_ms"] + cost["update_ms"] / engine.layout.rows
     figures = {
         "optimizer": opt.name,

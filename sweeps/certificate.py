@@ -5,12 +5,10 @@ The whole benchmark rests on it, so it is measured on the runs themselves, whate
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from sweeps.study import Result
 
 # Held-out metrics, and whether less of them is better.
 HELD_OUT = {"heldout_kl": True, "agreement": False, "accuracy": False}
@@ -23,6 +21,7 @@ class Concordance:
     """Kendall's tau-b of probe loss against a held-out metric, its sign turned so that 1 is perfect.
 
     low, high: a 95 % interval, the percentiles of tau over resampled runs.
+    within: tau over pairs of the same horizon alone, since longer runs are better in everything; None where there are none.
     disagree: the fraction of pairs of runs that the two order differently, ties not counted.
     """
 
@@ -30,27 +29,36 @@ class Concordance:
     tau: float
     low: float
     high: float
+    within: float | None
     disagree: float
     runs: int
 
 
-def certify(results: Sequence[Result], seed: int = 0) -> list[Concordance]:
-    """One concordance for each held-out metric that varies, over all runs that ended well; empty for fewer than ten of them."""
+def certify(runs: Sequence[tuple[int, Mapping[str, float]]], seed: int = 0) -> list[Concordance]:
+    """One concordance for each held-out metric that varies, over runs given as (horizon, final metrics); empty for fewer than ten."""
     from scipy.stats import kendalltau
 
-    finals = [result.final for result in results if result.final]
-    if len(finals) < MIN_RUNS:
+    if len(runs) < MIN_RUNS:
         return []
-    loss = np.array([final["probe_loss"] for final in finals])
-    resampled = np.random.default_rng(seed).integers(len(finals), size=(_RESAMPLES, len(finals)))
+    horizon = np.array([horizon for horizon, _ in runs])
+    loss = np.array([final["probe_loss"] for _, final in runs])
+    resampled = np.random.default_rng(seed).integers(len(runs), size=(_RESAMPLES, len(runs)))
     found = []
     for metric, less_is_better in HELD_OUT.items():
-        values = np.array([final[metric] for final in finals]) * (1 if less_is_better else -1)
+        values = np.array([final[metric] for _, final in runs]) * (1 if less_is_better else -1)
         if np.ptp(values) == 0:
             continue
         taus = [kendalltau(loss[i], values[i])[0] for i in resampled]
-        ordered = np.sign(loss[:, None] - loss) * np.sign(values[:, None] - values)
         low, high = np.nanpercentile(taus, [2.5, 97.5])
+        a, b = np.sign(loss[:, None] - loss), np.sign(values[:, None] - values)
+        ordered = a * b
         disagree = float((ordered < 0).sum() / max((ordered != 0).sum(), 1))
-        found.append(Concordance(metric, float(np.asarray(kendalltau(loss, values))[0]), float(low), float(high), disagree, len(finals)))
+        within = _tau_b(*(x[horizon[:, None] == horizon] for x in (a, b)))
+        found.append(Concordance(metric, float(np.asarray(kendalltau(loss, values))[0]), float(low), float(high), within, disagree, len(runs)))
     return found
+
+
+def _tau_b(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Kendall's tau-b from the signs of the differences of pairs in two rankings; None where one of them orders no pair."""
+    weight = np.sqrt(float((a != 0).sum()) * float((b != 0).sum()))
+    return float((a * b).sum() / weight) if weight else None

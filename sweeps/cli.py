@@ -30,17 +30,20 @@ def _terminate(signum: int, frame: object) -> None:
     raise SystemExit(128 + signum)
 
 
-def run(main: Callable[[], int], usage: str) -> None:
-    """Parses the flags, runs `main` and exits with its code; a user's mistake is one message, without a stack trace."""
+def run(main: Callable[..., int], usage: str, takes_arguments: bool = False) -> None:
+    """Parses the flags, runs `main` and exits with its code; a user's mistake is one message, without a stack trace.
+
+    takes_arguments: whether `main` wants the arguments that are no flags, as a list.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     try:
         if any(argument in ("--help", "-h", "-help", "--helpshort", "-helpshort") for argument in sys.argv[1:]):
             print(f"{usage}\n\n{flags.FLAGS.main_module_help()}")
             sys.exit(OK)
         extra = flags.FLAGS(sys.argv)[1:]
-        if extra:
+        if extra and not takes_arguments:
             raise UserError(f"Unexpected argument {extra[0]!r}: flags are written --name=value. See --help.")
-        sys.exit(main())
+        sys.exit(main(extra) if takes_arguments else main())
     except (flags.Error, UserError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(MISUSED)

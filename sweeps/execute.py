@@ -20,7 +20,7 @@ from optimizers import registry
 from sweeps import multihost, store
 from sweeps.curves import TrialCurves, write_layout
 from sweeps.plan import Entrant, Plan, environment, own_traceback
-from sweeps.statistics import winner
+from sweeps.rows import winner
 from sweeps.study import Trial
 
 Job = tuple[Entrant, Trial]

@@ -10,7 +10,8 @@ from typing import Any
 
 from sweeps import entries
 from sweeps.entries import BASELINE
-from sweeps.statistics import METRICS, Row, Speedup, baseline_curve, paired_interval, rows, seed_curves, speedup
+from sweeps.rows import METRICS, Row, baseline_curve, row_of, rows, seed_curves
+from sweeps.statistics import Speedup, seeds_wanted, with_interval
 from sweeps.store import Loaded
 
 
@@ -18,10 +19,11 @@ def collect(studies: Sequence[Loaded]) -> tuple[list[tuple[Row, Speedup | None]]
     """Rows of the studies and of the committed baseline where they lack it, with speed-ups; and warnings."""
     made = rows([(loaded.study, loaded.results) for loaded in studies])
     tasks = sorted({row.task for row in made})
-    reference, warnings = entries.load_entries(tasks)
+    committed, warnings = entries.load(names=tasks, only=BASELINE)
+    reference = [replace(row_of(entry.study, entry.results, h), status="reference") for entry in committed for h in entry.horizons]
     have = {(row.opt, row.task, row.horizon) for row in made}
     horizons = {(row.task, row.horizon) for row in made}
-    missing = [row for row in reference if row.opt == BASELINE and (row.task, row.horizon) in horizons and (row.opt, row.task, row.horizon) not in have]
+    missing = [row for row in reference if (row.task, row.horizon) in horizons and (row.opt, row.task, row.horizon) not in have]
     shown = sorted([*made, *missing], key=lambda row: (row.task, row.horizon, row.mean["probe_loss"] if row.mean else float("inf"), row.opt))
     curves = {task: (baseline_curve(made, reference, task, BASELINE), seed_curves(made, reference, task, BASELINE)) for task in tasks}
     for loaded in studies:
@@ -34,12 +36,14 @@ def collect(studies: Sequence[Loaded]) -> tuple[list[tuple[Row, Speedup | None]]
             warnings.append(f"{row.opt} at {row.horizon}: the best {' and '.join(row.edges)} lies at an edge of its range; a wider one may hold a better.")
         if row.status == "tuning":
             warnings.append(f"{row.opt} at {row.horizon} has no final runs: its numbers are the tuning run's, which selection favours.")
+        if row.opt != BASELINE and (needed := seeds_wanted(row.by_seed, row.horizon, curves[row.task][1])):
+            warnings.append(f"{row.opt} at {row.horizon}: {row.seeds} seeds do not tell it from {BASELINE}; about {needed} would.")
     return [(row, _speedup(row, *curves[row.task])) for row in shown], warnings
 
 
 def _speedup(row: Row, curve: dict[int, float], by_seed: dict[int, dict[int, float]]) -> Speedup | None:
-    gain = speedup(row.mean["probe_loss"], row.horizon, curve) if row.mean else None
-    return replace(gain, interval=paired_interval(row, by_seed)) if gain and gain.bound == "=" and row.opt != BASELINE else gain
+    seeds = row.by_seed if row.opt != BASELINE else {}  # its own interval would be [1, 1]
+    return with_interval(row.mean["probe_loss"], seeds, row.horizon, curve, by_seed) if row.mean else None
 
 
 def as_json(shown: Sequence[tuple[Row, Speedup | None]]) -> str:
@@ -107,7 +111,7 @@ def print_certificates(studies: Sequence[Loaded]) -> None:
     from sweeps.certificate import certify
 
     for task in sorted({loaded.study.task for loaded in studies}):
-        found = certify([result for loaded in studies if loaded.study.task == task for result in loaded.results])
+        found = certify([(r.trial.horizon, r.final) for loaded in studies if loaded.study.task == task for r in loaded.results if r.final])
         for c in found:
             metric = c.metric.replace("heldout_kl", "held-out KL")
             print(

@@ -19,6 +19,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 from distill_bench import bit, checkpoints
+from distill_bench import task as tasks
 from distill_bench.engine import Engine, open_engine
 from distill_bench.layout import make_layout
 from distill_bench.task import DIGITS, ProbeConfig, Task
@@ -62,6 +63,51 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_task: Task) -> Engine:
     return open_engine(tiny_task, make_layout(jax.devices()[:2]))
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the whole of a short ladder: the baseline and a plug-in, as many trials and seeds as an entry needs."""
+    from sweeps import plan
+    from sweeps.entries import BASELINE, REQUIRED_SEEDS, REQUIRED_TRIALS
+    from sweeps.execute import Faults, Where, execute
+
+    root = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tasks.CATALOGUE, "tiny", dataclasses.replace(tiny_task, horizons=(4, 8, 16)))
+        made = plan.make_plan([BASELINE, str(CALM)], "tiny", ["ladder"], REQUIRED_TRIALS, REQUIRED_SEEDS, [], [])
+        execute(made, root, Silent(), Where(devices=2), Faults())
+    return root
+
+
+@pytest.fixture
+def board_folder(finished: Path, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A leaderboard with the entries of `finished`, and the task that they are of."""
+    from sweeps import entries, store
+
+    monkeypatch.setitem(tasks.CATALOGUE, "tiny", dataclasses.replace(tiny_task, horizons=(4, 8, 16)))
+    for loaded in store.load(finished):
+        entries.write(loaded, entries.Cost(2.0, 1.0, 2.0, 8.0), tmp_path / "board")
+    return tmp_path / "board"
+
+
+class Silent:
+    """A display that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def begin(self, label, steps):
+        pass
+
+    def advance(self, steps):
+        pass
+
+    def suspect(self, optimizers):
+        pass
+
+    def say(self, text):
+        self.said.append(text)
 
 
 @pytest.fixture

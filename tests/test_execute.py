@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from conftest import BRISK, CALM, contents
+from conftest import BRISK, CALM, Silent, contents
 
 from distill_bench import task as tasks
 from sweeps import plan, store
 from sweeps.execute import Faults, Where, execute
-
-
-class Silent:
-    """A display that keeps what it was told."""
-
-    def __init__(self):
-        self.said = []
-
-    def begin(self, label, steps):
-        pass
-
-    def advance(self, steps):
-        pass
-
-    def suspect(self, optimizers):
-        pass
-
-    def say(self, text):
-        self.said.append(text)
 
 
 @pytest.fixture
