@@ -143,7 +143,7 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
         "rungs": [_rung(loaded.results, horizon) for horizon in _rungs(loaded)],
     }
     path = folder / study.task / f"{study.optimizer}.json"
-    content = json.dumps(entry, indent=1, allow_nan=False) + "\n"
+    content = _text(entry) + "\n"
     try:
         _validate(json.loads(content))
     except BadEntry as error:
@@ -151,6 +151,17 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     return path
+
+
+def _text(value: Any, indent: str = "\n") -> str:
+    """JSON with what fits on a line, and each list of numbers, on one."""
+    compact = json.dumps(value, allow_nan=False)
+    if not isinstance(value, dict | list) or len(compact) < 160 or not any(isinstance(one, dict | list | str) for one in list(value)):
+        return compact
+    inner = indent + " "
+    if isinstance(value, dict):
+        return "{" + inner + f",{inner}".join(f"{json.dumps(name)}: {_text(one, inner)}" for name, one in value.items()) + indent + "}"
+    return "[" + inner + f",{inner}".join(_text(one, inner) for one in value) + indent + "]"
 
 
 def _rung(results: Sequence[Result], horizon: int) -> dict[str, Any]:
