@@ -82,7 +82,7 @@ def _show_stores() -> int:
 
 def _add() -> int:
     """Writes an entry for each study that may be one; says why not of the others, which is a failure."""
-    from sweeps import entries, store
+    from sweeps import entries, publish, store
 
     folder = Path(FLAGS.entries) if FLAGS.entries else entries.FOLDER
     studies = store.merge([loaded for path in FLAGS.add for loaded in _studies(Path(path))])
@@ -97,8 +97,8 @@ def _add() -> int:
                 raise UserError(
                     f"There are {len(versions)} studies of {name}, with different tasks, sources, spaces or versions: name one with --add.\n{folders}"
                 )
-            entries.check(versions[0])
-            print(entries.write(versions[0], _cost(versions[0]) if FLAGS.cost else None, folder))
+            publish.check(versions[0])
+            print(publish.write(versions[0], _cost(versions[0]) if FLAGS.cost else None, folder))
         except UserError as error:
             refused = True
             print(error, file=sys.stderr)
@@ -110,7 +110,7 @@ def _studies(path: Path) -> list[Loaded]:
 
     if (path / "study.json").is_file():
         return [store.load_study(path)]
-    found = store.load(path)
+    found = store.load(path) if path.is_dir() else []
     if not found:
         raise UserError(f"--add={path} holds no study: name a folder that sweeps/run.py --outdir wrote, or one study's folder in it.")
     return found

@@ -20,7 +20,8 @@ from distill_bench.errors import UserError
 from distill_bench.events import Event, Finished, Point
 from optimizers import registry
 from optimizers.api import Optimizer
-from sweeps.entries import Entry, inconsistencies
+from sweeps.consistency import inconsistencies
+from sweeps.entries import Entry
 from sweeps.execute import Where
 from sweeps.plan import describe_domain, environment, lane_of
 from sweeps.study import TUNING_SEED, Result

@@ -69,8 +69,9 @@ def tiny_engine(tiny_task: Task) -> Engine:
 def finished(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the whole of a short ladder: the baseline and a plug-in, as many trials and seeds as an entry needs."""
     from sweeps import plan
-    from sweeps.entries import BASELINE, REQUIRED_SEEDS, REQUIRED_TRIALS
+    from sweeps.entries import BASELINE
     from sweeps.execute import Faults, Where, execute
+    from sweeps.publish import REQUIRED_SEEDS, REQUIRED_TRIALS
 
     root = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
@@ -83,11 +84,11 @@ def finished(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def board_folder(finished: Path, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A leaderboard with the entries of `finished`, and the task that they are of."""
-    from sweeps import entries, store
+    from sweeps import entries, publish, store
 
     monkeypatch.setitem(tasks.CATALOGUE, "tiny", dataclasses.replace(tiny_task, horizons=(4, 8, 16)))
     for loaded in store.load(finished):
-        entries.write(loaded, entries.Cost(2.0, 1.0, 2.0, 8.0), tmp_path / "board")
+        publish.write(loaded, entries.Cost(2.0, 1.0, 2.0, 8.0), tmp_path / "board")
     return tmp_path / "board"
 
 

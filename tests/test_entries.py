@@ -9,7 +9,8 @@ import re
 import pytest
 
 from distill_bench.errors import UserError
-from sweeps import entries, store
+from sweeps import entries, publish, store
+from sweeps.consistency import inconsistencies
 from sweeps.entries import BASELINE, BadEntry
 from sweeps.rows import row_of
 
@@ -31,7 +32,7 @@ def test_an_entry_holds_the_runs_of_its_study(finished, board_folder):
     run = next(r for r in one.results if r.trial.horizon == 16 and r.trial.seed == 1)
     assert (steps[0], steps[-1], losses[0]) == (1, 16, pytest.approx(run.losses[0]))
     assert sum(b * loss - a * loss for a, b, loss in zip((0, *steps), steps, losses, strict=False)) == pytest.approx(sum(run.losses), rel=1e-6)
-    assert entries.inconsistencies(entry) == []
+    assert inconsistencies(entry) == []
 
 
 def without(one, *dropped):
@@ -53,7 +54,7 @@ def without(one, *dropped):
 )
 def test_what_is_no_entry_yet_is_told_why(finished, board_folder, tmp_path, change, reason):
     with pytest.raises(UserError, match=reason):
-        entries.write(change(loaded(finished, "calm")), None, tmp_path / "other")
+        publish.write(change(loaded(finished, "calm")), None, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
@@ -135,13 +136,13 @@ def test_links_and_duplicates_and_strangers_are_refused(board_folder):
 def test_an_altered_entry_contradicts_itself(board_folder, spoil, contradiction):
     path = board_folder / "tiny" / "calm.json"
     path.write_text(edit(spoil)(path.read_text()))
-    assert any(part in " ".join(entries.inconsistencies(entries.read(path))) for part in contradiction.split("|"))
+    assert any(part in " ".join(inconsistencies(entries.read(path))) for part in contradiction.split("|"))
 
 
 def test_comments_may_be_added_to_a_source_without_making_it_another(board_folder):
     path = board_folder / "tiny" / "calm.json"
     path.write_text(edit(lambda c: c["sources"].update({"calm.py": c["sources"]["calm.py"] + "# a remark\n"}))(path.read_text()))
-    assert entries.inconsistencies(entries.read(path)) == []
+    assert inconsistencies(entries.read(path)) == []
 
 
 def test_the_schema_is_a_schema():
