@@ -54,6 +54,8 @@ def main() -> int:
 
         _write(FLAGS.html, page.render(made))
     elif FLAGS.readme:
+        if not Path(FLAGS.readme).is_file():
+            raise UserError(f"--readme={FLAGS.readme} is no file: name the one that the leaderboard stands in.")
         tables.update(Path(FLAGS.readme), made)
     elif FLAGS.format == "json":
         print(json.dumps(made, indent=1, allow_nan=False))

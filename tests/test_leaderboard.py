@@ -1,0 +1,81 @@
+"""The leaderboard as a visitor sees it: the committed entries, README's table, and the script's answers to mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import BRISK, ROOT
+
+from sweeps import board, entries, tables
+from sweeps.consistency import inconsistencies
+from sweeps.entries import BASELINE
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return entries.load()
+
+
+def run(*flags, cwd):
+    return subprocess.run([sys.executable, str(ROOT / "sweeps" / "leaderboard.py"), *flags], cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def test_every_committed_entry_is_read_and_contradicts_nothing(committed):
+    found, warnings = committed
+    assert warnings == []
+    assert BASELINE in {entry.study.optimizer for entry in found}
+    assert {entry.study.optimizer: told for entry in found if (told := inconsistencies(entry))} == {}
+
+
+def test_every_committed_entry_is_of_the_source_that_stands_here(committed):
+    from optimizers import registry
+
+    stale = [entry.study.optimizer for entry in committed[0] if registry.resolve(entry.spec).source_sha256 != entry.study.source_sha256]
+    assert stale == [], "run these again and add them (CONTRIBUTING, An entry on the leaderboard)"
+
+
+def test_the_table_in_readme_is_that_of_the_entries(committed):
+    text = (ROOT / "README.md").read_text()
+    shown = text.partition(tables.BEGIN)[2].partition(tables.END)[0]
+    assert shown.strip() == tables.markdown(board.make(*committed)), "python sweeps/leaderboard.py --readme=README.md"
+
+
+def test_the_script_shows_it_in_every_form(tmp_path):
+    table = run(cwd=tmp_path)
+    assert (table.returncode, table.stderr) == (0, "")
+    assert BASELINE in table.stdout
+    made = json.loads(run("--format=json", cwd=tmp_path).stdout)
+    assert made["baseline"] == BASELINE
+    page = run("--html=page.html", cwd=tmp_path)
+    assert (page.returncode, page.stderr) == (0, "")
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--add=nowhere"], "--add=nowhere holds no study"),
+        (["--entries=nowhere"], "--entries=nowhere is no folder"),
+        (["--outdir=nowhere"], "--outdir=nowhere is no folder"),
+        (["--outdir=runs", "--html=page.html"], "leave one of them out"),
+        (["--html=no/such/folder/page.html"], "cannot be written"),
+        (["--readme=missing.md"], "--readme=missing.md"),
+        (["--format=tabel"], "format"),
+        (["digits"], "Unexpected argument"),
+    ],
+)
+def test_a_mistake_is_one_message(flags, message, tmp_path):
+    done = run(*flags, cwd=tmp_path)
+    assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_that_is_no_entry_yet_is_told_why_and_nothing_is_written(script, tmp_path):
+    done = script("run", f"--opt={BRISK}", "--horizons=20", "--trials=1", "--seeds=1")
+    assert done.returncode == 0, done.stderr
+    done = run(f"--add={tmp_path / 'runs'}", f"--entries={tmp_path / 'board'}", cwd=tmp_path)
+    assert (done.returncode, "its ladder is unfinished: it has none of 250,500,1000,2000,4000" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
+    assert not (tmp_path / "board").exists()
