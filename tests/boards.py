@@ -84,7 +84,7 @@ def _rung(gain: float, group: int, horizon: int, horizons: tuple[int, ...], rng:
     probe_ST = shape_T * np.exp(rng.normal(0, 0.02, (seeds, 1)) + rng.normal(0, 0.01, (seeds, len(steps))))
     heldout_ST = probe_ST * (0.99 + rng.normal(0, 0.008, (seeds, len(steps))))
     rates = np.exp(math.log(0.01) + (np.arange(trials) + rng.uniform(0.1, 0.9)) / trials * math.log(30))
-    best = 0.03 + 0.05 * rng.random()
+    best = 0.011 + 0.06 * rng.random()
     tuned = [loss * (1 + 0.35 * math.log(lr / best) ** 2 + 0.03 * rng.random()) for lr in rates]
     lost = [bool(lr > 0.2 and gain > 1.4) for lr in rates]
     good = sorted(x for x, out in zip(tuned, lost, strict=True) if not out)

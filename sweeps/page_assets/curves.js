@@ -37,7 +37,7 @@ function drawConvergence(figure, state) {
     const at = (value) => points.map((p) => [plot.X(p.step), plot.Y(value(p))]);
     const band = `${path([...at((p) => p.range[1]), ...at((p) => p.range[0]).reverse()])}Z`;
     const mean = at((p) => p.mean);
-    const marks = spaced(mean, 110, 30 + 14 * order).map(([x, y]) => marker(slot, x, y, 3));
+    const marks = spaced(mean, 110, 20 + (110 * order) / found.length).map(([x, y]) => marker(slot, x, y, 3));
     const group = series(plot, entry, slot, s("path", { class: "band", d: band }), line(mean, slot), marks);
     const [x, y] = mean.at(-1);
     return { group, x, y, text: labelOf(entry, host) };

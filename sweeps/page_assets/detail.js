@@ -1,33 +1,32 @@
 // What an opened row tells: everything it takes to judge the entry, and to run it again.
 function detailRow(entry) {
   const inner = h("div", { class: "detail" },
-    h("p", { class: "full-name" }, name(entry.optimizer)),
-    block("Best hyperparameters", hyperparameters(entry)),
+    String(entry.optimizer).length > 24 ? h("p", { class: "full-name" }, name(entry.optimizer)) : null,
+    block("By horizon, in steps", hyperparameters(entry), "two"),
     block("Search space", space(entry)),
-    block("Warnings", entry.warnings.length ? h("ul", { class: "warned" }, entry.warnings.map((text) => warning(prose(text)))) : h("p", { class: "quiet" }, "None.")),
     block("Provenance", facts(provenance(entry))),
-    block("Reproduce", list(entry.reproduce).length ? list(entry.reproduce).map(command) : h("p", { class: "quiet" }, "Not recorded.")));
-  inner.children[1].classList.add("two");
-  inner.lastElementChild.classList.add("wide");
+    block("Warnings", entry.warnings.length ? h("ul", { class: "warned" }, entry.warnings.map((text) => warning(prose(text)))) : h("p", { class: "quiet" }, "None."), "wide"),
+    block("Reproduce", list(entry.reproduce).length ? list(entry.reproduce).map(command) : h("p", { class: "quiet" }, "Not recorded."), "wide"));
   return h("tr", { class: "detail-row", id: `detail-${entry.index}` }, h("td", { colspan: COLUMNS.length }, inner));
 }
 
-const block = (title, content) => h("section", {}, h("h4", {}, title), content);
+const block = (title, content, place) => h("section", { class: place }, h("h4", {}, title), content);
 const facts = (pairs) => h("dl", {}, pairs.map(([key, value]) => [h("dt", {}, plain(key)), h("dd", {}, value)]));
 
 function hyperparameters(entry) {
   const names = [...new Set(entry.rungs.flatMap((rung) => entriesOf(rung.hparams).map(([key]) => key)))];
-  if (!names.length) return h("p", { class: "quiet" }, "None.");
   const at = (rung, key) => (rung.hparams && Object.hasOwn(rung.hparams, key) ? rung.hparams[key] : undefined);
   const cell = (rung, key) => {
     const value = at(rung, key);
     const edge = list(rung.edges).includes(key);
     return h("td", { class: edge ? "edge" : null }, value === undefined ? NONE : setting(value), edge ? h("abbr", { title: "at an edge of its range" }, " edge") : null);
   };
+  const results = [["speed-up", (rung) => speedText(speedupOf(rung.speedup))], ["probe loss", (rung) => figure(number(rung.mean?.probe_loss))]];
   return h("div", { class: "scroll-x" }, h("table", {},
-    h("caption", {}, "By horizon in steps"),
+    h("caption", {}, "Results, and the hyperparameters that were best"),
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Name"), entry.rungs.map((rung) => h("th", { scope: "col" }, rung.horizon.toLocaleString("en"))))),
-    h("tbody", {}, names.map((key) => h("tr", {}, h("th", { scope: "row" }, name(key)), entry.rungs.map((rung) => cell(rung, key)))))));
+    h("tbody", {}, results.map(([title, text]) => h("tr", {}, h("th", { scope: "row" }, title), entry.rungs.map((rung) => h("td", {}, text(rung))))),
+      names.map((key) => h("tr", {}, h("th", { scope: "row" }, name(key)), entry.rungs.map((rung) => cell(rung, key)))))));
 }
 
 function space(entry) {

@@ -119,7 +119,7 @@ function start() {
   const matching = () => state.views().filter(({ entry }) => String(entry.optimizer).toLowerCase().includes(state.text.trim().toLowerCase()));
   const buttons = [
     ["Best five", () => defaultChoice(state.entries())],
-    ["All in the table", () => sorted(matching(), "speedup", "descending").slice(0, MOST_DRAWN).map((view) => view.entry)],
+    ["In the table", () => sorted(matching(), "speedup", "descending").slice(0, MOST_DRAWN).map((view) => view.entry)],
     ["None", () => []],
   ];
   byId("choice-buttons").append(...buttons.map(([label, pick]) => h("button", { type: "button", class: "small", onclick: () => choose(pick()) }, label)));

@@ -10,7 +10,7 @@ function drawPatience(figure, state) {
   const host = figure.querySelector(".plot");
   const found = state.drawn().map((entry) => ({ entry, points: lossPoints(entry) })).filter((one) => one.points.length);
   caption(figure, "Final probe loss of each horizon, every point a full training run with its own schedule (± one standard deviation over seeds).",
-    "Arrows: the speed-up, from the optimizer's point to where the baseline's interpolated curve reaches the same loss; an open arrow is a bound.",
+    "Arrows: the speed-up, from the optimizer's point to where the baseline's interpolated curve reaches the same loss; a dashed arrow is a bound.",
     absent(state.drawn().filter((entry) => !found.some((one) => one.entry === entry))));
   if (!found.length) return nothing(host, "No final losses of these optimizers.");
   const pointed = state.pointed();
@@ -38,7 +38,7 @@ function drawPatience(figure, state) {
 function speedupArrow(plot, { horizon, loss, speedup, to }) {
   const [x, y] = [plot.X(horizon), plot.Y(loss)];
   const length = plot.X(to) - x;
-  if (Math.abs(length) < 7) return s("text", { class: "arrow-text", x, y: y - 8, "text-anchor": "middle" }, speedText(speedup));
+  if (Math.abs(length) < 7) return s("text", { class: "arrow-text", x, y: y + 18, "text-anchor": "middle" }, speedText(speedup));
   const gap = 5 * Math.sign(length);
   return [
     s("path", { class: speedup.bound === "=" ? "arrow" : "arrow bound", d: arrow(x + gap, y, length - gap) }),

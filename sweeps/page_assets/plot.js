@@ -28,9 +28,9 @@ function ticks([low, high], logarithmic, most) {
     for (let d = Math.floor(Math.log10(low)); d <= Math.ceil(Math.log10(high)); d++) decades.push(d);
     for (const digits of [[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 5, 7], [1, 2, 5], [1, 3], [1]]) {
       const found = decades.flatMap((d) => digits.map((digit) => Number(`${digit}e${d}`))).filter((x) => x >= low && x <= high);
-      if (found.length >= 2 && found.length <= most) return found;
+      if (found.length > (high < 10 * low ? 2 : 1) && found.length <= most) return found;
     }
-    const powers = decades.map((d) => Number(`1e${d}`)).filter((x) => x >= low && x <= high);
+    const powers = high < 10 * low ? [] : decades.map((d) => Number(`1e${d}`)).filter((x) => x >= low && x <= high);
     if (powers.length > most) return powers.filter((_, i) => i % Math.ceil(powers.length / most) === 0);
   }
   const raw = (high - low) / most;
@@ -41,7 +41,7 @@ function ticks([low, high], logarithmic, most) {
   return found;
 }
 
-const tickText = (x) => (x !== 0 && (Math.abs(x) < 1e-3 || Math.abs(x) >= 1e6) ? x.toExponential().replace("e+", "e") : Math.abs(x) >= 1e4 ? x.toLocaleString("en") : String(x));
+const tickText = (x) => (x !== 0 && (Math.abs(x) < 1e-3 || Math.abs(x) >= 1e6) ? x.toExponential().replace("e+", "e") : Math.abs(x) >= 1e3 ? x.toLocaleString("en") : String(x));
 
 let pen = null;
 function textWidth(text) {

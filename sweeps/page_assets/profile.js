@@ -16,10 +16,10 @@ function drawProfile(figure, state, board) {
     found.map((one) => labelOf(one.entry, host)));
   endLabels(plot, found.map(({ entry, ratios }, order) => {
     const slot = state.slot(entry);
-    const shift = 1.5 * (order - (found.length - 1) / 2); // lines that coincide stay apart
-    const y = (count) => plot.Y(count / problems) + Math.max(-6, Math.min(6, shift));
+    const shift = Math.min(9, 1.5 * (found.length - 1 - order)); // lines that coincide stay apart
+    const y = (count) => plot.Y(count / problems) - shift;
     const corners = ratios.flatMap((ratio, i) => [[plot.X(ratio), y(i)], [plot.X(ratio), y(i + 1)]]);
-    const whole = [[plot.box.left, y(0)], ...corners, [plot.box.right, y(ratios.length)]];
+    const whole = [...corners, [plot.box.right, y(ratios.length)]];
     const group = series(plot, entry, slot, line(whole, slot), ratios.map((ratio, i) => marker(slot, plot.X(ratio), y(i + 1), 2.8)));
     return { group, x: plot.box.right - 5, y: y(ratios.length), text: labelOf(entry, host) };
   }));

@@ -1,5 +1,5 @@
 // The table: one row for each entry, sortable by every column; a row opens to its details.
-const WHISKER = { width: 128, height: 18, pad: 9 };
+const WHISKER = { width: 112, height: 18, pad: 9 };
 const VERDICTS = new Map([["reproduced", "✓ reproduced"], ["failed", "✗ failed"]]);
 const collator = new Intl.Collator("en", { numeric: true });
 
@@ -17,7 +17,7 @@ const COLUMNS = [
   { key: "trials", label: "Trials", first: "descending", value: (v) => v.trials[0], cell: (v) => span(v.trials) },
   { key: "failed", label: "Failed", unit: "div. + crash", first: "ascending", value: (v) => v.diverged + v.crashed, cell: failedCell },
   { key: "verdict", label: "Verified", first: "descending", value: (v) => (v.verdict === "reproduced" ? 2 : v.verdict === "failed" ? 0 : 1), cell: verdictCell },
-  { key: "warnings", label: "Warnings", first: "ascending", value: (v) => v.entry.warnings.length, cell: (v) => v.entry.warnings.length || NONE },
+  { key: "warnings", label: "Warn.", first: "ascending", value: (v) => v.entry.warnings.length, cell: (v) => v.entry.warnings.length || NONE },
 ];
 
 function lossCell(v) {
