@@ -12,7 +12,8 @@ from string import Template
 from typing import Any
 
 _ASSETS = Path(__file__).resolve().parent / "page_assets"
-_SCRIPTS = ("dom", "model", "table", "detail", "plot", "curves", "patience", "trials", "pareto", "profile", "validity", "choice", "main")  # main starts the others
+# The last one starts the others.
+_SCRIPTS = ("dom", "model", "table", "detail", "plot", "curves", "patience", "trials", "pareto", "profile", "validity", "choice", "main")
 _CURVE_DIGITS = 5  # significant; what a figure can show
 _MARKUP = re.compile("[<>&\u2028\u2029]")
 

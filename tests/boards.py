@@ -19,7 +19,8 @@ def board(entries: int = 12, seed: int = 0, task: str = "dots", horizons: tuple[
     gains = dict(zip(names, [1.0, *np.exp(rng.uniform(math.log(0.6), math.log(2.6), max(entries - 1, 0)))], strict=False))
     order = sorted(names, key=lambda name: -gains[name])
     made = [_entry(name, task, gains[name], 1 + order.index(name) // 2, horizons, rng) for name in names]
-    ratios = {name: {"ratios": [_round(max(gains.values()) / gains[name] * rng.uniform(1, 1.1)) if gains[name] > 0.7 else None for _ in horizons]} for name in names}
+    behind = {name: max(gains.values()) / gains[name] for name in names}
+    ratios = {name: {"ratios": [_round(behind[name] * rng.uniform(1, 1.1)) if behind[name] < 3 else None for _ in horizons]} for name in names}
     return {
         "made": {"distill-bench": "0.1.0", "date": "2026-11-21"},
         "baseline": BASELINE,

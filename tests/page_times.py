@@ -6,9 +6,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests import boards, browsers
+import boards
+import browsers
 
 from sweeps.page import render
 

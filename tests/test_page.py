@@ -54,7 +54,8 @@ def show(browser, tmp_path):
 
 
 def script(browser, code, *arguments):
-    return browser.execute_script(f"const all = (path) => [...document.querySelectorAll(path)]; const one = (path) => document.querySelector(path);{code}", *arguments)
+    short = "const all = (path) => [...document.querySelectorAll(path)]; const one = (path) => document.querySelector(path);"
+    return browser.execute_script(short + code, *arguments)
 
 
 def column(browser, key):
@@ -128,8 +129,9 @@ def test_sorts_by_every_column_with_mouse_and_keyboard(show):
         for press in (None, (Keys.ENTER, Keys.SPACE)[i % 2]):
             button = browser.find_element(By.CSS_SELECTOR, f"th[data-key={key}] button")
             button.send_keys(press) if press else script(browser, "arguments[0].click()", button)
-            (active, direction), *others = script(browser, "return all('[aria-sort=ascending], [aria-sort=descending]').map((cell) => [cell.dataset.key, cell.ariaSort])")
-            assert (active, others) == (key, [])
+            active = script(browser, "return all('th[data-key]:not([aria-sort=none])').map((cell) => [cell.dataset.key, cell.ariaSort])")
+            direction = active[0][1]
+            assert active == [[key, direction]]
             seen.add(direction)
             cells = column(browser, key)
             values = names(browser) if key == "optimizer" else leading(cells)
@@ -273,7 +275,8 @@ def test_light_and_dark_can_be_read(show, browser):
         browsers.media(browser, prefers_color_scheme=scheme)
         show(boards.board())
         pick(browser, "#choice-buttons button:nth-child(2)")
-        paper, ink, soft = script(browser, "const css = (path) => getComputedStyle(one(path)); return [css('body').backgroundColor, css('body').color, css('.facts').color]")
+        paper = script(browser, "return getComputedStyle(document.body).backgroundColor")
+        ink, soft = script(browser, "return ['body', '.facts'].map((path) => getComputedStyle(one(path)).color)")
         lines = script(browser, "return all('#convergence .series').map((group) => getComputedStyle(group).color)")
         papers.add(paper)
         assert contrast(paper, ink) > 7
@@ -335,11 +338,13 @@ def test_old_boards_lack_parts(show):
 
 
 def test_five_hundred_entries(show):
-    browser = show(boards.board(500, horizons=(250, 500)))
+    browser = show(boards.board(500, horizons=(250,)))
     assert script(browser, "return one('#count').textContent") == "500 of 500 entries"
-    spent = script(browser, "const start = performance.now(); one('th[data-key=probe_loss] button').click(); document.body.offsetHeight; return performance.now() - start")
-    print(f"500 entries sorted in {spent:.0f} ms")
+    assert (len(names(browser)), script(browser, "return one('#rest').textContent")) == (100, "Show 400 more")
+    pick(browser, "#rest")
+    pick(browser, "th[data-key=probe_loss] button")
     losses = leading(column(browser, "probe_loss"))
+    assert len(losses) == 500
     assert losses == sorted(losses)
     pick(browser, "#choice-buttons button:nth-child(2)")
     assert script(browser, "return all('#convergence .series').length") == 30

@@ -1,5 +1,6 @@
 // The state of the page, and what is drawn again when it changes.
 const MOST_DRAWN = 30; // by one click; more can be ticked
+const FIRST_ROWS = 100; // of the table, until more are asked for
 const board = readBoard(JSON.parse(byId("data").textContent));
 const state = {
   task: board.names[0] ?? null,
@@ -7,6 +8,7 @@ const state = {
   text: "",
   sort: { key: "rank", direction: "ascending" },
   open: new Set(),
+  unfolded: false,
   chosen: new Set(),
   slots: new Map(),
   metric: "probe_loss",
@@ -30,28 +32,50 @@ function showFigures(...ids) {
   for (const id of ids) FIGURES.get(id)(byId(id), state, board);
 }
 
+let table = new Map(); // of the task and horizon: view to a function that gives its row, made when it is first shown
+
 function showTable() {
   const views = state.views();
-  const wanted = state.text.trim().toLowerCase();
-  const matching = views.filter(({ entry }) => `${entry.optimizer} ${entry.spec ?? ""}`.toLowerCase().includes(wanted));
-  const shown = sorted(matching, state.sort.key, state.sort.direction);
   const axis = whiskerAxis(views);
   const rungCount = state.horizon === null ? Math.max(0, ...views.map((view) => view.rungs.length)) : 1;
-  const held = document.activeElement?.closest?.("th[data-key]")?.dataset.key;
-  const table = byId("table");
-  table.tHead.replaceChildren(header(state.sort, axis, (sort) => { state.sort = sort; showTable(); }));
-  const rows = shown.map((view) => bodyRow(view, axis, (entry) => classOf(state.slot(entry)), rungCount, state.open.has(view.entry), toggle));
-  markTies(shown, rows, state.sort.key === "rank");
-  table.tBodies[0].replaceChildren(...shown.flatMap((view, i) => (state.open.has(view.entry) ? [rows[i], detailRow(view.entry)] : [rows[i]])));
-  if (held) table.querySelector(`th[data-key="${held}"] button`).focus({ preventScroll: true });
-  byId("count").textContent = `${shown.length} of ${views.length} ${views.length === 1 ? "entry" : "entries"}`;
-  byId("empty").textContent = !board.entries.length ? "The board is empty: no optimizer has an entry yet." : "No entry matches.";
-  byId("empty").hidden = shown.length > 0;
-  byId("table-scroll").hidden = !shown.length;
+  const slot = (entry) => classOf(state.slot(entry));
+  table = new Map(views.map((view) => {
+    let row = null;
+    return [view, () => (row ??= bodyRow(view, axis, slot, rungCount, state.open.has(view.entry), toggle))];
+  }));
+  byId("table").tHead.replaceChildren(header(axis, ({ key, first }) => {
+    const turned = state.sort.direction === "ascending" ? "descending" : "ascending";
+    state.sort = { key, direction: state.sort.key === key ? turned : first };
+    arrangeTable();
+  }));
   const what = state.horizon === null
     ? "Over all rungs: geometric means of speed-ups and losses, means of agreement and accuracy, sums of failures."
     : `At ${steps(state.horizon)}; ± is the standard deviation over seeds.`;
   byId("table-caption").textContent = `${what} Bracketed ranks are ties; > and < mark bounds. Time and state are the optimizer's own.`;
+  arrangeTable();
+}
+
+const matching = () => {
+  const wanted = state.text.trim().toLowerCase();
+  return [...table.keys()].filter(({ entry }) => `${entry.optimizer} ${entry.spec ?? ""}`.toLowerCase().includes(wanted));
+};
+
+// Filters and sorts the rows that are there.
+function arrangeTable() {
+  const { key, direction } = state.sort;
+  const found = sorted(matching(), key, direction);
+  const shown = state.unfolded ? found : found.slice(0, FIRST_ROWS);
+  const rows = shown.map((view) => table.get(view)());
+  markTies(shown, rows, key === "rank");
+  const { tHead, tBodies } = byId("table");
+  for (const cell of tHead.rows[0].cells) cell.setAttribute("aria-sort", cell.dataset.key === key ? direction : "none");
+  tBodies[0].replaceChildren(...shown.flatMap((view, i) => (state.open.has(view.entry) ? [rows[i], detailRow(view.entry)] : [rows[i]])));
+  byId("count").textContent = `${found.length} of ${table.size} ${table.size === 1 ? "entry" : "entries"}`;
+  byId("rest").textContent = `Show ${found.length - shown.length} more`;
+  byId("rest").hidden = shown.length === found.length;
+  byId("empty").textContent = board.entries.length ? "No entry matches." : "The board is empty: no optimizer has an entry yet.";
+  byId("empty").hidden = shown.length > 0;
+  byId("table-scroll").hidden = !shown.length;
 }
 
 function toggle(entry, button) {
@@ -112,11 +136,11 @@ function start() {
   byId("task").append(...board.names.map((task) => h("option", { value: task }, short(task, 40))));
   byId("task").addEventListener("change", () => { state.task = board.names[byId("task").selectedIndex]; showTask(); });
   byId("task-field").hidden = board.names.length < 2;
-  byId("filter").addEventListener("input", () => { state.text = byId("filter").value; showTable(); });
+  byId("filter").addEventListener("input", () => { state.text = byId("filter").value; arrangeTable(); });
+  byId("rest").addEventListener("click", () => { state.unfolded = true; arrangeTable(); });
   segments(byId("metric"), "metric", CURVES, state.metric, (value) => { state.metric = value; showFigures("convergence"); });
   segments(byId("cost"), "cost", COSTS, state.cost, (value) => { state.cost = value; showFigures("pareto"); });
   byId("arrows").addEventListener("change", () => { state.arrows = board.entries[Number(byId("arrows").value)]; showFigures("patience"); });
-  const matching = () => state.views().filter(({ entry }) => String(entry.optimizer).toLowerCase().includes(state.text.trim().toLowerCase()));
   const buttons = [
     ["Best five", () => defaultChoice(state.entries())],
     ["In the table", () => sorted(matching(), "speedup", "descending").slice(0, MOST_DRAWN).map((view) => view.entry)],

@@ -46,18 +46,12 @@ function sorted(views, key, direction) {
   return keyed.map(([, view]) => view);
 }
 
-function header(sort, axis, pick) {
-  const row = h("tr");
-  for (const { key, label, unit, first } of COLUMNS) {
-    const active = sort.key === key;
-    const next = active ? (sort.direction === "ascending" ? "descending" : "ascending") : first;
-    const button = h("button", { type: "button", class: "sort", onclick: () => pick({ key, direction: next }) }, h("span", {}, label));
-    if (unit) button.append(h("small", {}, unit));
-    const cell = h("th", { scope: "col", class: `col-${key}`, "data-key": key, "aria-sort": active ? sort.direction : "none" }, button);
-    if (key === "speedup" && axis) cell.append(axis.header());
-    row.append(cell);
-  }
-  return row;
+function header(axis, pick) {
+  return h("tr", {}, COLUMNS.map((column) => {
+    const { key, label, unit } = column;
+    const button = h("button", { type: "button", class: "sort", onclick: () => pick(column) }, h("span", {}, label), unit ? h("small", {}, unit) : null);
+    return h("th", { scope: "col", class: `col-${key}`, "data-key": key }, button, key === "speedup" ? axis?.header() : null);
+  }));
 }
 
 // The logarithmic axis that all whiskers share; null where no speed-up is known.
@@ -109,8 +103,7 @@ function bodyRow(view, axis, slot, rungCount, open, toggle) {
     } else if (key === "speedup") {
       const { speedup } = view;
       const interval = speedup?.interval ? `[${speedup.interval.map((x) => x.toFixed(2)).join(", ")}]` : "";
-      row.append(h("td", { class: `col-${key}` }, h("div", {},
-        h("b", {}, speedText(speedup)), h("span", { class: "spread" }, interval), axis ? axis.row(speedup, slot(entry)) : null)));
+      row.append(h("td", { class: `col-${key}` }, h("b", {}, speedText(speedup)), axis ? axis.row(speedup, slot(entry)) : null, h("span", { class: "spread" }, interval)));
     } else {
       row.append(h("td", { class: `col-${key}` }, cell(view)));
     }

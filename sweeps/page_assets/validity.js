@@ -10,7 +10,8 @@ function drawCertificates(host, task) {
     const interval = number(one.low) !== null && number(one.high) !== null ? [one.low, one.high] : null;
     return h("tr", {},
       h("th", { scope: "row" }, metricName(one.metric)), h("td", { class: "text" }, plain(one.over)),
-      h("td", { class: "tau" }, h("div", {}, h("b", {}, one.tau.toFixed(3)), h("span", { class: "spread" }, interval ? `[${interval.map((x) => x.toFixed(3)).join(", ")}]` : ""), tauWhisker(one.tau, interval))),
+      h("td", { class: "tau text" }, h("b", {}, one.tau.toFixed(3)), tauWhisker(one.tau, interval),
+        h("span", { class: "spread" }, interval ? `[${interval.map((x) => x.toFixed(3)).join(", ")}]` : "")),
       h("td", {}, number(one.runs)?.toLocaleString("en") ?? NONE), h("td", {}, percent(number(one.disagree), 1)));
   });
   host.replaceChildren(h("div", { class: "scroll-x" }, h("table", {},
