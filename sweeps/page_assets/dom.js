@@ -58,7 +58,10 @@ function command(text) {
   const code = h("code", { class: "command", dir: "ltr" }, plain(text));
   const copy = h("button", { type: "button", class: "small", onclick: () => {
     getSelection().selectAllChildren(code); // where there is no clipboard, it is marked, to be copied by hand
-    navigator.clipboard?.writeText(code.textContent).then(() => { copy.textContent = "Copied"; }, () => {});
+    navigator.clipboard?.writeText(code.textContent).then(() => {
+      copy.textContent = "Copied";
+      setTimeout(() => { copy.textContent = "Copy"; }, 2000);
+    }, () => {});
   } }, "Copy");
   return h("div", { class: "command-line" }, code, copy);
 }

@@ -1,5 +1,6 @@
 // Speed-up against what it costs, with the front of those that nobody beats on both.
 const COSTS = [["relative", "Time"], ["bytes", "Memory"]];
+const MOST_NAMED = 40; // of more points, only those that are drawn elsewhere or on the front have a name
 
 function drawPareto(figure, state) {
   const host = figure.querySelector(".plot");
@@ -21,7 +22,9 @@ function drawPareto(figure, state) {
   const weight = (p) => (state.slot(p.view.entry) !== null ? 2 : 0) + (front.includes(p) ? 1 : 0);
   const ordered = points.sort((a, b) => weight(b) - weight(a) || b.speed - a.speed);
   const lines = [...corners.slice(1).map((corner, i) => [corners[i], corner]), [[plot.box.left, plot.Y(1)], [plot.box.right, plot.Y(1)]]];
-  const labels = placeLabels(ordered.map((p) => ({ x: p.x, y: p.y, text: labelOf(p.view.entry, host) })), lines, plot.box);
+  const reach = { "=": [5, 5], ">": [15, 5], "<": [5, 15] }; // of the mark, above and below its point
+  const texts = ordered.map((p) => (ordered.length <= MOST_NAMED || weight(p) ? labelOf(p.view.entry, host) : null));
+  const labels = placeLabels(ordered.map((p, i) => ({ x: p.x, y: p.y, reach: reach[p.view.speedup.bound], text: texts[i] })), lines, plot.box);
   ordered.map((p, i) => [p, labels[i]]).reverse().forEach(([p, label]) => {
     const slot = state.slot(p.view.entry);
     const { bound } = p.view.speedup;
@@ -41,17 +44,18 @@ function paretoFront(points) {
   });
 }
 
-// A place for each text beside its point that covers no point, no line and no earlier text; null where there is none. Lines run along the axes.
+// A place for each text beside its point that covers no point, no line and no earlier text; null where there is none, or no text. Lines run along the axes.
 function placeLabels(points, lines, box) {
   const height = 12;
   const taken = [
-    ...points.map(({ x, y }) => [x - 5, y - 5, x + 5, y + 5]),
+    ...points.map(({ x, y, reach }) => [x - 5, y - reach[0], x + 5, y + reach[1]]),
     ...lines.map(([[x, y], [u, v]]) => [Math.min(x, u) - 1, Math.min(y, v) - 1, Math.max(x, u) + 1, Math.max(y, v) + 1]),
   ];
   const free = ([l, t, r, b]) => l >= box.left && r <= box.right && t >= box.top - 8 && b <= box.bottom && !taken.some(([L, T, R, B]) => l < R && r > L && t < B && b > T);
   return points.map(({ x, y, text }) => {
+    if (text === null) return null;
     const width = textWidth(text) + 2;
-    for (const [dx, dy] of [[-4 - width, -10], [4, 11], [8, 0], [-8 - width, 0], [-width / 2, -14], [-width / 2, 14], [4, -11], [-4 - width, 11], [14, 22], [-14 - width, -22]]) {
+    for (const [dx, dy] of [[-4 - width, -10], [4, 11], [8, 0], [-8 - width, 0], [-width / 2, -14], [-width / 2, 14], [4, -11], [-4 - width, 11]]) {
       const place = [x + dx, y + dy - height / 2, x + dx + width, y + dy + height / 2];
       if (!free(place)) continue;
       taken.push(place);

@@ -22,7 +22,7 @@ function drawPatience(figure, state) {
   const rungs = [...new Set(points.map((p) => p.horizon))].sort((a, b) => a - b);
   const plot = frame(host, `Final probe loss against horizon, ${found.length} optimizers`,
     { domain: padded(extent([...rungs, ...reach.map((r) => r.to)]), true, 0.04), log: true, label: "horizon in steps", ticks: rungs, text: (x) => x.toLocaleString("en") },
-    { domain: padded(extent(points.flatMap((p) => [p.loss + p.std, Math.max(p.loss - p.std, p.loss / 2)])), true), log: true, label: "final probe loss" },
+    { domain: padded(extent(points.flatMap((p) => [p.loss + p.std, Math.max(p.loss - p.std, p.loss / 2)])), true, 0.09), log: true, label: "final probe loss" },
     found.map((one) => labelOf(one.entry, host)));
   const ends = found.map(({ entry, points }) => {
     const slot = state.slot(entry);
@@ -41,7 +41,8 @@ function speedupArrow(plot, { horizon, loss, speedup, to }) {
   if (Math.abs(length) < 7) return s("text", { class: "arrow-text", x, y: y + 18, "text-anchor": "middle" }, speedText(speedup));
   const gap = 5 * Math.sign(length);
   return [
-    s("path", { class: speedup.bound === "=" ? "arrow" : "arrow bound", d: arrow(x + gap, y, length - gap) }),
+    s("path", { class: speedup.bound === "=" ? "arrow" : "arrow bound", d: `M${x + gap},${y}h${length - gap}` }),
+    s("path", { class: "arrow", d: arrow(x + length - gap, y, gap) }),
     s("text", { class: "arrow-text", x: x + length / 2, y: y - 6, "text-anchor": "middle" }, speedText(speedup)),
   ];
 }

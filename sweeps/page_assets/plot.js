@@ -26,7 +26,8 @@ function ticks([low, high], logarithmic, most) {
   if (logarithmic) {
     const decades = [];
     for (let d = Math.floor(Math.log10(low)); d <= Math.ceil(Math.log10(high)); d++) decades.push(d);
-    for (const digits of [[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 5, 7], [1, 2, 5], [1, 3], [1]]) {
+    const fine = high < 10 * low ? [[1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8], [1, 1.5, 2, 3, 4, 6]] : [];
+    for (const digits of [...fine, [1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 5, 7], [1, 2, 5], [1, 3], [1]]) {
       const found = decades.flatMap((d) => digits.map((digit) => Number(`${digit}e${d}`))).filter((x) => x >= low && x <= high);
       if (found.length > (high < 10 * low ? 2 : 1) && found.length <= most) return found;
     }
@@ -39,6 +40,12 @@ function ticks([low, high], logarithmic, most) {
   const found = [];
   for (let i = Math.ceil(low / step); i * step <= high; i++) found.push(Number((i * step).toPrecision(12)));
   return found;
+}
+
+// Where there is no room for all numbers, powers of ten go first, and then the halves and fifths of them.
+function roughness(tick) {
+  const digits = Math.abs(tick).toExponential().split("e")[0];
+  return { 0: 0, 1: 0, 5: 1, 2: 2 }[digits] ?? 3;
 }
 
 const tickText = (x) => (x !== 0 && (Math.abs(x) < 1e-3 || Math.abs(x) >= 1e6) ? x.toExponential().replace("e+", "e") : Math.abs(x) >= 1e3 ? x.toLocaleString("en") : String(x));
@@ -64,12 +71,14 @@ function frame(host, title, x, y, names = []) {
   yTicks.forEach((tick, i) => svg.append(
     s("line", { class: "grid", x1: box.left, x2: box.right, y1: Y(tick), y2: Y(tick) }),
     s("text", { class: "tick", x: box.left - 7, y: Y(tick) + 3.5, "text-anchor": "end" }, yText[i])));
-  let taken = -Infinity;
-  for (const tick of x.ticks ?? ticks(x.domain, x.log, Math.max(3, Math.floor((box.right - box.left) / 62)))) {
+  const taken = [];
+  const xTicks = x.ticks ?? ticks(x.domain, x.log, Math.max(3, Math.floor((box.right - box.left) / 62)));
+  for (const tick of [...xTicks].sort((a, b) => roughness(a) - roughness(b))) {
     const text = (x.text ?? tickText)(tick);
+    const half = textWidth(text) / 2;
     svg.append(s("line", { class: "axis", x1: X(tick), x2: X(tick), y1: box.bottom, y2: box.bottom + 4 }));
-    if (X(tick) - textWidth(text) / 2 < taken + 6) continue;
-    taken = X(tick) + textWidth(text) / 2;
+    if (taken.some(([place, width]) => Math.abs(place - X(tick)) < width + half + 6)) continue;
+    taken.push([X(tick), half]);
     svg.append(s("text", { class: "tick", x: X(tick), y: box.bottom + 17, "text-anchor": "middle" }, text));
   }
   svg.append(

@@ -68,7 +68,9 @@ function whiskerAxis(views) {
   const one = () => s("line", { class: "unity", x1: at(1), x2: at(1), y1: 0, y2: height });
 
   function header() {
-    const marks = ticks(domain, true, 4).map((x) => s("text", { x: at(x), y: 11, "text-anchor": "middle" }, `${tickText(x)}×`));
+    const shown = [1]; // and what does not come too close
+    for (const x of ticks(domain, true, 6)) if (shown.every((other) => Math.abs(at(x) - at(other)) > 27)) shown.push(x);
+    const marks = shown.map((x) => s("text", { x: at(x), y: 11, "text-anchor": "middle" }, `${tickText(x)}×`));
     return s("svg", { class: "whisker-axis", width, height: 14, "aria-hidden": "true" }, marks);
   }
 
@@ -76,12 +78,17 @@ function whiskerAxis(views) {
     const svg = s("svg", { class: `whisker ${slot}`, width, height, "aria-hidden": "true" }, one());
     if (!speedup) return svg;
     const x = at(speedup.value);
-    if (speedup.interval) svg.append(s("line", { class: "reach", x1: at(speedup.interval[0]), x2: at(speedup.interval[1]), y1: middle, y2: middle }));
-    if (speedup.bound === "=") svg.append(s("circle", { cx: x, cy: middle, r: 3.2 }));
+    if (speedup.interval) svg.append(reach(at(speedup.interval[0]), at(speedup.interval[1]), middle));
+    if (speedup.bound === "=") svg.append(s("circle", { cx: x, cy: middle, r: 2.7 }));
     else svg.append(s("path", { class: "beyond", d: arrow(x, middle, speedup.bound === ">" ? 9 : -9) }));
     return svg;
   }
   return { header, row };
+}
+
+// A capped whisker.
+function reach(low, high, y) {
+  return s("path", { class: "reach", d: `M${low},${y - 3.5}v7m0,-3.5H${high}m0,-3.5v7` });
 }
 
 // A horizontal arrow from x, `length` long (negative to the left), as path data.

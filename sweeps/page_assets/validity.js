@@ -16,7 +16,7 @@ function drawCertificates(host, task) {
   });
   host.replaceChildren(h("div", { class: "scroll-x" }, h("table", {},
     h("caption", {}, `Probe loss against held-out metrics, ${plain(task.name)}`),
-    h("thead", {}, h("tr", {}, ["Metric", "Over", "Kendall's τ, 95% interval", "Number", "Pairs that disagree"].map(heading))),
+    h("thead", {}, h("tr", {}, ["Metric", "Over", "Kendall's τ from 0 to 1, 95% interval", "Number", "Pairs that disagree"].map(heading))),
     h("tbody", {}, rows))));
 }
 
@@ -26,8 +26,8 @@ function tauWhisker(tau, interval) {
   const inside = (x) => at(Math.max(0, Math.min(1, x)));
   return s("svg", { class: "whisker s-none", width, height, "aria-hidden": "true" },
     [0, 1].map((x) => s("line", { class: "unity", x1: at(x), x2: at(x), y1: 0, y2: height })),
-    interval ? s("line", { class: "reach", x1: inside(interval[0]), x2: inside(interval[1]), y1: height / 2, y2: height / 2 }) : null,
-    s("circle", { cx: inside(tau), cy: height / 2, r: 3.2 }));
+    interval ? reach(inside(interval[0]), inside(interval[1]), height / 2) : null,
+    s("circle", { cx: inside(tau), cy: height / 2, r: 2.7 }));
 }
 
 function drawDisagreements(host, task) {
