@@ -5,12 +5,13 @@ function detailRow(entry) {
     block("By horizon, in steps", hyperparameters(entry), "two"),
     block("Search space", space(entry)),
     block("Provenance", facts(provenance(entry))),
-    block("Warnings", entry.warnings.length ? h("ul", { class: "warned" }, entry.warnings.map((text) => warning(prose(text)))) : h("p", { class: "quiet" }, "None."), "wide"),
-    block("Reproduce", list(entry.reproduce).length ? list(entry.reproduce).map(command) : h("p", { class: "quiet" }, "Not recorded."), "wide"));
+    block("Warnings", entry.warnings.length ? h("ul", { class: "warned" }, entry.warnings.map((text) => warning(prose(text)))) : quiet("None."), "wide"),
+    block("Reproduce", list(entry.reproduce).length ? list(entry.reproduce).map(command) : quiet("Not recorded."), "wide"));
   return h("tr", { class: "detail-row", id: `detail-${entry.index}` }, h("td", { colspan: COLUMNS.length }, inner));
 }
 
 const block = (title, content, place) => h("section", { class: place }, h("h4", {}, title), content);
+const quiet = (text) => h("p", { class: "quiet" }, text);
 const facts = (pairs) => h("dl", {}, pairs.map(([key, value]) => [h("dt", {}, plain(key)), h("dd", {}, value)]));
 
 function hyperparameters(entry) {
@@ -19,7 +20,8 @@ function hyperparameters(entry) {
   const cell = (rung, key) => {
     const value = at(rung, key);
     const edge = list(rung.edges).includes(key);
-    return h("td", { class: edge ? "edge" : null }, value === undefined ? NONE : setting(value), edge ? h("abbr", { title: "at an edge of its range" }, " edge") : null);
+    const note = edge ? h("abbr", { title: "at an edge of its range" }, " edge") : null;
+    return h("td", { class: edge ? "edge" : null }, value === undefined ? NONE : setting(value), note);
   };
   const results = [["speed-up", (rung) => speedText(speedupOf(rung.speedup))], ["probe loss", (rung) => figure(number(rung.mean?.probe_loss))]];
   return h("div", { class: "scroll-x" }, h("table", {},
@@ -32,7 +34,7 @@ function hyperparameters(entry) {
 function space(entry) {
   const searched = entriesOf(entry.space).map(([key, domain]) => [key, h("span", {}, domainText(domain))]);
   const fixed = entriesOf(entry.fixed).map(([key, value]) => [key, h("span", {}, setting(value), " (fixed)")]);
-  return searched.length + fixed.length ? facts([...searched, ...fixed]) : h("p", { class: "quiet" }, "Nothing was searched.");
+  return searched.length + fixed.length ? facts([...searched, ...fixed]) : quiet("Nothing was searched.");
 }
 
 function domainText(domain) {

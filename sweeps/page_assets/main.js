@@ -16,7 +16,7 @@ const state = {
   arrows: null,
   entries: () => board.entries.filter((entry) => entry.task === state.task),
   views: () => state.entries().map((entry) => summary(entry, state.horizon)).filter(Boolean),
-  drawn: () => [...state.chosen].sort((a, b) => a.baseline - b.baseline), // best first, the baseline last
+  drawn: () => [...state.chosen].sort((a, b) => a.baseline - b.baseline), // in the order in which they were chosen, the baseline last
   slot: (entry) => state.slots.get(entry) ?? null,
   figureHorizon: () => state.horizon ?? commonHorizon(state.drawn().length ? state.drawn() : state.entries()),
   pointed: () => state.drawn().find((entry) => entry === state.arrows) ?? state.drawn().find((entry) => !entry.baseline) ?? null,
@@ -26,7 +26,7 @@ const FIGURES = new Map([
   ["convergence", drawConvergence], ["patience", drawPatience], ["sensitivity", drawSensitivity],
   ["best-after", drawBestAfter], ["pareto", drawPareto], ["profile", drawProfile],
 ]);
-const figureNumbers = [...FIGURES.keys()];
+const figureIds = [...FIGURES.keys()];
 
 function showFigures(...ids) {
   for (const id of ids) FIGURES.get(id)(byId(id), state, board);
@@ -102,7 +102,7 @@ function showPicked() {
     return option;
   }));
   showTable();
-  showFigures(...figureNumbers);
+  showFigures(...figureIds);
 }
 
 function choose(entries) {
@@ -120,7 +120,7 @@ function showTask() {
   segments(byId("horizon"), "horizon", [["all", "all rungs"], ...horizonsOf(entries).map((x) => [String(x), x.toLocaleString("en")])], "all", (value) => {
     state.horizon = value === "all" ? null : Number(value);
     showTable();
-    showFigures(...figureNumbers);
+    showFigures(...figureIds);
   });
   drawChoice(state, entries, showPicked);
   drawCertificates(byId("certificates"), task);
@@ -132,7 +132,8 @@ function showTask() {
 function start() {
   for (const place of document.querySelectorAll(".baseline-name")) if (board.baseline) place.textContent = short(board.baseline, 60);
   const made = entriesOf(board.made).map(([key, value]) => plain(key === "date" ? value : `${key} ${value}`));
-  byId("facts").textContent = [`${board.entries.length} entries`, `${board.names.length} ${board.names.length === 1 ? "task" : "tasks"}: ${board.names.slice(0, 9).map((x) => short(x, 40)).join(", ")}`, ...made].join(" · ");
+  const tasks = `${board.names.length} ${board.names.length === 1 ? "task" : "tasks"}: ${board.names.slice(0, 9).map((task) => short(task, 40)).join(", ")}`;
+  byId("facts").textContent = [`${board.entries.length} entries`, tasks, ...made].join(" · ");
   byId("task").append(...board.names.map((task) => h("option", { value: task }, short(task, 40))));
   byId("task").addEventListener("change", () => { state.task = board.names[byId("task").selectedIndex]; showTask(); });
   byId("task-field").hidden = board.names.length < 2;
@@ -153,7 +154,7 @@ function start() {
   showTask();
   let width = innerWidth;
   addEventListener("resize", () => {
-    if (innerWidth !== width) showFigures(...figureNumbers);
+    if (innerWidth !== width) showFigures(...figureIds);
     width = innerWidth;
   });
 }

@@ -5,15 +5,18 @@ const MOST_NAMED = 40; // of more points, only those that are drawn elsewhere or
 function drawPareto(figure, state) {
   const host = figure.querySelector(".plot");
   const timed = state.cost === "relative";
-  const found = state.views().filter((view) => view.speedup && (timed ? view.relative > 0 : view.bytes !== null)).map((view) => ({ view, cost: view[state.cost] }));
+  const measured = (view) => (timed ? view.relative > 0 : view.bytes !== null);
+  const found = state.views().filter((view) => view.speedup && measured(view)).map((view) => ({ view, cost: view[state.cost] }));
   const over = state.horizon === null ? "over all rungs (geometric mean)" : `at ${steps(state.horizon)}`;
-  caption(figure, `Speed-up ${over} against ${timed ? "the optimizer's own time per step, relative to the baseline's" : "the optimizer's state in bytes per parameter"}.`,
+  const price = timed ? "the optimizer's own time per step, relative to the baseline's" : "the optimizer's state in bytes per parameter";
+  caption(figure, `Speed-up ${over} against ${price}.`,
     "The line is the Pareto front: nothing faster costs less. Arrows are bounds. Optimizers that are not drawn elsewhere are grey.");
   if (!found.length) return nothing(host, "No measured costs.");
   const costs = extent(found.map((p) => p.cost));
   const plot = frame(host, `Speed-up against cost, ${found.length} optimizers`,
-    { domain: timed ? padded(costs, true, 0.08) : [0, padded([0, costs[1]], false, 0.08)[1]], log: timed, label: timed ? "optimizer time, × baseline" : "state, bytes per parameter", text: timed ? (x) => `${tickText(x)}×` : tickText },
-    { domain: padded(extent([1, ...found.map((p) => p.view.speedup.value)]), true, 0.1), log: true, label: "speed-up in patience", text: (x) => `${tickText(x)}×` });
+    timed ? { domain: padded(costs, true, 0.08), log: true, label: "optimizer time, × baseline", text: factor }
+      : { domain: [0, padded([0, costs[1]], false, 0.08)[1]], label: "state, bytes per parameter" },
+    { domain: padded(extent([1, ...found.map((p) => p.view.speedup.value)]), true, 0.1), log: true, label: "speed-up in patience", text: factor });
   plot.svg.append(s("line", { class: "unity", x1: plot.box.left, x2: plot.box.right, y1: plot.Y(1), y2: plot.Y(1) }));
   const points = found.map(({ view, cost }) => ({ view, cost, speed: view.speedup.value, x: plot.X(cost), y: plot.Y(view.speedup.value) }));
   const front = paretoFront(points);
@@ -29,8 +32,9 @@ function drawPareto(figure, state) {
     const slot = state.slot(p.view.entry);
     const { bound } = p.view.speedup;
     const group = series(plot, p.view.entry, slot, slot === null ? s("circle", { class: "mark", cx: p.x, cy: p.y, r: 2.6 }) : marker(slot, p.x, p.y, 4));
-    if (bound !== "=") group.append(s("path", { class: "arrow", d: `M${p.x},${p.y}v${bound === ">" ? -13 : 13}m-3,${bound === ">" ? 4 : -4}l3,${bound === ">" ? -4 : 4}l3,${bound === ">" ? 4 : -4}` }));
-    if (label) group.append(s("text", { class: "name-label", ...label }, labelOf(p.view.entry, host)));
+    const up = bound === ">" ? -1 : 1;
+    if (bound !== "=") group.append(s("path", { class: "arrow", d: `M${p.x},${p.y}v${13 * up}m-3,${-4 * up}l3,${4 * up}l3,${-4 * up}` }));
+    if (label) group.append(s("text", { class: "name-label haloed", ...label }, labelOf(p.view.entry, host)));
   });
 }
 
@@ -44,23 +48,24 @@ function paretoFront(points) {
   });
 }
 
-// A place for each text beside its point that covers no point, no line and no earlier text; null where there is none, or no text. Lines run along the axes.
+// A place for each text beside its point that covers neither a point nor an earlier text, nor a line if that can be; null where there is none.
+// Points are {x, y, reach: [above, below], text}; what has no text (null) is no obstacle. Lines run along the axes.
 function placeLabels(points, lines, box) {
   const height = 12;
-  const taken = [
-    ...points.map(({ x, y, reach }) => [x - 5, y - reach[0], x + 5, y + reach[1]]),
-    ...lines.map(([[x, y], [u, v]]) => [Math.min(x, u) - 1, Math.min(y, v) - 1, Math.max(x, u) + 1, Math.max(y, v) + 1]),
-  ];
-  const free = ([l, t, r, b]) => l >= box.left && r <= box.right && t >= box.top - 8 && b <= box.bottom && !taken.some(([L, T, R, B]) => l < R && r > L && t < B && b > T);
-  return points.map(({ x, y, text }) => {
+  const taken = points.filter((p) => p.text !== null).map(({ x, y, reach }) => [x - 5, y - reach[0], x + 5, y + reach[1]]);
+  const drawn = lines.map(([[x, y], [u, v]]) => [Math.min(x, u) - 1, Math.min(y, v) - 1, Math.max(x, u) + 1, Math.max(y, v) + 1]);
+  const inside = ([l, t, r, b]) => l >= box.left && r <= box.right && t >= box.top - 18 && b <= box.bottom;
+  const clear = ([l, t, r, b], others) => !others.some(([L, T, R, B]) => l < R && r > L && t < B && b > T);
+  return points.map(({ x, y, reach, text }) => {
     if (text === null) return null;
     const width = textWidth(text) + 2;
-    for (const [dx, dy] of [[-4 - width, -10], [4, 11], [8, 0], [-8 - width, 0], [-width / 2, -14], [-width / 2, 14], [4, -11], [-4 - width, 11]]) {
-      const place = [x + dx, y + dy - height / 2, x + dx + width, y + dy + height / 2];
-      if (!free(place)) continue;
-      taken.push(place);
-      return { x: place[0] + 1, y: y + dy + 3.8 };
-    }
-    return null;
+    const [above, below] = [-reach[0] - 6, reach[1] + 6];
+    const offsets = [[-4 - width, -10], [4, 11], [8, 0], [-8 - width, 0], [-width / 2, above], [-width / 2, below], [5, -11], [-5 - width, 11]];
+    const boxes = offsets.map(([dx, dy]) => [x + dx, y + dy - height / 2, x + dx + width, y + dy + height / 2]);
+    const places = boxes.filter((place) => inside(place) && clear(place, taken));
+    const place = places.find((one) => clear(one, drawn)) ?? places[0];
+    if (!place) return null;
+    taken.push(place);
+    return { x: place[0] + 1, y: place[1] + height / 2 + 3.8 };
   });
 }

@@ -2,7 +2,8 @@
 function lossPoints(entry) {
   return entry.rungs.flatMap((rung) => {
     const loss = number(rung.mean?.probe_loss);
-    return loss > 0 ? [{ rung, horizon: rung.horizon, loss, std: number(rung.std?.probe_loss) ?? 0 }] : [];
+    const std = number(rung.std?.probe_loss) ?? 0;
+    return loss > 0 ? [{ rung, horizon: rung.horizon, loss, range: [Math.max(loss - std, loss / 2), loss + std] }] : []; // above zero, on a log axis
   });
 }
 
@@ -21,13 +22,13 @@ function drawPatience(figure, state) {
   const points = found.flatMap((one) => one.points);
   const rungs = [...new Set(points.map((p) => p.horizon))].sort((a, b) => a - b);
   const plot = frame(host, `Final probe loss against horizon, ${found.length} optimizers`,
-    { domain: padded(extent([...rungs, ...reach.map((r) => r.to)]), true, 0.04), log: true, label: "horizon in steps", ticks: rungs, text: (x) => x.toLocaleString("en") },
-    { domain: padded(extent(points.flatMap((p) => [p.loss + p.std, Math.max(p.loss - p.std, p.loss / 2)])), true, 0.09), log: true, label: "final probe loss" },
+    { domain: padded(extent([...rungs, ...reach.map((r) => r.to)]), true, 0.04), log: true, label: "horizon in steps", ticks: rungs },
+    { domain: padded(extent(points.flatMap((p) => p.range)), true, 0.09), log: true, label: "final probe loss" },
     found.map((one) => labelOf(one.entry, host)));
   const ends = found.map(({ entry, points }) => {
     const slot = state.slot(entry);
     const at = points.map((p) => [plot.X(p.horizon), plot.Y(p.loss)]);
-    const bars = points.map((p) => s("line", { class: "error", x1: plot.X(p.horizon), x2: plot.X(p.horizon), y1: plot.Y(p.loss + p.std), y2: plot.Y(Math.max(p.loss - p.std, p.loss / 2)) }));
+    const bars = points.map((p) => s("path", { class: "error", d: `M${plot.X(p.horizon)},${plot.Y(p.range[0])}V${plot.Y(p.range[1])}` }));
     const group = series(plot, entry, slot, bars, line(at, slot), at.map(([x, y]) => marker(slot, x, y)));
     return { group, x: at.at(-1)[0], y: at.at(-1)[1], text: labelOf(entry, host) };
   });

@@ -48,7 +48,13 @@ function roughness(tick) {
   return { 0: 0, 1: 0, 5: 1, 2: 2 }[digits] ?? 3;
 }
 
-const tickText = (x) => (x !== 0 && (Math.abs(x) < 1e-3 || Math.abs(x) >= 1e6) ? x.toExponential().replace("e+", "e") : Math.abs(x) >= 1e3 ? x.toLocaleString("en") : String(x));
+function tickText(x) {
+  const size = Math.abs(x);
+  if (size && (size < 1e-3 || size >= 1e6)) return x.toExponential().replace("e+", "e");
+  return size >= 1e3 ? x.toLocaleString("en") : String(x);
+}
+
+const factor = (x) => `${tickText(x)}×`;
 
 let pen = null;
 function textWidth(text) {

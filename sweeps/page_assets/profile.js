@@ -11,12 +11,12 @@ function drawProfile(figure, state, board) {
   if (!found.length) return nothing(host, "No profile of these optimizers.");
   const most = Math.max(1.05, ...found.map((one) => one.ratios.at(-1))) ** 1.04;
   const plot = frame(host, `Performance profile of ${found.length} optimizers over ${problems} problems`,
-    { domain: [1, most], log: true, label: "factor τ of the best", text: (x) => `${tickText(x)}×` },
+    { domain: [1, most], log: true, label: "factor τ of the best", text: factor },
     { domain: [0, 1.02], label: "fraction of problems", ticks: [0, 0.25, 0.5, 0.75, 1], text: (x) => percent(x, 0) },
     found.map((one) => labelOf(one.entry, host)));
   endLabels(plot, found.map(({ entry, ratios }, order) => {
     const slot = state.slot(entry);
-    const shift = Math.min(9, 1.5 * (found.length - 1 - order)); // lines that coincide stay apart
+    const shift = Math.min(5, found.length - 1 - order); // lines that coincide stay apart
     const y = (count) => plot.Y(count / problems) - shift;
     const corners = ratios.flatMap((ratio, i) => [[plot.X(ratio), y(i)], [plot.X(ratio), y(i + 1)]]);
     const whole = [...corners, [plot.box.right, y(ratios.length)]];

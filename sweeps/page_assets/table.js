@@ -16,7 +16,7 @@ const COLUMNS = [
   { key: "seeds", label: "Seeds", first: "descending", value: (v) => v.seeds[0], cell: (v) => span(v.seeds) },
   { key: "trials", label: "Trials", first: "descending", value: (v) => v.trials[0], cell: (v) => span(v.trials) },
   { key: "failed", label: "Failed", unit: "div. + crash", first: "ascending", value: (v) => v.diverged + v.crashed, cell: failedCell },
-  { key: "verdict", label: "Verified", first: "descending", value: (v) => (v.verdict === "reproduced" ? 2 : v.verdict === "failed" ? 0 : 1), cell: verdictCell },
+  { key: "verdict", label: "Verified", first: "descending", value: (v) => (v.verdict === "reproduced") - (v.verdict === "failed"), cell: verdictCell },
   { key: "warnings", label: "Warn.", first: "ascending", value: (v) => v.entry.warnings.length, cell: (v) => v.entry.warnings.length || NONE },
 ];
 
@@ -110,7 +110,8 @@ function bodyRow(view, axis, slot, rungCount, open, toggle) {
     } else if (key === "speedup") {
       const { speedup } = view;
       const interval = speedup?.interval ? `[${speedup.interval.map((x) => x.toFixed(2)).join(", ")}]` : "";
-      row.append(h("td", { class: `col-${key}` }, h("b", {}, speedText(speedup)), axis ? axis.row(speedup, slot(entry)) : null, h("span", { class: "spread" }, interval)));
+      const whisker = axis ? axis.row(speedup, slot(entry)) : null;
+      row.append(h("td", { class: `col-${key}` }, h("b", {}, speedText(speedup)), whisker, h("span", { class: "spread" }, interval)));
     } else {
       row.append(h("td", { class: `col-${key}` }, cell(view)));
     }

@@ -1,7 +1,7 @@
 // What tuning tells: the loss of every trial against its learning rate, and the best that k trials may be expected to find.
 function triedOf(rung) {
   return list(rung?.tried).flatMap((trial) => {
-    const lr = number(trial.hparams?.lr);
+    const lr = number(trial?.hparams?.lr);
     return lr > 0 ? [{ lr, loss: trial.status === "ok" ? number(trial.probe_loss) : null, status: trial.status }] : [];
   }).sort((a, b) => a.lr - b.lr);
 }
@@ -27,12 +27,14 @@ function drawSensitivity(figure, state) {
   const ends = found.map(({ entry, tried }) => {
     const slot = state.slot(entry);
     const good = tried.filter((t) => t.loss > 0).map((t) => [plot.X(t.lr), plot.Y(t.loss)]);
-    const lost = tried.filter((t) => !(t.loss > 0)).map((t) => s("path", { class: "lost", d: saltire(plot.X(t.lr), plot.box.top - 9) }, s("title", {}, `${short(entry.optimizer, 30)}: ${plain(t.status)}`)));
+    const lost = tried.filter((t) => !(t.loss > 0)).map((t) => s("path", { class: "lost", d: saltire(plot.X(t.lr), plot.box.top - 9) },
+      s("title", {}, `${short(entry.optimizer, 30)}: ${plain(t.status)}`)));
     const best = good.reduce((a, b) => (b[1] > a[1] ? b : a));
-    const group = series(plot, entry, slot, line(good, slot), good.map(([x, y]) => marker(slot, x, y, 3)), s("circle", { class: "best", cx: best[0], cy: best[1], r: 7 }), lost);
+    const ring = s("circle", { class: "best", cx: best[0], cy: best[1], r: 7 });
+    const group = series(plot, entry, slot, line(good, slot), good.map(([x, y]) => marker(slot, x, y, 3)), ring, lost);
     return { group, x: good.at(-1)[0], y: good.at(-1)[1], text: labelOf(entry, host) };
   });
-  if (all.some((t) => !(t.loss > 0))) plot.svg.append(s("line", { class: "edge-line", x1: plot.box.left, x2: plot.box.right, y1: plot.box.top - 3, y2: plot.box.top - 3 }));
+  if (all.some((t) => !(t.loss > 0))) plot.svg.append(s("path", { class: "edge-line", d: `M${plot.box.left},${plot.box.top - 3}H${plot.box.right}` }));
   endLabels(plot, ends);
 }
 

@@ -36,7 +36,8 @@ function drawDisagreements(host, task) {
   const rows = pairs.slice(0, MOST_ROWS).map((pair) => h("tr", {},
     h("td", {}, number(pair.horizon)?.toLocaleString("en") ?? NONE), h("td", { class: "text" }, metricName(pair.metric)),
     h("td", { class: "text" }, name(pair.lower_loss)), h("td", { class: "text" }, name(pair.better_metric))));
-  host.replaceChildren(h("details", { open: pairs.length <= 10 }, h("summary", {}, `Pairs of entries that disagree: ${pairs.length}`), h("div", { class: "scroll-x" }, h("table", {},
+  const title = h("summary", {}, `Pairs of entries that disagree: ${pairs.length}`);
+  host.replaceChildren(h("details", { open: pairs.length <= 10 }, title, h("div", { class: "scroll-x" }, h("table", {},
     h("caption", {}, pairs.length > MOST_ROWS ? `The first ${MOST_ROWS} of ${pairs.length}` : "Lower loss, and yet not the better student"),
     h("thead", {}, h("tr", {}, ["Horizon", "Metric", "Lower probe loss", "Better by the metric"].map(heading))),
     h("tbody", {}, rows)))));
@@ -49,7 +50,7 @@ function drawWarnings(host, board) {
     ...board.warnings.map((text) => warning(prose(text))),
     ...named.map(({ entry, text }) => warning(h("b", {}, several ? `${plain(entry.task)}, ` : "", name(entry.optimizer)), ": ", prose(text))),
   ];
-  if (!items.length) return host.replaceChildren(h("p", { class: "quiet" }, "None."));
+  if (!items.length) return host.replaceChildren(quiet("None."));
   const shown = h("ul", { class: "warned" }, items.slice(0, 12));
   const rest = items.slice(12);
   host.replaceChildren(shown, ...(rest.length ? [h("details", {}, h("summary", {}, `${rest.length} more`), h("ul", { class: "warned" }, rest))] : []));
