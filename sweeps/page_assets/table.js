@@ -21,7 +21,8 @@ const COLUMNS = [
 ];
 
 function lossCell(v) {
-  return [figure(v.probe_loss), h("span", { class: "spread" }, v.std === null ? "" : ` ± ${figure(v.std)}`)];
+  const std = v.std >= 5e-5 && v.probe_loss >= 1e-3 ? v.std.toFixed(4) : figure(v.std); // as many decimals as the loss
+  return [figure(v.probe_loss), h("span", { class: "spread" }, v.std === null ? "" : ` ± ${std}`)];
 }
 
 function failedCell(v) {
