@@ -110,7 +110,7 @@ def _rung(gain: float, group: int, horizon: int, horizons: tuple[int, ...], rng:
             {"hparams": {"lr": float(lr), "b2": 0.95}, "status": "diverged" if out else "ok", "probe_loss": None if out else _round(x)}
             for lr, x, out in zip(rates, tuned, lost, strict=True)
         ],
-        "best_after": [_round(good[0] + (np.mean(good) - good[0]) / k) for k in range(1, trials + 1)],
+        "best_after": [_round(good[0] + (float(np.mean(good)) - good[0]) / k) for k in range(1, trials + 1)],
         "sensitivity": {"within_2x": _round(float(rng.uniform(0.3, 0.9)))},
     }
 
