@@ -100,7 +100,7 @@ def print_board(board: Mapping[str, Any]) -> None:
             console.print(Text(line))
     if not board["entries"]:
         console.print("No entries yet: python sweeps/leaderboard.py --add=runs writes one from a finished sweep.")
-    for warning in [*board["warnings"], *(warning for entry in board["entries"] for warning in entry["warnings"])]:
+    for warning in [*board["warnings"], *(f"{entry['optimizer']} {warning}" for entry in board["entries"] for warning in entry["warnings"])]:
         console.print(Text(f"Warning: {warning}"))
 
 

@@ -1,0 +1,73 @@
+// The board as the views need it; tolerant of parts that old boards lack.
+const number = (x) => (typeof x === "number" && Number.isFinite(x) ? x : null);
+const list = (x) => (Array.isArray(x) ? x : []);
+const entriesOf = (record) => Object.entries(record ?? {});
+const average = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+const geometric = (values) => Math.exp(average(values.map(Math.log)));
+const extent = (values) => [values.reduce((a, b) => Math.min(a, b), Infinity), values.reduce((a, b) => Math.max(a, b), -Infinity)];
+
+function speedupOf(raw) {
+  const value = number(raw?.value);
+  if (value === null || value <= 0) return null;
+  const bound = raw.bound === ">" || raw.bound === "<" ? raw.bound : "=";
+  const [low, high] = [number(raw.low), number(raw.high)];
+  return { value, bound, interval: bound === "=" && low > 0 && high > 0 ? [low, high] : null };
+}
+
+function readBoard(raw) {
+  const entries = list(raw.entries).map((entry, index) => ({
+    ...entry,
+    index,
+    baseline: entry.optimizer === raw.baseline,
+    warnings: list(entry.warnings),
+    rungs: list(entry.rungs).filter((rung) => number(rung.horizon) > 0).sort((a, b) => a.horizon - b.horizon),
+  }));
+  const tasks = list(raw.tasks);
+  const names = [...new Set([...tasks.map((task) => task.name), ...entries.map((entry) => entry.task)])];
+  return { ...raw, entries, tasks, names, warnings: list(raw.warnings) };
+}
+
+const horizonsOf = (entries) => [...new Set(entries.flatMap((entry) => entry.rungs.map((rung) => rung.horizon)))].sort((a, b) => a - b);
+const rungAt = (entry, horizon) => entry.rungs.find((rung) => rung.horizon === horizon);
+
+// What the table shows of an entry at one horizon, or over all of its rungs (null); null where it has no runs there.
+function summary(entry, horizon) {
+  const covered = list(entry.overall?.rungs);
+  const all = covered.length ? entry.rungs.filter((rung) => covered.includes(rung.horizon)) : entry.rungs;
+  const rungs = horizon === null ? all : entry.rungs.filter((rung) => rung.horizon === horizon);
+  if (!rungs.length) return null;
+  const judged = horizon === null ? entry.overall : rungs[0];
+  const over = (key, mean) => {
+    const values = rungs.map((rung) => number(rung.mean?.[key]));
+    return values.includes(null) ? null : mean(values);
+  };
+  const counts = (key) => extent(rungs.map((rung) => number(rung[key]) ?? 0));
+  const total = (key) => rungs.reduce((sum, rung) => sum + (number(rung[key]) ?? 0), 0);
+  return {
+    entry,
+    rungs,
+    speedup: speedupOf(horizon === null ? judged : judged.speedup),
+    rank: number(judged?.rank),
+    probe_loss: over("probe_loss", geometric),
+    std: horizon === null ? null : number(rungs[0].std?.probe_loss),
+    heldout_kl: over("heldout_kl", geometric),
+    agreement: over("agreement", average),
+    accuracy: over("accuracy", average),
+    relative: number(entry.cost?.relative),
+    bytes: number(entry.cost?.state_bytes_per_parameter),
+    seeds: counts("seeds"),
+    trials: counts("trials"),
+    diverged: total("diverged"),
+    crashed: total("crashed"),
+    verdict: entry.verification?.verdict ?? null,
+  };
+}
+
+// Best first; bounds count as their value, and what has none comes last.
+const bySpeedup = (a, b) => (b.speedup?.value ?? 0) - (a.speedup?.value ?? 0);
+
+// The longest horizon among those that the most of the entries have.
+function commonHorizon(entries) {
+  const counted = horizonsOf(entries).map((horizon) => [horizon, entries.filter((entry) => rungAt(entry, horizon)).length]);
+  return counted.reduce((best, one) => (one[1] >= best[1] ? one : best), [null, 0])[0];
+}
