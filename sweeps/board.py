@@ -91,7 +91,7 @@ def make(entries: Sequence[Entry], warnings: Sequence[str] = ()) -> dict[str, An
             "made": {"distill-bench": __version__},
             "baseline": BASELINE,
             "tasks": [_task(field) for field in fields],
-            "entries": sorted(shown, key=lambda e: (e["task"], e["overall"]["rank"] or math.inf, e["optimizer"])),
+            "entries": sorted(shown, key=lambda e: (e["task"], e["overall"]["rank"] or math.inf, -(e["overall"]["value"] or 0), e["optimizer"])),
             "warnings": list(warnings),
         }
     )
@@ -218,13 +218,13 @@ def _warnings(entry: Entry, field: _Field) -> list[str]:
         if row.edges:
             tell(h, f"the best {' and '.join(row.edges)} lies at an edge of its range; a wider one may hold a better.")
         if base and h in base.horizons and row.trials > field.rows[BASELINE, h].trials:
-            tell(h, f"was tuned with {row.trials} trials, {BASELINE} with {field.rows[BASELINE, h].trials}.")
+            tell(h, f"tuned with {row.trials} trials, {BASELINE} with {field.rows[BASELINE, h].trials}.")
         ranks = field.ranks([h])
         for special in SPECIAL_CASES.get(name, ()):
             if name in ranks and special in ranks and ranks[special] < ranks[name]:
-                tell(h, f"is behind {special}, which it contains as a special case: a wider or longer search would have found it.")
-        if needed := statistics.seeds_wanted(row.by_seed, h, field.baseline_seeds) if name != BASELINE else None:
-            tell(h, f"{row.seeds} seeds do not tell it from {BASELINE}; about {needed} would.")
+                tell(h, f"behind {special}, which it contains as a special case: a wider or longer search would have found it.")
+        if name != BASELINE and (needed := statistics.seeds_wanted(row.by_seed, h, field.baseline_seeds)):
+            tell(h, f"{row.seeds} seeds do not tell it from {BASELINE}; {needed} would.")
     found = [f"at {', '.join(horizons)}: {text}" for text, horizons in told.items()]
     if base and any(entry.study.versions.get(k) != base.study.versions.get(k) for k in ("jax", "optax", "platform")):
         found.append(f"ran on {_versions(entry)}, {BASELINE} on {_versions(base)}.")

@@ -35,7 +35,7 @@ def collect(studies: Sequence[Loaded]) -> tuple[list[tuple[Row, Speedup | None]]
         if row.edges:
             warnings.append(f"{row.opt} at {row.horizon}: the best {' and '.join(row.edges)} lies at an edge of its range; a wider one may hold a better.")
         if row.opt != BASELINE and (needed := seeds_wanted(row.by_seed, row.horizon, curves[row.task][1])):
-            warnings.append(f"{row.opt} at {row.horizon}: {row.seeds} seeds do not tell it from {BASELINE}; about {needed} would.")
+            warnings.append(f"{row.opt} at {row.horizon}: {row.seeds} seeds do not tell it from {BASELINE}; {needed} would.")
     if unfinished := [f"{row.opt} at {row.horizon}" for row in made if row.status == "tuning"]:
         warnings.append(f"Not yet run on fresh seeds, so that selection favours their numbers: {', '.join(unfinished)}.")
     return [(row, _speedup(row, *curves[row.task])) for row in shown], warnings

@@ -185,13 +185,14 @@ def required_seeds(effect: float, spread: float, power: float = 0.8, most: int =
     return low
 
 
-def seeds_wanted(by_seed: Mapping[int, float], horizon: int, curves: Mapping[int, Mapping[int, float]], most: int = 1000) -> int | None:
-    """How many paired seeds would tell this rung's speed-up from 1, `most` standing for more; None where those at hand do, or none can be compared."""
+def seeds_wanted(by_seed: Mapping[int, float], horizon: int, curves: Mapping[int, Mapping[int, float]], most: int = 1000) -> str | None:
+    """How many paired seeds would tell this rung's speed-up from 1, in words; None where those at hand do, or none can be compared."""
     logs = list((paired_logs(by_seed, horizon, curves) or {}).values())
     found = t_interval(logs)
     if found is None or not found[0] <= 0 <= found[1]:
         return None
-    return required_seeds(float(np.mean(logs)), float(np.std(logs, ddof=1)), most=most) or most
+    wanted = required_seeds(float(np.mean(logs)), float(np.std(logs, ddof=1)), most=most)
+    return f"about {wanted}" if wanted else f"more than {most}"
 
 
 def profile_ratios(gains: Mapping[str, Sequence[Speedup | None]]) -> dict[str, list[float]]:

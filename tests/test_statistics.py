@@ -162,7 +162,9 @@ def test_more_seeds_are_wanted_only_where_those_at_hand_do_not_tell():
     clear = {seed: 100 / 500 / 1.5 * (1 + 0.01 * seed) for seed in range(5)}
     assert statistics.seeds_wanted(clear, 500, curves) is None
     unclear = {seed: 100 / 500 / 1.01 * factor for seed, factor in enumerate((0.9, 1.1, 0.95, 1.05, 0.98))}
-    assert 5 < statistics.seeds_wanted(unclear, 500, curves) <= 1000
+    assert 5 < int(statistics.seeds_wanted(unclear, 500, curves).removeprefix("about ")) <= 1000
+    exactly_equal = {seed: 100 / 500 * factor for seed, factor in enumerate((0.9, 1 / 0.9, 0.95, 1 / 0.95, 1.0))}
+    assert statistics.seeds_wanted(exactly_equal, 500, curves) == "more than 1000"
     assert statistics.seeds_wanted({}, 500, curves) is None
 
 
