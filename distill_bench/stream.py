@@ -6,6 +6,7 @@ share, and handed to all lanes: the teacher's forward, most of a step's arithmet
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from distill_bench.errors import UserError
 from distill_bench.layout import BATCH, LANES, Layout
 from distill_bench.task import Task
 
-_STREAM, _INIT, _PROBE = range(3)  # the task's independent random streams
+_STREAM, _INIT, _PROBE, _ENSEMBLE = range(4)  # the task's independent random streams
 
 
 def _key(task: Task, purpose: int, seed: jax.Array | int) -> jax.Array:
@@ -33,12 +34,24 @@ def init_student(task: Task, seed: jax.Array | int) -> bit.Params:
     return bit.init(task.student, _key(task, _INIT, seed))
 
 
-def step_views(task: Task, images_NHWC: jax.Array, seed: jax.Array | int, step: jax.Array | int) -> jax.Array:
-    """The views [batch, size, size, C] of one training step, a pure function of (task, seed, step)."""
+class Seen(NamedTuple):
+    """One training step: the student's views [batch, size, size, C]; the teacher's, None where it sees the same; which images [batch] they are of."""
+
+    student: jax.Array
+    teacher: jax.Array | None
+    index: jax.Array
+
+
+def step_views(task: Task, images_NHWC: jax.Array, seed: jax.Array | int, step: jax.Array | int) -> Seen:
+    """What is seen in one training step, a pure function of (task, seed, step)."""
     key = _key(task, _STREAM, seed)
     order_key, view_key = jax.random.split(key)
     index = views.batch_indices(order_key, jnp.asarray(step), len(images_NHWC), task.batch_size)
-    return views.make_views(jax.random.fold_in(view_key, step), images_NHWC[index], task.views)
+    images, key, mode = images_NHWC[index], jax.random.fold_in(view_key, step), task.teaching
+    student = views.make_views(key, images, task.views, crop=mode.student, mixup=mode.mixup)
+    if mode.same or mode.ensemble:
+        return Seen(student, None, index)
+    return Seen(student, views.make_views(jax.random.fold_in(key, 1), images, task.views, crop=mode.teacher, mixup=mode.mixup), index)
 
 
 def probe_views(task: Task, images_BNHWC: jax.Array) -> jax.Array:
@@ -125,11 +138,45 @@ def make_forward(source: Source):
     return _share_steps(source, share)
 
 
+def _make_answers(source: Source, forward) -> Callable[[Seen], jax.Array]:
+    """A function from C steps to the teacher's logits [C, N, K]: of its views, or the mean prediction over many crops of each image."""
+    task = source.task
+    if not task.teaching.ensemble:
+        return lambda seen: forward(source.teacher, seen.student if seen.teacher is None else seen.teacher)
+    table_IK = _ensemble(source, forward)
+    look_up = jax.jit(lambda index_CN: table_IK[index_CN], out_shardings=NamedSharding(source.layout.mesh, P(LANES, BATCH)))
+    return lambda seen: look_up(seen.index)
+
+
+def _ensemble(source: Source, forward) -> jax.Array:
+    """For each train image [I, K]: logits whose softmax at the task's temperature is the mean of the teacher's over its crops."""
+    task, layout = source.task, source.layout
+    n, crops = len(source.images), task.teaching.ensemble
+    batches = -(-n // task.batch_size)
+    images = np.resize(np.asarray(source.train.images), (batches * task.batch_size, *source.images.shape[1:]))
+    images = images.reshape(batches, task.batch_size, *images.shape[1:])
+    rounds = layout.rows * -(-crops // layout.rows)
+
+    def share(shared: tuple[jax.Array, jax.Array], crop_C: jax.Array) -> jax.Array:
+        batch, i = shared
+        keys = jax.vmap(lambda c: jax.random.fold_in(jax.random.fold_in(_key(task, _ENSEMBLE, 0), i), c))(crop_C)
+        return lax.map(lambda key: views.make_views(key, batch, task.views, crop=task.teaching.teacher, mixup=False), keys)
+
+    make = _share_steps(source, share)
+    mean = jax.jit(lambda logits: task.temperature * jnp.log(jax.nn.softmax(logits[:crops] / task.temperature).mean(0)))
+    found = []
+    for i, batch in enumerate(images):
+        seen = make((batch, np.int32(i)), np.arange(rounds, dtype=np.int32))
+        found.append(np.asarray(layout.replicate(mean(forward(source.teacher, seen)))))
+    return layout.replicate(np.concatenate(found)[:n])
+
+
 def make_chunks(source: Source, steps: int, forward):
     """A function (seed, first step) -> Chunk; each row of devices makes its share of the steps, then all get all."""
     layout = source.layout
+    answers = _make_answers(source, forward)
 
-    def share(shared: tuple[jax.Array, jax.Array], step_C: jax.Array) -> jax.Array:
+    def share(shared: tuple[jax.Array, jax.Array], step_C: jax.Array) -> Seen:
         images, seed = shared
         return lax.map(lambda step: step_views(source.task, images, seed, step), step_C)
 
@@ -137,7 +184,7 @@ def make_chunks(source: Source, steps: int, forward):
 
     def chunk(seed: int, first: int) -> Chunk:
         seen = make((source.images, np.int32(seed)), np.arange(first, first + steps, dtype=np.int32))
-        both = Chunk(seen, forward(source.teacher, seen))
+        both = Chunk(seen.student, answers(seen))
         return layout.place(jax.tree.map(lambda x: x[None], both), P(None, *DEALT[1:]))
 
     return chunk

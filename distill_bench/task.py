@@ -12,7 +12,7 @@ from pathlib import Path
 from distill_bench.bit import BiTConfig
 from distill_bench.data import Dataset
 from distill_bench.errors import UserError
-from distill_bench.views import ViewConfig
+from distill_bench.views import MIX, MODES, Mode, ViewConfig
 
 # Raised whenever code changes what a task computes without changing a field below.
 REVISION = 1
@@ -45,6 +45,7 @@ class Task:
       probe: the views on which probe and held-out loss are measured.
       seed: root of every random stream of the task, apart from a trial's own seed.
       horizons: the ladder of steps at which optimizers are compared; not part of the fingerprint.
+      mode: which of views.MODES is taught; losses are reported on views of "mix" whatever it is.
     """
 
     name: str
@@ -59,11 +60,18 @@ class Task:
     probe: ProbeConfig
     seed: int
     horizons: tuple[int, ...]
+    mode: str = MIX
+
+    @property
+    def teaching(self) -> Mode:
+        return MODES[self.mode]
 
     def fingerprint(self) -> str:
         """16 hex digits that change with anything that changes a loss; a different fingerprint is a different leaderboard."""
         fields = dataclasses.asdict(self) | {"revision": REVISION}
         del fields["horizons"]
+        if self.mode == MIX:
+            del fields["mode"]  # losses of the task itself do not depend on what else could be taught
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -94,14 +102,38 @@ DIGITS = Task(
 CATALOGUE = {task.name: task for task in (DIGITS,)}
 
 
+_AT = "@"
+
+
+def _plain(mode: str) -> str:
+    """The mode in a task's name, which is also a folder's."""
+    return mode.replace("/", "-")
+
+
+def in_mode(task: Task, mode: str) -> Task:
+    """The task with another of views.MODES taught, under a name of its own such as "digits@same-ic"; in "mix" it is the task itself.
+
+    Raises:
+      UserError: where there is no such mode.
+    """
+    if mode not in MODES:
+        near = difflib.get_close_matches(mode, MODES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"There is no teaching mode {mode!r}.{hint}\nModes: {', '.join(MODES)}")
+    return task if mode == task.mode else dataclasses.replace(task, name=f"{task.name}{_AT}{_plain(mode)}", mode=mode)
+
+
 def get(name: str) -> Task:
-    """The task called `name`.
+    """The task called `name`: one of the catalogue, or one in another teaching mode, as `in_mode` names it.
 
     Raises:
       UserError: where there is none, with the nearest name.
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
+    base, at, mode = name.partition(_AT)
+    if at and base in CATALOGUE:
+        return in_mode(CATALOGUE[base], next((known for known in MODES if _plain(known) == mode), mode))
     near = difflib.get_close_matches(name, CATALOGUE, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(f"There is no task {name!r}.{hint}\nTasks: {', '.join(CATALOGUE)}")

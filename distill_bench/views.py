@@ -8,11 +8,50 @@ same bits, and every view is a pure function of (seed, step).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 CROP_ATTEMPTS = 10
+MILD = 128 / 160  # side of a mild crop, as a fraction of the image's
+Crop = Literal["whole", "central", "mild", "inception"]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What teacher and student see of an image (Beyer et al. 2021, section 3.1.1).
+
+    Attributes:
+      teacher, student: how each one's view is cropped.
+      same: the student sees the teacher's very view; else each has a view of its own.
+      mixup: mix each view with its neighbour in the batch.
+      ensemble: the teacher's answer is its mean prediction over so many of its crops, computed once for each image.
+    """
+
+    teacher: Crop
+    student: Crop
+    same: bool = False
+    mixup: bool = False
+    ensemble: int = 0
+
+    def __post_init__(self) -> None:
+        if self.same and self.teacher != self.student:
+            raise ValueError(f"one view cannot be cropped in two ways, {self.teacher} and {self.student}")
+
+
+MIX = "mix"
+MODES = {
+    "fix/rs": Mode("whole", "whole", same=True),
+    "fix/cc": Mode("central", "mild"),
+    "fix/ic_ens": Mode("inception", "inception", ensemble=1000),
+    "ind/rc": Mode("mild", "mild"),
+    "ind/ic": Mode("inception", "inception"),
+    "same/rc": Mode("mild", "mild", same=True),
+    "same/ic": Mode("inception", "inception", same=True),
+    MIX: Mode("inception", "inception", same=True, mixup=True),
+}
+"""The paper's teaching modes. "mix" is FunMatch, and the only one whose losses a leaderboard compares."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +93,20 @@ def crop_boxes(key: jax.Array, n: int, height: int, width: int, config: ViewConf
     return jnp.stack([place[0] * (height - h), place[1] * (width - w), h, w], axis=1)
 
 
+def boxes_of(crop: Crop, key: jax.Array, n: int, height: int, width: int, config: ViewConfig) -> jax.Array:
+    """Boxes [n, 4] of a kind of crop: top, left, height, width, in pixels, not rounded.
+
+    A mild crop of 128 pixels from the image resized to 160 is a box of 0.8 of its height and width, resized once.
+    """
+    if crop == "inception":
+        return crop_boxes(key, n, height, width, config)
+    side = 1.0 if crop == "whole" else MILD
+    spare = jnp.array([height, width]) * (1 - side)
+    place = jax.random.uniform(key, (n, 2)) if crop == "mild" else jnp.full((n, 2), 0.5)
+    sides = jnp.broadcast_to(jnp.array([height, width]) * side, (n, 2))
+    return jnp.concatenate([place * spare[None], sides], axis=1)
+
+
 def crop_and_resize(images_NHWC: jax.Array, boxes_N4: jax.Array, size: int) -> jax.Array:
     """Each image's box, resized to [size, size] bilinearly without antialiasing."""
 
@@ -73,18 +126,20 @@ def mix(images_NHWC: jax.Array, coefficient: jax.Array) -> jax.Array:
     return a * images_NHWC + (1 - a) * jnp.roll(images_NHWC, 1, axis=0)
 
 
-def make_views(key: jax.Array, images_NHWC: jax.Array, config: ViewConfig, coefficient: jax.Array | None = None) -> jax.Array:
-    """Views [N, size, size, C] of a batch of images.
+def make_views(
+    key: jax.Array, images_NHWC: jax.Array, config: ViewConfig, coefficient: jax.Array | None = None, crop: Crop = "inception", mixup: bool = True
+) -> jax.Array:
+    """Views [N, size, size, C] of a batch of images: cropped, flipped where the crop moves and the task flips, mixed.
 
     `coefficient` in [0, 1] is the batch's mixup coefficient; without it, it is drawn uniformly from `key`.
     """
     n, height, width, _ = images_NHWC.shape
     crop_key, flip_key, mix_key = jax.random.split(key, 3)
-    views = crop_and_resize(images_NHWC, crop_boxes(crop_key, n, height, width, config), config.size)
-    if config.flip:
+    views = crop_and_resize(images_NHWC, boxes_of(crop, crop_key, n, height, width, config), config.size)
+    if config.flip and crop in ("mild", "inception"):
         flips = jax.random.bernoulli(flip_key, shape=(n, 1, 1, 1))
         views = jnp.where(flips, views[:, :, ::-1], views)
-    if not config.mixup:
+    if not (mixup and config.mixup):
         return views
     return mix(views, jax.random.uniform(mix_key) if coefficient is None else coefficient)
 

@@ -101,7 +101,7 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
     def run(params: bit.Params, state: Any, images: jax.Array, answers: bit.Params, steps: int):
         def step(i: jax.Array, carry: Any):
             params, state = carry
-            views = step_views(task, images, 0, i)
+            views = step_views(task, images, 0, i).student
             logits = bit.apply(task.teacher, answers, views)
             gradients = jax.grad(lambda p: kl_divergence(logits, bit.apply(task.student, p, views), task.temperature))(params)
             updates, state = rule.update(gradients, state, params)

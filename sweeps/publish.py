@@ -35,7 +35,9 @@ def check(loaded: Loaded) -> None:
 def _objections(loaded: Loaded) -> list[str]:
     study, found = loaded.study, []
     task = tasks.CATALOGUE.get(study.task)
-    if task is None or task.fingerprint() != study.fingerprint:
+    if task is None:
+        return [f"{study.task} is no task of the leaderboard: only {', '.join(tasks.CATALOGUE)} are, as they are."]
+    if task.fingerprint() != study.fingerprint:
         return [f"it ran on another version of {study.task} ({study.fingerprint}): run it again here."]
     if study.fixed:
         found.append(f"{', '.join(study.fixed)} was set by hand (--lr, --set): declare it in the optimizer's file, so that the file says all.")

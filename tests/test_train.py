@@ -74,7 +74,7 @@ def test_training_is_what_its_definition_says(tiny_task, tiny_engine):
 
     @jax.jit
     def step_of(params, state, step):
-        views = stream.step_views(tiny_task, images, 5, step)
+        views = stream.step_views(tiny_task, images, 5, step).student
 
         def loss_of(params):
             return kl_divergence(bit.apply(tiny_task.teacher, answers, views), bit.apply(tiny_task.student, params, views), tiny_task.temperature)
