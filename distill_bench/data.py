@@ -31,11 +31,42 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class TfdsDataset:
+    """A data set of TensorFlow Datasets, with the paper's splits.
+
+    Attributes:
+      name: as TFDS has it.
+      train, validation, test: its splits in TFDS's own notation, such as "train[:90%]".
+      train_size, test_size: how many images these hold.
+      side: images are kept squeezed to squares of so many pixels.
+      clean: (shorter side, central crop) of the clean test images, in pixels.
+    """
+
+    name: str
+    train: str
+    validation: str
+    test: str
+    train_size: int
+    test_size: int
+    side: int
+    clean: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Split:
-    """Images [N, H, W, C], float32 in [-1, 1], and labels [N], int32."""
+    """Images and labels of one split.
+
+    Attributes:
+      images: [N, H, W, C], float32 in [-1, 1] or uint8.
+      labels: [N], int32.
+      sizes: [N, 2], float32, height and width that each image had before it was squeezed to [H, W]; None where none was squeezed.
+      clean: [N, h, w, C] like `images`, the whole images as they are shown for evaluation; None where `images` are.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    sizes: np.ndarray | None = None
+    clean: np.ndarray | None = None
 
 
 @functools.lru_cache(maxsize=1)
