@@ -93,10 +93,11 @@ class StdConv(nnx.Module):
     def __init__(self, size: int, cin: int, cout: int, stride: int = 1):
         self.kernel = nnx.Param(jnp.zeros((size, size, cin, cout)))
         self.stride, self.padding = stride, size // 2
+        self.frozen = False
 
     def __call__(self, x_NHWC: jax.Array) -> jax.Array:
-        kernel = standardize(self.kernel[...]).astype(x_NHWC.dtype)
-        return conv(x_NHWC, kernel, self.stride, self.padding)
+        kernel = self.kernel[...] if self.frozen else standardize(self.kernel[...])
+        return conv(x_NHWC, kernel.astype(x_NHWC.dtype), self.stride, self.padding)
 
 
 class GroupNorm(nnx.Module):
@@ -196,7 +197,7 @@ class Dense(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(cout))
 
     def __call__(self, x_NC: jax.Array) -> jax.Array:
-        return x_NC @ self.kernel[...].astype(x_NC.dtype) + self.bias[...].astype(x_NC.dtype)[None]
+        return x_NC @ self.kernel[...] + self.bias[...][None]
 
 
 class Head(nnx.Module):
@@ -228,8 +229,8 @@ class BiT(nnx.Module):
             block = getattr(self, f"block{b + 1}")
             for u in range(depth):
                 x_NHWC = getattr(block, f"unit{u + 1:02d}")(x_NHWC)
-        features_NC = jax.nn.relu(self.group_norm(x_NHWC)).mean((1, 2))
-        return self.head.conv2d(features_NC).astype(jnp.float32)
+        features_NC = jax.nn.relu(self.group_norm(x_NHWC)).astype(jnp.float32).mean((1, 2))
+        return self.head.conv2d(features_NC)
 
 
 Params = dict  # nested dict of arrays, keyed by module attribute
@@ -252,9 +253,21 @@ def init(config: BiTConfig, key: jax.Array) -> Params:
     return jax.tree.unflatten(tree, leaves)
 
 
-def apply(config: BiTConfig, params: Params, images_NHWC: jax.Array) -> jax.Array:
-    """Logits [N, classes] of `images_NHWC`; a pure function to be used under `jax.jit`."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: BiT(config)), nnx.Param)
+def freeze(params: Params, dtype: str = "float32") -> Params:
+    """Parameters that will not change, with their kernels standardised once and for all, to be used with `apply(..., frozen=True)`.
+
+    dtype: of the convolutions' kernels, that in which the network computes.
+    """
+    return jax.tree.map(lambda leaf: standardize(leaf).astype(dtype) if leaf.ndim == 4 else leaf, params)
+
+
+def apply(config: BiTConfig, params: Params, images_NHWC: jax.Array, frozen: bool = False) -> jax.Array:
+    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes; a pure function to be used under `jax.jit`."""
+    network = nnx.eval_shape(lambda: BiT(config))
+    for _, module in nnx.iter_modules(network):
+        if isinstance(module, StdConv):
+            module.frozen = frozen
+    graph, state = nnx.split(network, nnx.Param)
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graph, state)(images_NHWC)
 

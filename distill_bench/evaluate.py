@@ -20,14 +20,18 @@ from distill_bench import bit
 from distill_bench.layout import BATCH
 from distill_bench.losses import kl_divergence
 from distill_bench.stream import Source, probe_views
+from distill_bench.views import scaled
 
 METRICS = ("probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy")
+
+
+MIN_BATCH = 128  # of an exam: smaller ones leave a machine idle
 
 
 class Exam(NamedTuple):
     """All that a student is asked, in order: probe views, held-out views, clean test images, padding.
 
-    images [B, N, H, W, C] in batches of the task's size; the teacher's logits [B, N, K]; the clean images'
+    images [B, N, H, W, C] in batches of the task's size, or of MIN_BATCH where that is more; the teacher's logits [B, N, K]; the clean images'
     labels [test size].
     """
 
@@ -41,13 +45,19 @@ def make_exam(source: Source, forward, rows: int) -> Exam:
     task, probe = source.task, source.task.probe
     shape = (probe.batches, probe.batch_size)
     # Images in the order of their split, each as often as needed.
-    train, test = (x[np.arange(math.prod(shape)) % len(x)].reshape(*shape, *x.shape[1:]) for x in (source.train.images, source.test.images))
+
+    def batched(x: np.ndarray) -> np.ndarray:
+        return x[np.arange(math.prod(shape)) % len(x)].reshape(*shape, *x.shape[1:])
+
     make = jax.jit(probe_views, static_argnums=0)
-    views = [np.asarray(make(task, images)).reshape(-1, *images.shape[2:]) for images in (train, test)]
-    images = np.concatenate([*views, source.test.images])
-    batches = -(-len(images) // task.batch_size)
-    images = np.pad(images, ((0, batches * task.batch_size - len(images)), *[(0, 0)] * 3))
-    images = images.reshape(batches, task.batch_size, *images.shape[1:])
+    made = [np.asarray(make(task, *jax.tree.map(batched, (split.images, split.sizes)))) for split in (source.train, source.test)]
+    whole = source.test.images if source.test.clean is None else source.test.clean
+    clean = np.asarray(scaled(jnp.asarray(whole, jnp.float32), whole.dtype))
+    images = np.concatenate([*(x.reshape(-1, *x.shape[2:]) for x in made), clean])
+    size = max(task.batch_size, MIN_BATCH)
+    batches = -(-len(images) // size)
+    images = np.pad(images, ((0, batches * size - len(images)), *[(0, 0)] * 3))
+    images = images.reshape(batches, size, *images.shape[1:])
     padded = np.pad(images, ((0, -batches % rows), *[(0, 0)] * 4))
     layout = source.layout
     logits = np.concatenate([np.asarray(layout.replicate(forward(source.teacher, padded[i : i + rows]))) for i in range(0, batches, rows)])
@@ -68,7 +78,7 @@ def make_evaluate(source: Source) -> Callable[[bit.Params, Exam], dict[str, jax.
         def flat(x: jax.Array) -> jax.Array:
             return x.reshape(-1, x.shape[-1])
 
-        student = flat(lax.map(lambda x: bit.apply(task.student, params, x), exam.images))
+        student = flat(lax.map(lambda x: bit.apply(task.student, params, x.astype(task.precision)), exam.images))
         teacher = flat(exam.logits)
         clean = slice(2 * n, 2 * n + len(exam.labels))
         answer = jnp.argmax(student[clean], -1)

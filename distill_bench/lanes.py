@@ -181,7 +181,7 @@ def make_advance(source: Source, spec: RuleSpec):
     task, layout = source.task, source.layout
 
     def loss_of(params: bit.Params, chunk: Chunk, i: jax.Array) -> jax.Array:
-        return kl_divergence(chunk.logits[i], bit.apply(task.student, params, chunk.views[i]), task.temperature)
+        return kl_divergence(chunk.logits[i], bit.apply(task.student, params, chunk.views[i].astype(task.precision)), task.temperature)
 
     def update(chunk: Chunk, i: jax.Array, state: LaneState, loss: jax.Array, gradients: bit.Params, traced: dict[str, jax.Array]) -> LaneState:
         extras = spec.contract.extras(loss, gradients, lambda params: loss_of(params, chunk, i))

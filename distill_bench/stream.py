@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from distill_bench import bit, data, teacher, views
+from distill_bench import bit, data, synthetic, teacher, views
 from distill_bench.errors import UserError
 from distill_bench.layout import BATCH, LANES, Layout
 from distill_bench.task import Task
@@ -42,19 +42,20 @@ class Seen(NamedTuple):
     index: jax.Array
 
 
-def step_views(task: Task, images_NHWC: jax.Array, seed: jax.Array | int, step: jax.Array | int) -> Seen:
-    """What is seen in one training step, a pure function of (task, seed, step)."""
+def step_views(task: Task, images_NHWC: jax.Array, seed: jax.Array | int, step: jax.Array | int, sizes_N2: jax.Array | None = None) -> Seen:
+    """What is seen in one training step, a pure function of (task, seed, step); the images and their sizes are the train split's."""
     key = _key(task, _STREAM, seed)
     order_key, view_key = jax.random.split(key)
     index = views.batch_indices(order_key, jnp.asarray(step), len(images_NHWC), task.batch_size)
     images, key, mode = images_NHWC[index], jax.random.fold_in(view_key, step), task.teaching
-    student = views.make_views(key, images, task.views, crop=mode.student, mixup=mode.mixup)
+    sizes = None if sizes_N2 is None else sizes_N2[index]
+    student = views.make_views(key, images, task.views, sizes_N2=sizes, crop=mode.student, mixup=mode.mixup)
     if mode.same or mode.ensemble:
         return Seen(student, None, index)
-    return Seen(student, views.make_views(jax.random.fold_in(key, 1), images, task.views, crop=mode.teacher, mixup=mode.mixup), index)
+    return Seen(student, views.make_views(jax.random.fold_in(key, 1), images, task.views, sizes_N2=sizes, crop=mode.teacher, mixup=mode.mixup), index)
 
 
-def probe_views(task: Task, images_BNHWC: jax.Array) -> jax.Array:
+def probe_views(task: Task, images_BNHWC: jax.Array, sizes_BN2: jax.Array | None = None) -> jax.Array:
     """Fixed views [B, N, size, size, C] of batches of images, on which losses are reported.
 
     Each batch has its own mixup coefficient, the coefficients stratified over [0, 1]: with one
@@ -65,11 +66,11 @@ def probe_views(task: Task, images_BNHWC: jax.Array) -> jax.Array:
     strata_key, view_key = jax.random.split(_key(task, _PROBE, 0))
     coefficients = (jnp.arange(n) + jax.random.uniform(strata_key, (n,))) / n
 
-    def batch(at: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        i, images, coefficient = at
-        return views.make_views(jax.random.fold_in(view_key, i), images, task.views, coefficient)
+    def batch(at: tuple[jax.Array, jax.Array, jax.Array | None, jax.Array]) -> jax.Array:
+        i, images, sizes, coefficient = at
+        return views.make_views(jax.random.fold_in(view_key, i), images, task.views, coefficient, sizes_N2=sizes)
 
-    return lax.map(batch, (jnp.arange(n), images_BNHWC, coefficients))
+    return lax.map(batch, (jnp.arange(n), images_BNHWC, sizes_BN2, coefficients))
 
 
 DEALT = P(LANES, None, BATCH)  # how chunks lie on the devices when each row has one: [R, C, N, ...]
@@ -90,8 +91,8 @@ class Source:
       task: whose arrays these are.
       layout: the devices, and how lanes lie on them.
       train, test: the splits, on the host.
-      images: the train images, on every device.
-      teacher: the teacher's parameters, on every device.
+      images, sizes: the train images, and what they measured before they were squeezed, on every device.
+      teacher: the teacher's frozen parameters (bit.freeze), on every device.
     """
 
     task: Task
@@ -99,7 +100,18 @@ class Source:
     train: data.Split
     test: data.Split
     images: jax.Array
+    sizes: jax.Array | None
     teacher: bit.Params
+
+
+def _images(task: Task) -> tuple[data.Split, data.Split]:
+    if not isinstance(task.dataset, data.TfdsDataset):
+        return data.load(task.dataset)
+    if task.synthetic:
+        return synthetic.load(task.dataset)
+    from distill_bench import prepared
+
+    return prepared.load(task.dataset, prepared.data_dir())
 
 
 def open_source(task: Task, layout: Layout) -> Source:
@@ -111,9 +123,10 @@ def open_source(task: Task, layout: Layout) -> Source:
     shards = layout.mesh.shape[BATCH]
     if task.batch_size % shards:
         raise UserError(f"A batch of {task.batch_size} cannot be shared equally by {shards} devices: choose a --batch_shards that divides it.")
-    train, test = data.load(task.dataset)
-    images, params = layout.replicate((train.images, teacher.load(task)))
-    return Source(task, layout, train, test, images, params)
+    train, test = _images(task)
+    answers = jax.jit(bit.freeze, static_argnums=1)(teacher.load(task), task.precision)
+    images, sizes, params = layout.replicate((train.images, train.sizes, answers))
+    return Source(task, layout, train, test, images, sizes, params)
 
 
 def chunk_steps(task: Task, layout: Layout, budget: int = 2**26) -> int:
@@ -133,7 +146,7 @@ def make_forward(source: Source):
     """jit images [R * m, N, H, W, C] -> teacher logits [R * m, N, K]; each of R rows of devices takes m batches."""
 
     def share(params: bit.Params, images: jax.Array) -> jax.Array:
-        return lax.map(lambda batch: bit.apply(source.task.teacher, params, batch), images)
+        return lax.map(lambda batch: bit.apply(source.task.teacher, params, batch.astype(source.task.precision), frozen=True), images)
 
     return _share_steps(source, share)
 
@@ -153,20 +166,23 @@ def _ensemble(source: Source, forward) -> jax.Array:
     task, layout = source.task, source.layout
     n, crops = len(source.images), task.teaching.ensemble
     batches = -(-n // task.batch_size)
-    images = np.resize(np.asarray(source.train.images), (batches * task.batch_size, *source.images.shape[1:]))
-    images = images.reshape(batches, task.batch_size, *images.shape[1:])
+
+    def batched(x: np.ndarray) -> np.ndarray:
+        return np.resize(x, (batches * task.batch_size, *x.shape[1:])).reshape(batches, task.batch_size, *x.shape[1:])
+
+    images, sizes = jax.tree.map(batched, (np.asarray(source.train.images), source.train.sizes))
     rounds = layout.rows * -(-crops // layout.rows)
 
-    def share(shared: tuple[jax.Array, jax.Array], crop_C: jax.Array) -> jax.Array:
-        batch, i = shared
+    def share(shared: tuple[jax.Array, jax.Array | None, jax.Array], crop_C: jax.Array) -> jax.Array:
+        batch, sizes, i = shared
         keys = jax.vmap(lambda c: jax.random.fold_in(jax.random.fold_in(_key(task, _ENSEMBLE, 0), i), c))(crop_C)
-        return lax.map(lambda key: views.make_views(key, batch, task.views, crop=task.teaching.teacher, mixup=False), keys)
+        return lax.map(lambda key: views.make_views(key, batch, task.views, sizes_N2=sizes, crop=task.teaching.teacher, mixup=False), keys)
 
     make = _share_steps(source, share)
     mean = jax.jit(lambda logits: task.temperature * jnp.log(jax.nn.softmax(logits[:crops] / task.temperature).mean(0)))
     found = []
     for i, batch in enumerate(images):
-        seen = make((batch, np.int32(i)), np.arange(rounds, dtype=np.int32))
+        seen = make((batch, None if sizes is None else sizes[i], np.int32(i)), np.arange(rounds, dtype=np.int32))
         found.append(np.asarray(layout.replicate(mean(forward(source.teacher, seen)))))
     return layout.replicate(np.concatenate(found)[:n])
 
@@ -176,14 +192,14 @@ def make_chunks(source: Source, steps: int, forward):
     layout = source.layout
     answers = _make_answers(source, forward)
 
-    def share(shared: tuple[jax.Array, jax.Array], step_C: jax.Array) -> Seen:
-        images, seed = shared
-        return lax.map(lambda step: step_views(source.task, images, seed, step), step_C)
+    def share(shared: tuple[jax.Array, jax.Array | None, jax.Array], step_C: jax.Array) -> Seen:
+        images, sizes, seed = shared
+        return lax.map(lambda step: step_views(source.task, images, seed, step, sizes), step_C)
 
     make = _share_steps(source, share)
 
     def chunk(seed: int, first: int) -> Chunk:
-        seen = make((source.images, np.int32(seed)), np.arange(first, first + steps, dtype=np.int32))
+        seen = make((source.images, source.sizes, np.int32(seed)), np.arange(first, first + steps, dtype=np.int32))
         both = Chunk(seen.student, answers(seen))
         return layout.place(jax.tree.map(lambda x: x[None], both), P(None, *DEALT[1:]))
 

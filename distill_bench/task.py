@@ -6,11 +6,14 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from distill_bench.bit import BiTConfig
-from distill_bench.data import Dataset
+from distill_bench.data import Dataset, TfdsDataset
+from distill_bench.datasets import DATASETS
 from distill_bench.errors import UserError
 from distill_bench.views import MIX, MODES, Mode, ViewConfig
 
@@ -33,11 +36,11 @@ class Task:
     """Everything that a comparison of optimizers holds fixed.
 
     Attributes:
-      name: the key in the catalogue.
+      name: the key in the catalogue, or that of a variation (see `vary`).
       dataset: images and split.
       teacher: the teacher's network.
-      teacher_file: its weights, in `distill_bench/weights`.
-      teacher_sha256: digest of that file.
+      teacher_file: its weights: a file in `distill_bench/weights`, or the name of a published one.
+      teacher_sha256: digest of that file; empty for a published one, whose digest is recorded when it is first fetched.
       student: the student's network.
       views: how views are made.
       batch_size: views of one training step.
@@ -46,10 +49,12 @@ class Task:
       seed: root of every random stream of the task, apart from a trial's own seed.
       horizons: the ladder of steps at which optimizers are compared; not part of the fingerprint.
       mode: which of views.MODES is taught; losses are reported on views of "mix" whatever it is.
+      precision: of the networks' activations; parameters, statistics and losses are float32.
+      synthetic: random images and teacher of the real shapes.
     """
 
     name: str
-    dataset: Dataset
+    dataset: Dataset | TfdsDataset
     teacher: BiTConfig
     teacher_file: str
     teacher_sha256: str
@@ -61,6 +66,8 @@ class Task:
     seed: int
     horizons: tuple[int, ...]
     mode: str = MIX
+    precision: Literal["float32", "bfloat16"] = "float32"
+    synthetic: bool = False
 
     @property
     def teaching(self) -> Mode:
@@ -70,8 +77,9 @@ class Task:
         """16 hex digits that change with anything that changes a loss; a different fingerprint is a different leaderboard."""
         fields = dataclasses.asdict(self) | {"revision": REVISION}
         del fields["horizons"]
-        if self.mode == MIX:
-            del fields["mode"]  # losses of the task itself do not depend on what else could be taught
+        for field in dataclasses.fields(self):  # a field that is new and at its default changes no task that was there before
+            if getattr(self, field.name) == field.default:
+                del fields[field.name]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -99,41 +107,87 @@ DIGITS = Task(
     horizons=(250, 500, 1000, 2000, 4000),
 )
 
-CATALOGUE = {task.name: task for task in (DIGITS,)}
 
+def _funmatch(name: str, classes: int, temperature: float, horizons: tuple[int, ...], published: str) -> Task:
+    """One of the paper's tasks: BiT-R152x2 to R50x1 on views of 128 pixels, in batches of 512 (Beyer et al. 2021, section 2)."""
+    return Task(
+        name=name,
+        dataset=DATASETS[name],
+        teacher=BiTConfig(depths=(3, 8, 36, 3), width=128, classes=classes),
+        teacher_file=f"R152x2_T_{published}",
+        teacher_sha256="",
+        student=BiTConfig(depths=(3, 4, 6, 3), width=64, classes=classes),
+        views=ViewConfig(size=128),
+        batch_size=512,
+        temperature=temperature,
+        probe=ProbeConfig(batches=16, batch_size=64),
+        seed=0,
+        horizons=horizons,
+        precision="bfloat16",
+    )
+
+
+FLOWERS = _funmatch("flowers102", 102, 10.0, (1992, 19922, 199219, 1992188), "flowers128")  # 1k, 10k, 100k and 1M epochs
+PETS = _funmatch("pet37", 37, 2.0, (1941, 6469, 19406, 64688, 194063), "pet128")  # 300, 1k, 3k, 10k, 30k epochs
+FOOD = _funmatch("food101", 101, 10.0, (13315, 133154, 399463), "food128")  # 100, 1k, 3k epochs
+
+CATALOGUE = {task.name: task for task in (DIGITS, FLOWERS, PETS, FOOD)}
 
 _AT = "@"
+_SYNTHETIC = "synthetic"
 
 
-def _plain(mode: str) -> str:
-    """The mode in a task's name, which is also a folder's."""
-    return mode.replace("/", "-")
+def vary(task: Task, mode: str = MIX, synthetic: bool = False, resolution: int | None = None, batch_size: int | None = None) -> Task:
+    """The task with something changed, under a name that says what, such as "digits@same-ic" or "flowers102@synthetic@r32@b8".
 
-
-def in_mode(task: Task, mode: str) -> Task:
-    """The task with another of views.MODES taught, under a name of its own such as "digits@same-ic"; in "mix" it is the task itself.
+    Its losses compare with none but its own, and it has no leaderboard. mode: another of views.MODES is taught. synthetic: random images and
+    teacher. resolution: of views, in pixels; images are kept at twice that. Without any change it is the task itself.
 
     Raises:
-      UserError: where there is no such mode.
+      UserError: where something cannot be so.
     """
     if mode not in MODES:
         near = difflib.get_close_matches(mode, MODES, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UserError(f"There is no teaching mode {mode!r}.{hint}\nModes: {', '.join(MODES)}")
-    return task if mode == task.mode else dataclasses.replace(task, name=f"{task.name}{_AT}{_plain(mode)}", mode=mode)
+    for flag, value in (("resolution", resolution), ("batch_size", batch_size)):
+        if value is not None and value < 2:
+            raise UserError(f"--{flag}={value} is too small: use 2 or more.")
+    changed, parts = task, [task.name]
+    if mode != MIX:
+        changed, parts = dataclasses.replace(changed, mode=mode), [*parts, mode.replace("/", "-")]
+    if synthetic:
+        if not isinstance(task.dataset, TfdsDataset):
+            raise UserError(f"--synthetic stands in for images that have to be downloaded; those of {task.name} are built in: leave it out.")
+        changed, parts = dataclasses.replace(changed, synthetic=True), [*parts, _SYNTHETIC]
+    if resolution is not None and resolution != task.views.size:
+        data = task.dataset
+        if isinstance(data, TfdsDataset):
+            data = dataclasses.replace(data, side=2 * resolution, clean=(round(resolution * data.clean[0] / data.clean[1]), resolution))
+        changed = dataclasses.replace(changed, dataset=data, views=dataclasses.replace(task.views, size=resolution))
+        parts = [*parts, f"r{resolution}"]
+    if batch_size is not None and batch_size != task.batch_size:
+        changed, parts = dataclasses.replace(changed, batch_size=batch_size), [*parts, f"b{batch_size}"]
+    return dataclasses.replace(changed, name=_AT.join(parts))
 
 
 def get(name: str) -> Task:
-    """The task called `name`: one of the catalogue, or one in another teaching mode, as `in_mode` names it.
+    """The task called `name`: one of the catalogue, or a variation of one, by the name that `vary` gave it.
 
     Raises:
       UserError: where there is none, with the nearest name.
     """
-    if name in CATALOGUE:
-        return CATALOGUE[name]
-    base, at, mode = name.partition(_AT)
-    if at and base in CATALOGUE:
-        return in_mode(CATALOGUE[base], next((known for known in MODES if _plain(known) == mode), mode))
-    near = difflib.get_close_matches(name, CATALOGUE, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"There is no task {name!r}.{hint}\nTasks: {', '.join(CATALOGUE)}")
+    base, *parts = name.split(_AT)
+    if base not in CATALOGUE:
+        near = difflib.get_close_matches(base, CATALOGUE, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"There is no task {base!r}.{hint}\nTasks: {', '.join(CATALOGUE)}")
+    changes: dict[str, Any] = {}
+    for part in parts:
+        if part == _SYNTHETIC:
+            changes["synthetic"] = True
+        elif match := re.fullmatch(r"([rb])(\d{1,6})", part):
+            changes["resolution" if match[1] == "r" else "batch_size"] = int(match[2])
+        else:
+            changes["mode"] = next((mode for mode in MODES if mode.replace("/", "-") == part), part)
+    return vary(CATALOGUE[base], **changes)

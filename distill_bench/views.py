@@ -73,7 +73,10 @@ class ViewConfig:
     mixup: bool = True
 
 
-def crop_boxes(key: jax.Array, n: int, height: int, width: int, config: ViewConfig) -> jax.Array:
+Length = int | jax.Array  # of all images, or of each [n]
+
+
+def crop_boxes(key: jax.Array, n: int, height: Length, width: Length, config: ViewConfig) -> jax.Array:
     """Inception crop boxes [n, 4]: top, left, height, width, in pixels, not rounded.
 
     Area uniform in [min_area, 1] of the image and aspect ratio uniform in `aspect`; the first of ten
@@ -81,10 +84,11 @@ def crop_boxes(key: jax.Array, n: int, height: int, width: int, config: ViewConf
     """
     area_key, aspect_key, place_key = jax.random.split(key, 3)
     shape = (n, CROP_ATTEMPTS)
-    area = jax.random.uniform(area_key, shape, minval=config.min_area, maxval=1.0) * (height * width)
+    tall, wide = (length if isinstance(length, int) else length[:, None] for length in (height, width))
+    area = jax.random.uniform(area_key, shape, minval=config.min_area, maxval=1.0) * (tall * wide)
     aspect = jax.random.uniform(aspect_key, shape, minval=config.aspect[0], maxval=config.aspect[1])
     heights, widths = jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)
-    fits = (heights <= height) & (widths <= width)
+    fits = (heights <= tall) & (widths <= wide)
     first = jnp.argmax(fits, axis=1)[:, None]
     any_fits = fits.any(axis=1)
     h = jnp.where(any_fits, jnp.take_along_axis(heights, first, 1)[:, 0], height)
@@ -93,7 +97,7 @@ def crop_boxes(key: jax.Array, n: int, height: int, width: int, config: ViewConf
     return jnp.stack([place[0] * (height - h), place[1] * (width - w), h, w], axis=1)
 
 
-def boxes_of(crop: Crop, key: jax.Array, n: int, height: int, width: int, config: ViewConfig) -> jax.Array:
+def boxes_of(crop: Crop, key: jax.Array, n: int, height: Length, width: Length, config: ViewConfig) -> jax.Array:
     """Boxes [n, 4] of a kind of crop: top, left, height, width, in pixels, not rounded.
 
     A mild crop of 128 pixels from the image resized to 160 is a box of 0.8 of its height and width, resized once.
@@ -101,10 +105,9 @@ def boxes_of(crop: Crop, key: jax.Array, n: int, height: int, width: int, config
     if crop == "inception":
         return crop_boxes(key, n, height, width, config)
     side = 1.0 if crop == "whole" else MILD
-    spare = jnp.array([height, width]) * (1 - side)
+    whole = jnp.stack([jnp.broadcast_to(jnp.asarray(length, jnp.float32), n) for length in (height, width)], axis=1)
     place = jax.random.uniform(key, (n, 2)) if crop == "mild" else jnp.full((n, 2), 0.5)
-    sides = jnp.broadcast_to(jnp.array([height, width]) * side, (n, 2))
-    return jnp.concatenate([place * spare[None], sides], axis=1)
+    return jnp.concatenate([place * whole * (1 - side), whole * side], axis=1)
 
 
 def crop_and_resize(images_NHWC: jax.Array, boxes_N4: jax.Array, size: int) -> jax.Array:
@@ -117,6 +120,11 @@ def crop_and_resize(images_NHWC: jax.Array, boxes_N4: jax.Array, size: int) -> j
     return jax.vmap(one)(images_NHWC, boxes_N4)
 
 
+def scaled(images: jax.Array, stored: jnp.dtype) -> jax.Array:
+    """Pixels as networks see them: bytes, now as float32 in [0, 255], to [-1, 1]; what was stored as float32 is so already."""
+    return images / 127.5 - 1 if stored == jnp.uint8 else images
+
+
 def mix(images_NHWC: jax.Array, coefficient: jax.Array) -> jax.Array:
     """Mixup of each image with its neighbour: a * x + (1 - a) * roll(x, 1), where a = max(c, 1 - c).
 
@@ -127,15 +135,28 @@ def mix(images_NHWC: jax.Array, coefficient: jax.Array) -> jax.Array:
 
 
 def make_views(
-    key: jax.Array, images_NHWC: jax.Array, config: ViewConfig, coefficient: jax.Array | None = None, crop: Crop = "inception", mixup: bool = True
+    key: jax.Array,
+    images_NHWC: jax.Array,
+    config: ViewConfig,
+    coefficient: jax.Array | None = None,
+    *,
+    sizes_N2: jax.Array | None = None,
+    crop: Crop = "inception",
+    mixup: bool = True,
 ) -> jax.Array:
-    """Views [N, size, size, C] of a batch of images: cropped, flipped where the crop moves and the task flips, mixed.
+    """Views [N, size, size, C], float32 in [-1, 1], of a batch of images: cropped, flipped where the crop moves and the task flips, mixed.
 
-    `coefficient` in [0, 1] is the batch's mixup coefficient; without it, it is drawn uniformly from `key`.
+    `images_NHWC` are float32 in [-1, 1] or uint8. `sizes_N2` holds the height and width that each had before it was squeezed to [H, W]: crops
+    are drawn in these. `coefficient` in [0, 1] is the batch's mixup coefficient; without it, it is drawn uniformly from `key`.
     """
     n, height, width, _ = images_NHWC.shape
     crop_key, flip_key, mix_key = jax.random.split(key, 3)
-    views = crop_and_resize(images_NHWC, boxes_of(crop, crop_key, n, height, width, config), config.size)
+    if sizes_N2 is None:
+        boxes = boxes_of(crop, crop_key, n, height, width, config)
+    else:
+        squeeze = jnp.array([height, width], jnp.float32)[None] / sizes_N2
+        boxes = boxes_of(crop, crop_key, n, sizes_N2[:, 0], sizes_N2[:, 1], config) * jnp.tile(squeeze, 2)
+    views = scaled(crop_and_resize(images_NHWC.astype(jnp.float32), boxes, config.size), images_NHWC.dtype)
     if config.flip and crop in ("mild", "inception"):
         flips = jax.random.bernoulli(flip_key, shape=(n, 1, 1, 1))
         views = jnp.where(flips, views[:, :, ::-1], views)

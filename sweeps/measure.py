@@ -102,7 +102,7 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
         def step(i: jax.Array, carry: Any):
             params, state = carry
             views = step_views(task, images, 0, i).student
-            logits = bit.apply(task.teacher, answers, views)
+            logits = bit.apply(task.teacher, answers, views, frozen=True)
             gradients = jax.grad(lambda p: kl_divergence(logits, bit.apply(task.student, p, views), task.temperature))(params)
             updates, state = rule.update(gradients, state, params)
             return optax.apply_updates(params, updates), state

@@ -18,7 +18,6 @@ from distill_bench import task as tasks
 from distill_bench.errors import UserError
 from distill_bench.lanes import Contract, Lane
 from distill_bench.task import Task
-from distill_bench.views import MIX
 from optimizers import registry
 from optimizers.api import Optimizer
 from optimizers.domains import Domain
@@ -91,14 +90,14 @@ def make_plan(
     learning_rates: Sequence[str],
     settings: Sequence[str],
     shard: str = "0/1",
-    mode: str = MIX,
+    variation: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Checks everything that was typed.
 
     Raises:
       UserError: at the first thing that is wrong.
     """
-    the_task = tasks.in_mode(tasks.get(task), mode)
+    the_task = tasks.vary(tasks.get(task), **variation) if variation else tasks.get(task)
     rungs = parse_horizons(horizons, the_task)
     if trials < 1:
         raise UserError(f"--trials={trials} tries nothing: use 1 or more.")

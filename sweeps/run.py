@@ -21,6 +21,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_spaceseplist("opt", [], "Optimizers: built-in names, 'all' of them, ./file.py, optax:name, package.module:attribute.", comma_compat=True)
 flags.DEFINE_string("task", "digits", "The task.")
 flags.DEFINE_string("mode", "mix", "What teacher and student see: mix (the task itself), same/ic, same/rc, ind/ic, ind/rc, fix/rs, fix/cc, fix/ic_ens.")
+flags.DEFINE_bool("synthetic", False, "Random images and teacher of the real shapes: for dry runs and benchmarks, on any machine.")
+flags.DEFINE_integer("resolution", None, "Pixels of a view, for a trial of a large task on a small machine.")
+flags.DEFINE_integer("batch_size", None, "Images in a batch, likewise.")
 flags.DEFINE_spaceseplist("horizons", [], "Steps of each rung, rising; 'ladder' for all of the task's. Default: its first two.", comma_compat=True)
 flags.DEFINE_integer("trials", 8, "Tuning trials of each optimizer at each horizon.")
 flags.DEFINE_integer("seeds", 3, "Final runs of each winner, on fresh seeds.")
@@ -66,7 +69,7 @@ def main() -> int:
         "learning_rates": FLAGS.lr,
         "settings": FLAGS.set,
         "shard": FLAGS.shard,
-        "mode": FLAGS.mode,
+        "variation": {"mode": FLAGS.mode, "synthetic": FLAGS.synthetic, "resolution": FLAGS.resolution, "batch_size": FLAGS.batch_size},
     }
     if FLAGS.dry_run:
         cli.set_up_jax(cache)

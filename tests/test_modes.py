@@ -32,7 +32,7 @@ def small_ensemble(monkeypatch):
 
 def seen(task, mode, step=0, seed=0):
     images = jnp.asarray(data.load(task.dataset)[0].images)
-    return stream.step_views(tasks.in_mode(task, mode), images, seed, step), images
+    return stream.step_views(tasks.vary(task, mode), images, seed, step), images
 
 
 @pytest.mark.parametrize("mode", ["same/rc", "same/ic", "mix", "fix/rs"])
@@ -85,7 +85,7 @@ def test_one_view_cannot_be_cropped_in_two_ways():
 @pytest.mark.parametrize("mode", ["ind/ic", "fix/ic_ens"])
 def test_training_in_a_mode_is_what_its_definition_says(tiny_task, mode):
     """Against a plain loop over steps; of the ensemble, against the mean of the teacher's predictions, crop by crop."""
-    task = tasks.in_mode(tiny_task, mode)
+    task = tasks.vary(tiny_task, mode)
     engine = open_engine(task, make_layout(jax.devices()[:2]))
     images, answers = jnp.asarray(data.load(task.dataset)[0].images), teacher.load(task)
     params, rule = stream.init_student(task, 3), optax.sgd(0.1)
@@ -115,12 +115,12 @@ def test_training_in_a_mode_is_what_its_definition_says(tiny_task, mode):
 
 
 def test_a_mode_is_a_task_of_its_own_and_mix_is_the_task_itself():
-    assert tasks.in_mode(DIGITS, "mix") is DIGITS
-    other = tasks.in_mode(DIGITS, "same/ic")
+    assert tasks.vary(DIGITS, "mix") == DIGITS
+    other = tasks.vary(DIGITS, "same/ic")
     assert (other.name, tasks.get(other.name)) == ("digits@same-ic", other)
-    prints = {tasks.in_mode(DIGITS, mode).fingerprint() for mode in MODES}
+    prints = {tasks.vary(DIGITS, mode).fingerprint() for mode in MODES}
     assert len(prints) == len(MODES)
-    for wrong in (lambda: tasks.in_mode(DIGITS, "same/ci"), lambda: tasks.get("digits@same-ci")):
+    for wrong in (lambda: tasks.vary(DIGITS, "same/ci"), lambda: tasks.get("digits@same-ci")):
         with pytest.raises(UserError, match=r"no teaching mode .same.ci.\. Did you mean .same"):
             wrong()
 
