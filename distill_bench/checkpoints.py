@@ -1,4 +1,4 @@
-"""Parameters in the key layout of the published BiT .npz files."""
+"""Parameters on disk: in the published layouts of BiT weights, and as the embedded teacher."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from distill_bench import bit
+from distill_bench import bit, layouts, npz
 from distill_bench.errors import UserError
+from distill_bench.layouts import Layout
 
 PREFIX = "resnet"
 
@@ -28,16 +29,54 @@ def _flatten(params: bit.Params) -> dict[str, jax.Array]:
     return {"/".join([PREFIX, *(str(k.key) for k in path)]): leaf for path, leaf in leaves}
 
 
-def dumps(params: bit.Params) -> bytes:
-    """`params` as the bytes of an .npz; equal parameters give equal bytes."""
+def _paths(params: bit.Params) -> dict[str, jax.Array]:
+    return {key.removeprefix(f"{PREFIX}/"): leaf for key, leaf in _flatten(params).items()}
+
+
+def _stored(params: bit.Params, layout: Layout | None) -> dict[str, np.ndarray]:
+    if layout is None:
+        return {key: np.asarray(leaf).reshape(_published_shape(key, leaf.shape)) for key, leaf in _flatten(params).items()}
+    return {
+        layouts.stored_key(layout, key): np.asarray(leaf).reshape(layouts.stored_shapes(layout, key, leaf.shape)[0]) for key, leaf in _paths(params).items()
+    }
+
+
+def dumps(params: bit.Params, layout: Layout | None = None) -> bytes:
+    """`params` as the bytes of an .npz; equal parameters give equal bytes.
+
+    layout: as the original code of that layout reads it; None as the embedded teacher, which is the published layout with
+      GroupNorm's vectors as [1, 1, 1, C].
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for key, leaf in sorted(_flatten(params).items()):
+        for key, leaf in sorted(_stored(params, layout).items()):
             array = io.BytesIO()
-            np.lib.format.write_array(array, np.asarray(leaf).reshape(_published_shape(key, leaf.shape)))
+            np.lib.format.write_array(array, leaf)
             # A fixed date: np.savez stamps the time of writing into the archive.
             archive.writestr(zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0)), array.getvalue(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
+
+
+def read(path: Path, config: bit.BiTConfig) -> tuple[bit.Params, Layout]:
+    """Parameters of the network `config` from the .npz at `path`, float32 on the host, and the layout that the file was found in.
+
+    `layouts.POOL_PADDING` says which padding goes with the layout. One array is unpacked at a time, and none before the names,
+    shapes and types of all of them fit.
+
+    Raises:
+      UserError: where the file is no .npz of floating-point numbers, is of another network, or holds numbers that are not finite.
+    """
+    template = jax.eval_shape(lambda: bit.init(config, jax.random.key(0)))
+    expected = _paths(template)
+    try:
+        with npz.open_npz(path) as file:
+            layout, names = layouts.detect(file.names)
+            shapes = {key: file.shape(name) for key, name in names.items()}
+            layouts.check(layout, shapes, {key: leaf.shape for key, leaf in expected.items()})
+            leaves = [file.read(names[layouts.stored_key(layout, key)]).reshape(leaf.shape) for key, leaf in expected.items()]
+    except layouts.Unfit as error:
+        raise UserError(f"{path} {error}") from None
+    return jax.tree.unflatten(jax.tree.structure(template), leaves), layout
 
 
 def load(path: Path, config: bit.BiTConfig, sha256: str) -> bit.Params:
