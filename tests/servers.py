@@ -12,19 +12,22 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Served:
-    """What the server does; `asked` are the Range headers of the requests so far, None for the whole.
+    """What the server does, and what it was asked.
 
     Attributes:
       content: the one file that it has, at every path.
       headers: sent with it, such as its ETag.
       ranges: whether it knows ranges; "careless" answers them whatever If-Range says.
       faults: one for each of the first requests: a status to answer, or the number of bytes after which to hang up.
+      gate: answers wait until it is set.
+      asked: the Range headers of the requests so far, None for the whole.
     """
 
     content: bytes
     headers: dict[str, str] = field(default_factory=lambda: {"ETag": '"1"'})
     ranges: bool | str = True
     faults: list[int] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
     asked: list[str | None] = field(default_factory=list)
     url: str = ""
 
@@ -32,17 +35,20 @@ class Served:
 @contextmanager
 def serve(content: bytes, **how) -> Iterator[Served]:
     served = Served(content, **how)
+    served.gate.set()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             asked = self.headers.get("Range")
             served.asked.append(asked)
+            served.gate.wait()
             fault = served.faults.pop(0) if served.faults else None
             if fault is not None and 400 <= fault < 600:
                 self.send_error(fault)
                 return
             first, total = 0, len(served.content)
-            current = self.headers.get("If-Range") in served.headers.values() or served.ranges == "careless"
+            strong = [value for value in served.headers.values() if not value.startswith("W/")]  # If-Range compares strongly
+            current = self.headers.get("If-Range") in strong or served.ranges == "careless"
             if served.ranges and asked and current:
                 first = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
                 if first >= total:
@@ -68,6 +74,7 @@ def serve(content: bytes, **how) -> Iterator[Served]:
     try:
         yield served
     finally:
+        served.gate.set()
         server.shutdown()
         thread.join()
         server.server_close()

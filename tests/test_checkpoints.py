@@ -227,3 +227,8 @@ def test_a_file_that_is_broken_or_no_npz_is_refused(tmp_path):
         archive.writestr(f"{ROOT}.npy", b"no array")
     with pytest.raises(UserError, match="magic string"):
         checkpoints.read(path, CONFIG)
+    write(path, published())
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(f"{ROOT}.npy", b"no array")
+    with pytest.raises(UserError, match="two arrays of the same name"):
+        checkpoints.read(path, CONFIG)

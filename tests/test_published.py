@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import zipfile
 
 import jax
@@ -89,10 +90,12 @@ def test_without_a_network_the_message_says_what_to_do(tmp_path):
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("headers", [{"ETag": '"1"'}, {"ETag": 'W/"1"', "Last-Modified": "Wed, 09 Jun 2021 00:00:00 GMT"}, {}])
 def test_a_broken_download_goes_on_where_it_was(tmp_path, ranges, headers):
+    told = []
     with serve(FILE, ranges=ranges, headers=headers, faults=[300_000, 503]) as served:
-        assert fetch(served, tmp_path).read_bytes() == FILE
+        assert fetch(served, tmp_path, progress=lambda there, _: told.append(there)).read_bytes() == FILE
     assert served.asked[0] is None
     assert served.asked[-1] == ("bytes=300000-" if headers else None)
+    assert (told == sorted(told)) == bool(ranges and headers)
 
 
 def test_what_came_is_kept_for_the_next_command(tmp_path):
@@ -169,18 +172,28 @@ def test_a_cache_that_is_no_folder_is_refused(tmp_path):
         published.fetch(NAME, tmp_path / "file")
 
 
-FETCH = f"import sys; from distill_bench import published; published.fetch({NAME!r}, sys.argv[1], sys.argv[2], pauses=())"
+FETCH = f"import sys; from distill_bench import published; print('ready', flush=True); published.fetch({NAME!r}, sys.argv[1], sys.argv[2], pauses=())"
 
 
-def start(served, cache, code=FETCH, **how):
+def start(served, cache, code=FETCH):
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(cache), served.url], cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, **how
+        [sys.executable, "-c", code, str(cache), served.url],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
 
 
 def test_two_processes_at_once_fetch_once(tmp_path):
     with serve(FILE) as served:
+        served.gate.clear()
         processes = [start(served, tmp_path) for _ in range(2)]
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        time.sleep(0.2)  # for a second request, if one were to come
+        served.gate.set()
         for process in processes:
             _, said = process.communicate(timeout=60)
             assert process.returncode == 0, said
