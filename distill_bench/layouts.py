@@ -50,7 +50,7 @@ def stored_key(layout: Layout, key: str) -> str:
 
 
 def stored_shapes(layout: Layout, key: str, shape: Shape) -> tuple[Shape, ...]:
-    """The shapes in which files of `layout` hold the parameter `key`; the first is the one that the layout's own code writes."""
+    """The shapes in which files of `layout` hold the parameter `key`; first as its original code does, then the other form, if there is one."""
     if "group_norm" in key:
         vector, image = shape, (1, 1, 1, *shape)
         return (vector, image) if layout == "published" else (image, vector)
