@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+
+from distill_bench.atomic import replace_atomically
 
 
 class BadCheckpoint(Exception):
@@ -39,20 +40,6 @@ def to_device(array: np.ndarray, like: jax.Array) -> jax.Array:
         data = jax.device_put(array, jax.random.key_data(like).sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))
     return jax.device_put(array, like.sharding)
-
-
-def replace_atomically(path: Path, write: Any) -> None:
-    """Calls write(file) on a temporary file beside `path` and puts it in its place, all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write(file: IO[bytes], saved: Saved, owner: dict[str, Any]) -> None:

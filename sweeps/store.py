@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from distill_bench.checkpointing import replace_atomically
+from distill_bench.atomic import replace_atomically
 from distill_bench.errors import UserError
 from sweeps.study import Result, Study, Trial
 

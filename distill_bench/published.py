@@ -1,0 +1,226 @@
+"""The published BiT weights: what there is, fetched once and checked at every use.
+
+    python -m distill_bench.published                             # the catalogue, and what is in the cache
+    python -m distill_bench.published --name=R152x2_T_flowers128  # fetches or finds a file and reads it
+
+Files lie in --cache, else $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights. One that is put there by hand is used
+as it is, without a network. The sha256 of a file's first use is kept beside it; a file that changed later is refused.
+
+Sources: the READMEs of Big Transfer and of big_vision's `configs/proj/distill`, and `common.py` there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from absl import flags
+
+from distill_bench.cache import obtain
+from distill_bench.download import PAUSES, Progress
+from distill_bench.errors import UserError
+from distill_bench.layouts import POOL_PADDING, Layout
+
+if TYPE_CHECKING:
+    from distill_bench import bit
+
+BASE_URL = "https://storage.googleapis.com/bit_models"
+CACHE_VARIABLE = "DISTILL_BENCH_CACHE"
+DEFAULT_CACHE = "~/.cache/distill-bench/weights"
+
+_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published file.
+
+    Attributes:
+      name: the key in the catalogue and, with `.npz`, the file's name in the cache.
+      path: where it is below the server's `BASE_URL`.
+      depth: layers: 50, 101 or 152.
+      factor: the width over that of an ordinary ResNet.
+      classes: of the head.
+      resolution: pixels along each side of the images that it was last trained on.
+    """
+
+    name: str
+    path: str
+    depth: int
+    factor: int
+    classes: int
+    resolution: int
+
+    def config(self, pool_padding: Literal["zero", "inf"]) -> bit.BiTConfig:
+        """The network; `layouts.POOL_PADDING` says which padding goes with the layout that the file turns out to have."""
+        from distill_bench import bit  # here: the catalogue can be read without jax
+
+        return bit.BiTConfig(_DEPTHS[self.depth], 64 * self.factor, self.classes, pool_padding=pool_padding)
+
+
+def _distilled(name: str, depth: int, factor: int, classes: int, resolution: int) -> Published:
+    return Published(name, f"distill/{name}.npz", depth, factor, classes, resolution)
+
+
+def _transfer(size: str, depth: int, factor: int, suffix: str, classes: int, resolution: int) -> Published:
+    name = f"BiT-{size}-R{depth}x{factor}{suffix}"
+    return Published(name, f"{name}.npz", depth, factor, classes, resolution)
+
+
+_NETWORKS = ((50, 1), (50, 3), (101, 1), (101, 3), (152, 2), (152, 4))
+
+CATALOGUE = {
+    published.name: published
+    for published in (
+        _distilled("R50x1_160", 50, 1, 1000, 160),  # students of ImageNet
+        _distilled("R50x1_224", 50, 1, 1000, 224),
+        _distilled("R152x2_T_224", 152, 2, 1000, 224),  # their teachers
+        _distilled("R152x2_T_384", 152, 2, 1000, 384),
+        _distilled("R152x2_T_flowers128", 152, 2, 102, 128),
+        _distilled("R152x2_T_pet128", 152, 2, 37, 128),
+        _distilled("R152x2_T_food128", 152, 2, 101, 128),
+        _distilled("R152x2_T_sun128", 152, 2, 397, 128),
+        *(_transfer("S", *network, "", 1000, 224) for network in _NETWORKS),  # ILSVRC-2012
+        *(_transfer("M", *network, "", 21_843, 224) for network in _NETWORKS),  # ImageNet-21k
+        *(_transfer("M", *network, "-ILSVRC2012", 1000, 480) for network in _NETWORKS),  # from M; 480 by BiT-HyperRule
+    )
+}
+
+
+def get(name: str) -> Published:
+    """The file called `name`.
+
+    Raises:
+      UserError: where there is none, with the nearest name.
+    """
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    near = difflib.get_close_matches(name, CATALOGUE, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"There are no published weights {name!r}.{hint}\nThe catalogue: python -m distill_bench.published")
+
+
+def place(name: str, cache: str | Path | None = None) -> Path:
+    """Where the file called `name` is in the cache, or would be."""
+    return Path(cache or os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser().absolute() / f"{get(name).name}.npz"
+
+
+def fetch(
+    name: str,
+    cache: str | Path | None = None,
+    base_url: str = BASE_URL,
+    progress: Progress | None = None,
+    pauses: Sequence[float] = PAUSES,
+) -> Path:
+    """The file called `name`: found in the cache, else downloaded into it.
+
+    Args:
+      cache: the cache's folder; default $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights.
+      base_url: the server, or a mirror with the same paths.
+      progress, pauses: see `download`.
+
+    Raises:
+      UserError: where the name is unknown, the file cannot be had or written, is no .npz, or was changed since its first use.
+    """
+    return _fetch(name, cache, base_url, progress, pauses)[0]
+
+
+def _fetch(name: str, cache: str | Path | None, base_url: str, progress: Progress | None, pauses: Sequence[float]) -> tuple[Path, str]:
+    path = place(name, cache)
+    command = f"python -m distill_bench.published --name={name}{f' --cache={path.parent}' if cache else ''}"
+    return path, obtain(path, f"{base_url.rstrip('/')}/{get(name).path}", command, progress, pauses)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A published network on the host.
+
+    Attributes:
+      path: its file.
+      sha256: the file's digest.
+      layout: how the file names its arrays.
+      config: the network, with the padding that goes with the layout.
+      params: its parameters, float32.
+    """
+
+    path: Path
+    sha256: str
+    layout: Layout
+    config: bit.BiTConfig
+    params: bit.Params
+
+
+def load(name: str, cache: str | Path | None = None, base_url: str = BASE_URL, progress: Progress | None = None) -> Weights:
+    """The network called `name`; arguments as of `fetch`.
+
+    Raises:
+      UserError: as `fetch` does, and where the file does not hold the catalogue's network.
+    """
+    from distill_bench import checkpoints
+
+    path, digest = _fetch(name, cache, base_url, progress, PAUSES)
+    params, layout = checkpoints.read(path, get(name).config("zero"))
+    return Weights(path, digest, layout, get(name).config(POOL_PADDING[layout]), params)
+
+
+def _catalogue(cache: str | None) -> str:
+    lines = [f"{'name':27} {'network':>8} {'classes':>8} {'pixels':>7}  cached"]
+    for name, published in CATALOGUE.items():
+        path = place(name, cache)
+        cached = f"{path.stat().st_size / 2**20:,.1f} MiB" if path.exists() else "-"
+        lines.append(f"{name:27} {f'R{published.depth}x{published.factor}':>8} {published.classes:8,} {published.resolution:7}  {cached}")
+    return "\n".join([*lines, f"\nCache: {path.parent}"])
+
+
+def _description(weights: Weights) -> str:
+    import jax
+
+    config = weights.config
+    rows = {
+        "file": weights.path,
+        "layout": f"{weights.layout} (pool_padding={config.pool_padding!r})",
+        "architecture": f"depths {config.depths}, width {config.width}",
+        "classes": f"{config.classes:,}",
+        "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(weights.params)):,}",
+        "sha256": weights.sha256,
+    }
+    return "\n".join(f"{key:13} {value}" for key, value in rows.items())
+
+
+def _show(there: int, total: int | None) -> None:
+    of = f" of {total / 2**20:,.0f}" if total else ""
+    print(f"\r{there / 2**20:,.0f}{of} MiB", end="\n" if there == total else "", file=sys.stderr, flush=True)
+
+
+def main(argv: list[str]) -> int:
+    # Values of its own: this module is imported by scripts with flags of the same names.
+    values = flags.FlagValues()
+    flags.DEFINE_string("name", None, "Which file to fetch or find, and to read; none: the catalogue.", flag_values=values)
+    flags.DEFINE_string("cache", None, f"The folder for the files; default ${CACHE_VARIABLE}, else {DEFAULT_CACHE}.", flag_values=values)
+    flags.DEFINE_string("base_url", BASE_URL, "The server, or a mirror with the same paths.", flag_values=values)
+    if any(argument in ("--help", "-h", "-help", "--helpshort") for argument in argv[1:]):
+        print(f"{__doc__}\n{values.get_help(include_special_flags=False)}")
+        return 0
+    try:
+        if extra := values(argv)[1:]:
+            raise UserError(f"Unexpected argument {extra[0]!r}: flags are written --name=value. See --help.")
+        if values.name is None:
+            print(_catalogue(values.cache))
+        else:
+            print(_description(load(values.name, values.cache, values.base_url, _show if sys.stderr.isatty() else None)))
+    except (flags.Error, UserError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on with what came.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,80 @@
+"""A file server on loopback that fails on demand."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Served:
+    """What the server does, and what it was asked.
+
+    Attributes:
+      content: the one file that it has, at every path.
+      headers: sent with it, such as its ETag.
+      ranges: whether it knows ranges; "careless" answers them whatever If-Range says.
+      faults: one for each of the first requests: a status to answer, or the number of bytes after which to hang up.
+      gate: answers wait until it is set.
+      asked: the Range headers of the requests so far, None for the whole.
+    """
+
+    content: bytes
+    headers: dict[str, str] = field(default_factory=lambda: {"ETag": '"1"'})
+    ranges: bool | str = True
+    faults: list[int] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    asked: list[str | None] = field(default_factory=list)
+    url: str = ""
+
+
+@contextmanager
+def serve(content: bytes, **how) -> Iterator[Served]:
+    served = Served(content, **how)
+    served.gate.set()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked = self.headers.get("Range")
+            served.asked.append(asked)
+            served.gate.wait()
+            fault = served.faults.pop(0) if served.faults else None
+            if fault is not None and 400 <= fault < 600:
+                self.send_error(fault)
+                return
+            first, total = 0, len(served.content)
+            strong = [value for value in served.headers.values() if not value.startswith("W/")]  # If-Range compares strongly
+            current = self.headers.get("If-Range") in strong or served.ranges == "careless"
+            if served.ranges and asked and current:
+                first = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
+                if first >= total:
+                    self.send_error(416)
+                    return
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {first}-{total - 1}/{total}")
+            else:
+                self.send_response(200)
+            for name, value in served.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(total - first))
+            self.end_headers()
+            self.wfile.write(served.content[first : None if fault is None else first + fault])
+
+        def log_message(self, format, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    served.url = f"http://127.0.0.1:{server.server_address[1]}/bit_models"
+    try:
+        yield served
+    finally:
+        served.gate.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
