@@ -113,10 +113,11 @@ def _funmatch(name: str, classes: int, temperature: float, horizons: tuple[int, 
     return Task(
         name=name,
         dataset=DATASETS[name],
-        teacher=BiTConfig(depths=(3, 8, 36, 3), width=128, classes=classes),
+        # big_vision, which trained and measured these teachers, pads the root's pool with minus infinity.
+        teacher=BiTConfig(depths=(3, 8, 36, 3), width=128, classes=classes, pool_padding="inf"),
         teacher_file=f"R152x2_T_{published}",
         teacher_sha256="",
-        student=BiTConfig(depths=(3, 4, 6, 3), width=64, classes=classes),
+        student=BiTConfig(depths=(3, 4, 6, 3), width=64, classes=classes, pool_padding="inf"),
         views=ViewConfig(size=128),
         batch_size=512,
         temperature=temperature,
@@ -128,7 +129,7 @@ def _funmatch(name: str, classes: int, temperature: float, horizons: tuple[int, 
 
 
 FLOWERS = _funmatch("flowers102", 102, 10.0, (1992, 19922, 199219, 1992188), "flowers128")  # 1k, 10k, 100k and 1M epochs
-PETS = _funmatch("pet37", 37, 2.0, (1941, 6469, 19406, 64688, 194063), "pet128")  # 300, 1k, 3k, 10k, 30k epochs
+PETS = _funmatch("pet37", 37, 2.0, (1941, 6469, 19406, 64688, 194062), "pet128")  # 300, 1k, 3k, 10k, 30k epochs
 FOOD = _funmatch("food101", 101, 10.0, (13315, 133154, 399463), "food128")  # 100, 1k, 3k epochs
 
 CATALOGUE = {task.name: task for task in (DIGITS, FLOWERS, PETS, FOOD)}

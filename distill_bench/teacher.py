@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from absl import flags
 
-from distill_bench import bit, checkpoints, data, synthetic, views
+from distill_bench import bit, checkpoints, data, published, synthetic, views
 from distill_bench.task import Task
 from distill_bench.task import get as get_task
 
@@ -28,9 +28,11 @@ MIN_AREA = 0.5  # milder crops than the student's: a label must survive its crop
 
 
 def load(task: Task) -> bit.Params:
-    """The task's teacher, refused with `UserError` unless its file is the one that the task names."""
+    """The task's teacher: embedded and refused with `UserError` unless its file is the one that the task names, published, or synthetic."""
     if task.synthetic:
         return synthetic.teacher(task.teacher)
+    if task.teacher_file in published.CATALOGUE:
+        return published.load(task.teacher_file).params
     return checkpoints.load(task.teacher_path, task.teacher, task.teacher_sha256)
 
 

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from distill_bench import bit, checkpoints, data, task, teacher
+from distill_bench import bit, checkpoints, data, synthetic, task, teacher
+from distill_bench import task as tasks
 from distill_bench.errors import UserError
 from distill_bench.task import DIGITS
 
@@ -90,3 +91,46 @@ def test_checkpoints_round_trip_in_the_published_layout(tmp_path):
     path.write_bytes(content := checkpoints.dumps(bit.init(bigger, jax.random.key(0))))
     with pytest.raises(UserError, match="that the network lacks"):
         checkpoints.load(path, config, hashlib.sha256(content).hexdigest())
+
+
+@pytest.mark.parametrize("name", ["flowers102", "pet37", "food101"])
+def test_the_papers_tasks_are_declared_as_published(name):
+    """R152x2 to R50x1 in batches of 512 on views of 128 pixels; rungs are whole numbers of the paper's epochs."""
+    task = tasks.get(name)
+    assert (task.teacher.depths, task.teacher.width, task.student.depths, task.student.width) == ((3, 8, 36, 3), 128, (3, 4, 6, 3), 64)
+    assert (task.batch_size, task.views.size, task.precision, task.mode) == (512, 128, "bfloat16", "mix")
+    epochs = {"flowers102": (1e3, 1e4, 1e5, 1e6), "pet37": (300, 1e3, 3e3, 1e4, 3e4), "food101": (100, 1e3, 3e3)}[name]
+    assert task.horizons == tuple(round(e * task.dataset.train_size / 512) for e in epochs)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"mode": "fix/ic_ens"}, {"synthetic": True, "resolution": 32, "batch_size": 8}, {"mode": "same/rc", "synthetic": True}]
+)
+def test_a_variation_is_found_by_its_name(changes):
+    flowers = tasks.get("flowers102")
+    varied = tasks.vary(flowers, **changes)
+    assert tasks.get(varied.name) == varied
+    assert (varied.fingerprint() == flowers.fingerprint()) == (varied.name == "flowers102") == (not changes)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: tasks.get("flower102"), "Did you mean 'flowers102'"),
+        (lambda: tasks.get("flowers102@r1"), "--resolution=1 is too small"),
+        (lambda: tasks.get("flowers102@nonsense"), "no teaching mode 'nonsense'"),
+        (lambda: tasks.vary(tasks.DIGITS, synthetic=True), "those of digits are built in"),
+        (lambda: tasks.vary(tasks.DIGITS, batch_size=0), "--batch_size=0 is too small"),
+    ],
+)
+def test_what_cannot_be_varied_is_said(wrong, message):
+    with pytest.raises(UserError, match=message):
+        wrong()
+
+
+def test_synthetic_arrays_have_the_published_shapes_and_are_the_same_each_time():
+    dataset = tasks.get("flowers102@synthetic@r8").dataset
+    train, test = synthetic.load(dataset)
+    assert (train.images.shape, train.sizes.shape, train.images.dtype) == ((1020, 16, 16, 3), (1020, 2), np.uint8)
+    assert (test.images.shape, test.clean.shape) == ((6149, 16, 16, 3), (6149, 8, 8, 3))
+    np.testing.assert_array_equal(train.images, synthetic.load(dataset)[0].images)

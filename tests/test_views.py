@@ -84,3 +84,25 @@ def test_each_epoch_shows_every_image_once(n, share, seed):
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="batch of 9 cannot be drawn from 8"):
         views.batch_indices(jax.random.key(0), jnp.int32(0), 8, 9)
+
+
+def test_crops_of_a_squeezed_image_are_those_of_the_image():
+    """A plane, so that bilinear sampling is exact: 16 x 32 pixels, kept as 16 x 16 bytes."""
+    rows, columns = np.mgrid[0:16, 0:32] + 0.5
+    image = (3 * rows + 4 * columns)[..., None]
+    squeezed = image.reshape(16, 16, 2, 1).mean(2)
+    config = ViewConfig(size=8)
+    tall = jnp.asarray(np.broadcast_to(image, (200, 16, 32, 1)), jnp.float32)
+    kept = jnp.asarray(np.broadcast_to(squeezed, (200, 16, 16, 1)), jnp.float32)
+    sizes = jnp.broadcast_to(jnp.array([16.0, 32.0]), (200, 2))
+    for crop in ("whole", "central", "mild", "inception"):
+        expected = np.asarray(views.make_views(jax.random.key(1), tall, config, crop=crop, mixup=False))
+        found = np.asarray(views.make_views(jax.random.key(1), kept, config, sizes_N2=sizes, crop=crop, mixup=False))
+        inner = slice(2, -2)  # sampling beyond the outermost pixels' centres repeats them, and these lie elsewhere when squeezed
+        np.testing.assert_allclose(found[:, inner, inner], expected[:, inner, inner], atol=0.1)
+
+
+def test_bytes_become_numbers_from_minus_one_to_one():
+    image = jnp.asarray([[[[0], [255]], [[255], [0]]]], jnp.uint8)
+    view = np.asarray(views.make_views(jax.random.key(0), image, ViewConfig(size=2), crop="whole", mixup=False))
+    np.testing.assert_allclose(view[0, :, :, 0], [[-1, 1], [1, -1]], atol=1e-6)
