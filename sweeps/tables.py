@@ -30,7 +30,7 @@ def _row(entry: Mapping[str, Any], horizons: list[int], intervals: bool) -> list
         entry["optimizer"],
         gain(overall, True),
         *(gain(rungs[h]["speedup"], intervals) if h in rungs else NOT_KNOWN for h in horizons),
-        f"{cost['relative']:.2f}x" if cost else NOT_KNOWN,
+        f"{cost['update_ms']:.2f} ms, {cost['relative']:.3g}x" if cost else NOT_KNOWN,
         f"{cost['state_bytes_per_parameter']:.0f}" if cost else NOT_KNOWN,
         _range([rung["seeds"] for rung in entry["rungs"]]),
         _range([rung["trials"] for rung in entry["rungs"]]),
@@ -57,7 +57,7 @@ def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
     return (
         f"Speed-up in steps over {board['baseline']}, tuned alike: the steps it needs to reach the same loss over the steps taken. "
         f"Geometric mean over horizons {rungs}; then each rung's own. Entries of one rank are not told apart. "
-        "update, state: of the update rule alone, against the baseline's. failed: trials that diverged or crashed."
+        "update, state: of the update rule alone, its time beside the baseline's. failed: trials that diverged or crashed."
     )
 
 
