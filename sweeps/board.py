@@ -113,6 +113,7 @@ def _task(field: _Field) -> dict[str, Any]:
         "overall_rungs": field.shared,
         "certificate": [_certified("runs", c) for c in certify(runs)] + [_certified("entries", c) for c in certify(_means(field))],
         "disagreements": _disagreements(field),
+        "gap": _gap(field),
         "profile": {name: {"ratios": values, "score": statistics.profile_score(values)} for name, values in ratios.items()},
     }
 
@@ -124,6 +125,15 @@ def _certified(over: str, found: Concordance) -> dict[str, Any]:
 def _means(field: _Field) -> list[tuple[int, dict[str, float]]]:
     """Each entry's mean metrics at each rung."""
     return [(row.horizon, row.mean) for row in field.rows.values() if row.mean]
+
+
+def _gap(field: _Field) -> list[dict[str, float]]:
+    """The generalization gap along the horizon: held-out KL less probe loss, its mean and its largest over entries."""
+    found = []
+    for h in field.horizons:
+        gaps = [row.mean["heldout_kl"] - row.mean["probe_loss"] for (_, at), row in field.rows.items() if at == h and row.mean]
+        found += [{"horizon": h, "mean": float(np.mean(gaps)), "largest": max(gaps)}] if gaps else []
+    return found
 
 
 def _disagreements(field: _Field) -> list[dict[str, Any]]:

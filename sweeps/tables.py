@@ -62,7 +62,7 @@ def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
 
 
 def certificate(task: Mapping[str, Any]) -> list[str]:
-    """The validity certificate, a line for each metric."""
+    """The validity certificate: a line for each metric, and the generalization gap."""
     lines = []
     for c in task["certificate"]:
         within = f", {c['within']:.3f} within a rung" if c["within"] is not None else ""
@@ -71,6 +71,9 @@ def certificate(task: Mapping[str, Any]) -> list[str]:
             f"probe loss against {c['metric'].replace('heldout_kl', 'held-out KL')} over {c['runs']} {over}: "
             f"Kendall's tau {c['tau']:.3f} [{c['low']:.3f}, {c['high']:.3f}]{within}; {c['disagree']:.1%} of pairs disagree"
         )
+    if task["gap"]:
+        gaps = ", ".join(f"{gap['mean']:+.4f} at {gap['horizon']}" for gap in task["gap"])
+        lines.append(f"held-out KL less probe loss, mean over entries: {gaps}; at most {max(gap['largest'] for gap in task['gap']):+.4f}")
     return lines
 
 

@@ -29,6 +29,13 @@ def test_every_entry_stands_in_it_with_its_rungs(made):
     json.dumps(made, allow_nan=False)
 
 
+def test_the_generalization_gap_is_told_along_the_horizon(made):
+    for gap in made["tasks"][0]["gap"]:
+        means = [rung["mean"] for entry in made["entries"] for rung in entry["rungs"] if rung["horizon"] == gap["horizon"]]
+        assert gap["mean"] == pytest.approx(sum(mean["heldout_kl"] - mean["probe_loss"] for mean in means) / len(means))
+        assert gap["largest"] >= gap["mean"]
+
+
 def ranks(made):
     return {entry["optimizer"]: entry["overall"]["rank"] for entry in made["entries"]}
 
