@@ -38,21 +38,28 @@ def clean(image: Image.Image, shorter: int, crop: int) -> np.ndarray:
 
     The released evaluation of Beyer et al. 2021 (`resize_small`, then `central_crop`), rounded to the nearest level where it truncates.
     """
-    pixels_HWC = np.asarray(image)
     factor = shorter / min(image.size)
-    for _ in range(2):  # rows, then columns
-        pixels_HWC = _central_average(pixels_HWC, round(pixels_HWC.shape[0] * factor), crop).swapaxes(0, 1)
+    rows, columns = (_edges(side, round(side * factor), crop) for side in (image.height, image.width))
+    pixels_HWC = np.asarray(image)[_span(rows), _span(columns)]
+    for edges in (rows, columns):
+        pixels_HWC = _means(pixels_HWC, edges - int(edges[0])).swapaxes(0, 1)
     return np.rint(pixels_HWC).astype(np.uint8)
 
 
-def _central_average(pixels_HWC: np.ndarray, height: int, crop: int) -> np.ndarray:
-    """The central `crop` of `height` rows, each the mean of an equal, fractional share of the H rows: differences of the running sum."""
-    first = (height - crop) // 2
-    edges = np.arange(first, first + crop + 1) * (len(pixels_HWC) / height)
-    start, stop = int(edges[0]), int(np.ceil(edges[-1]))
-    part_HWC, edges = pixels_HWC[start:stop], edges - start
-    sums_HWC = np.cumsum(part_HWC, axis=0, dtype=np.float64)
-    row = np.minimum(edges.astype(np.intp), len(part_HWC) - 1)
+def _edges(side: int, resized: int, crop: int) -> np.ndarray:
+    """Where the central `crop` of `resized` equal shares of a side begin and end: crop + 1 places."""
+    first = (resized - crop) // 2
+    return np.arange(first, first + crop + 1) * (side / resized)
+
+
+def _span(edges: np.ndarray) -> slice:
+    return slice(int(edges[0]), int(np.ceil(edges[-1])))
+
+
+def _means(pixels_HWC: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Mean of the rows between each edge and the next, which may lie within rows: differences of the running sum."""
+    sums_HWC = np.cumsum(pixels_HWC, axis=0)  # bytes add up exactly, in 64 bits
+    row = np.minimum(edges.astype(np.intp), len(pixels_HWC) - 1)
     # The sum up to an edge: all of the row that it lies in, less what of this row is beyond it.
-    at_edges = sums_HWC[row] - (row + 1 - edges)[:, None, None] * part_HWC[row]
-    return np.diff(at_edges, axis=0) * (height / len(pixels_HWC))
+    at_edges = sums_HWC[row] - (row + 1 - edges)[:, None, None] * pixels_HWC[row]
+    return np.diff(at_edges, axis=0) / np.diff(edges)[:, None, None]

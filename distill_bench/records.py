@@ -67,7 +67,7 @@ def make(dataset: TfdsDataset, data_dir: Path, manual_dir: Path | None) -> Path:
     if found is None:
         raise UserError(
             f"{builder.data_path} holds {dataset.name} in another format than {FORMAT}.\n"
-            f"Convert it: tfds convert_format --dataset_version_dir={builder.data_path} --out_file_format={FORMAT}"
+            f"Move that folder away and try again: what TFDS has downloaded to {data_dir / 'downloads'} is used again."
         )
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +40,7 @@ def write(data_dir: Path, splits: dict[str, list[tuple[bytes, int]]], name: str 
             serializer.serialize_example(features.encode_example({"image": io.BytesIO(image), "label": label, "file_name": f"{split}_{i}.jpg"}))
             for i, (image, label) in enumerate(examples)
         ]
-        parts: Sequence[np.ndarray] = np.array_split(np.arange(len(rows)), shards)
+        parts = np.array_split(np.arange(len(rows)), shards)
         for shard, part in enumerate(parts):
             writer = array_record_module.ArrayRecordWriter(str(template.sharded_filepath(shard_index=shard, num_shards=shards)), "group_size:1")
             for i in part:

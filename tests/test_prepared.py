@@ -116,7 +116,7 @@ def test_damaged_images_are_listed_and_left_out(once_packed):
     assert manifest["splits"]["test"]["arrays"]["clean"]["shape"] == [len(FILES), CROP, CROP, 3]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in WHOLE if kind != "cmyk jpeg"])
+@pytest.mark.parametrize("kind", WHOLE)
 def test_a_squeezed_image_holds_the_colours_of_the_original(once_packed, kind):
     _, test = prepared.load(DATASET, once_packed)
     pixels = WHOLE[kind][1]
@@ -233,18 +233,19 @@ def test_changed_files_are_refused_and_packed_again_by_prepare(packed, name, cha
     assert (place / name).read_bytes() == whole
 
 
-def test_arrays_of_another_side_or_with_objects_are_refused(packed):
-    path = prepared.folder(DATASET, packed) / "test_images.npy"
-    for array, message in (
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
         (np.zeros((len(FILES), 16, 16, 3), np.uint8), r"uint8\[8, 16, 16, 3\], expected uint8\[8, 32, 32, 3\]"),
-        (
-            np.array([{}]),
-            "is not as it was packed",
-        ),
-    ):
-        np.save(path, array, allow_pickle=True)
-        with pytest.raises(UserError, match=message):
-            prepared.load(DATASET, packed)
+        (np.zeros((len(FILES), SIDE, SIDE, 3), np.int8), r"holds int8"),
+        (np.zeros((len(FILES) - 1, SIDE, SIDE, 3), np.uint8), r"uint8\[7, 32, 32, 3\], expected uint8\[8, 32, 32, 3\]"),
+        (np.array([{}]), "Python objects"),
+    ],
+)
+def test_other_arrays_in_the_place_of_packed_ones_are_refused(packed, array, message):
+    np.save(prepared.folder(DATASET, packed) / "test_images.npy", array, allow_pickle=True)
+    with pytest.raises(UserError, match=message):
+        prepared.load(DATASET, packed)
 
 
 def test_prepare_compares_every_pixel(packed):
@@ -289,6 +290,12 @@ def test_a_split_without_a_whole_image_is_refused(tmp_path):
     small_tfds.write(tmp_path, {"train": [(b"", 0)] * 4, "test": [(FILES[0], 0)] * 4})
     with pytest.raises(UserError, match=r"None of the 4 images of train .* no JPEG, PNG, GIF or BMP file"):
         prepared.load(dataclasses.replace(DATASET, train_size=4, test_size=4), tmp_path, lambda text: None)
+
+
+def test_a_folder_that_cannot_be_written_is_told(fresh):
+    (fresh / "distill-bench").write_text("a file in its place")
+    with pytest.raises(UserError, match=r"cannot be written: .*\n.*choose a --data_dir"):
+        prepared.load(DATASET, fresh)
 
 
 def test_too_small_a_disk_is_told_before(fresh, monkeypatch):
