@@ -38,6 +38,7 @@ def ramp(height, width):
 
 
 PALETTE = Image.fromarray(picture(40, 50, 4)).quantize(16)
+STRIPES = np.tile(np.array([0, 255], np.uint8), 150)[None, :, None].repeat(200, 0).repeat(3, 2)
 WHOLE = {  # a file, and the RGB pixels that are in it
     "jpeg": (encode(Image.fromarray(picture(70, 90, 0)), "JPEG", quality=98), picture(70, 90, 0)),
     "grayscale jpeg": (encode(Image.fromarray(picture(64, 48, 1, 1)[..., 0]), "JPEG", quality=98), picture(64, 48, 1, 1).repeat(3, -1)),
@@ -46,11 +47,13 @@ WHOLE = {  # a file, and the RGB pixels that are in it
     "palette with transparency": (encode(PALETTE, transparency=bytes(range(16))), np.asarray(PALETTE.convert("RGB"))),
     "one pixel wide": (encode(Image.fromarray(picture(80, 1, 5))), picture(80, 1, 5)),
     "one pixel": (encode(Image.new("RGB", (1, 1), (9, 8, 7)), "JPEG"), np.full((1, 1, 3), [9, 8, 7], np.uint8)),
+    "stripes": (encode(Image.fromarray(STRIPES)), STRIPES),
     "ramp": (encode(Image.fromarray(ramp(400, 300))), ramp(400, 300)),
 }
 FILES = [content for content, _ in WHOLE.values()]
 DAMAGED = [FILES[0][: len(FILES[0]) // 2], b"", b"<html>not found</html>", FILES[3][:40]]
 TRAIN = [*FILES[:2], *DAMAGED, *FILES[2:]]
+KEPT = [i for i, image in enumerate(TRAIN) if image not in DAMAGED]
 DATASET = TfdsDataset("oxford_flowers102", "train", "validation", "test", len(TRAIN), len(FILES), SIDE, (SHORTER, CROP))
 
 
@@ -93,7 +96,7 @@ def area_average(pixels, height, width):
 def test_splits_hold_the_whole_images_in_order_with_their_labels_and_sizes(once_packed):
     train, test = prepared.load(DATASET, once_packed, pytest.fail)
     expected = [pixels.shape[:2] for _, pixels in WHOLE.values()]
-    for split, labels in (train, [0, 1, 6, 7, 8, 9, 10, 11]), (test, list(range(90, 98))):
+    for split, labels in (train, KEPT), (test, list(range(90, 90 + len(FILES)))):
         assert isinstance(split.images, np.memmap)
         assert not split.images.flags.writeable
         assert (split.images.shape, split.images.dtype) == ((len(FILES), SIDE, SIDE, 3), np.uint8)
@@ -123,7 +126,7 @@ def test_a_squeezed_image_holds_the_colours_of_the_original(once_packed, kind):
     squeezed = test.images[list(WHOLE).index(kind)]
     np.testing.assert_allclose(squeezed.mean((0, 1)), pixels.mean((0, 1)), atol=3)
     smooth = area_average(pixels, SIDE, SIDE)
-    assert np.abs(squeezed - smooth).mean() < 4
+    assert np.abs(squeezed - smooth).mean() < 6
 
 
 def test_a_ramp_keeps_its_ramp_along_both_axes(once_packed):
@@ -163,7 +166,7 @@ print(len(train.images), len(test.images))
     assert done.stdout.split() == [str(len(FILES))] * 2
     assert "train: 50 %" in done.stderr
     shutil.rmtree(fresh / "oxford_flowers102")  # the packed arrays suffice
-    assert prepared.load(DATASET, fresh, pytest.fail)[0].labels.tolist() == [0, 1, 6, 7, 8, 9, 10, 11]
+    assert prepared.load(DATASET, fresh, pytest.fail)[0].labels.tolist() == KEPT
 
 
 def test_a_killed_preparation_is_not_taken_for_whole_and_starts_over(fresh, once_packed):
@@ -236,9 +239,9 @@ def test_changed_files_are_refused_and_packed_again_by_prepare(packed, name, cha
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((len(FILES), 16, 16, 3), np.uint8), r"uint8\[8, 16, 16, 3\], expected uint8\[8, 32, 32, 3\]"),
+        (np.zeros((len(FILES), 16, 16, 3), np.uint8), r"uint8\[9, 16, 16, 3\], expected uint8\[9, 32, 32, 3\]"),
         (np.zeros((len(FILES), SIDE, SIDE, 3), np.int8), r"holds int8"),
-        (np.zeros((len(FILES) - 1, SIDE, SIDE, 3), np.uint8), r"uint8\[7, 32, 32, 3\], expected uint8\[8, 32, 32, 3\]"),
+        (np.zeros((len(FILES) - 1, SIDE, SIDE, 3), np.uint8), r"uint8\[8, 32, 32, 3\], expected uint8\[9, 32, 32, 3\]"),
         (np.array([{}]), "Python objects"),
     ],
 )
@@ -305,7 +308,8 @@ def test_too_small_a_disk_is_told_before(fresh, monkeypatch):
 
 
 def test_the_newest_version_is_read(fresh):
-    small_tfds.write(fresh, {"train": [(FILES[0], 5)] * len(TRAIN), "test": [(FILES[0], 5)] * len(FILES)}, version="2.1.10")
+    for version, label in ("2.1.9", 4), ("2.1.10", 5):
+        small_tfds.write(fresh, {"train": [(FILES[0], label)] * len(TRAIN), "test": [(FILES[0], label)] * len(FILES)}, version=version)
     assert set(prepared.load(DATASET, fresh, lambda text: None)[0].labels) == {5}
 
 
