@@ -1,16 +1,22 @@
-"""Arrays and splits. The digits come inside scikit-learn's wheel: nothing is downloaded."""
+"""Arrays and splits. The digits come inside scikit-learn's wheel: nothing is downloaded. The data sets of TFDS are prepared once:
+
+python -m distill_bench.data prepare --task=flowers102
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import importlib.util
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from distill_bench.errors import UserError
+
+if TYPE_CHECKING:  # imported where it is used: the command tells of itself without it
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class TfdsDataset:
     """A data set of TensorFlow Datasets, with the paper's splits.
 
     Attributes:
-      name: as TFDS has it.
+      name: as TFDS has it, with the config where there are several, such as "sun397/tfds".
       train, validation, test: its splits in TFDS's own notation, such as "train[:90%]".
       train_size, test_size: how many images these hold.
       side: images are kept squeezed to squares of so many pixels.
@@ -71,6 +77,8 @@ class Split:
 
 @functools.lru_cache(maxsize=1)
 def _digits() -> tuple[np.ndarray, np.ndarray]:
+    import numpy as np
+
     # scikit-learn's own file, without importing scikit-learn, which takes a second.
     package = importlib.util.find_spec("sklearn")
     if package is None or package.origin is None:
@@ -89,6 +97,8 @@ def load(dataset: Dataset) -> tuple[Split, Split]:
     Raises:
       UserError: where the installed data is not the data of the task.
     """
+    import numpy as np
+
     images, labels = _digits()
     if (found := digest(images, labels)) != dataset.sha256:
         raise UserError(
@@ -100,3 +110,9 @@ def load(dataset: Dataset) -> tuple[Split, Split]:
     parts = order[: dataset.train_size], order[dataset.train_size :]
     train, test = (Split(scaled[i], labels[i]) for i in parts)
     return train, test
+
+
+if __name__ == "__main__":
+    from distill_bench import data_command
+
+    sys.exit(data_command.main(sys.argv))

@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from distill_bench import bit, data, synthetic, teacher, views
+from distill_bench import bit, data, datasets, synthetic, teacher, views
 from distill_bench.errors import UserError
 from distill_bench.layout import BATCH, LANES, Layout
 from distill_bench.task import Task
@@ -111,7 +111,7 @@ def _images(task: Task) -> tuple[data.Split, data.Split]:
         return synthetic.load(task.dataset)
     from distill_bench import prepared
 
-    return prepared.load(task.dataset, prepared.data_dir())
+    return prepared.load(task.dataset, datasets.data_dir(None))
 
 
 def open_source(task: Task, layout: Layout) -> Source:

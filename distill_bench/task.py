@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from distill_bench import datasets
 from distill_bench.bit import BiTConfig
 from distill_bench.data import Dataset, TfdsDataset
-from distill_bench.datasets import DATASETS
 from distill_bench.errors import UserError
 from distill_bench.views import MIX, MODES, Mode, ViewConfig
 
@@ -112,7 +112,7 @@ def _funmatch(name: str, classes: int, temperature: float, horizons: tuple[int, 
     """One of the paper's tasks: BiT-R152x2 to R50x1 on views of 128 pixels, in batches of 512 (Beyer et al. 2021, section 2)."""
     return Task(
         name=name,
-        dataset=DATASETS[name],
+        dataset=datasets.CATALOGUE[name],
         # big_vision, which trained and measured these teachers, pads the root's pool with minus infinity.
         teacher=BiTConfig(depths=(3, 8, 36, 3), width=128, classes=classes, pool_padding="inf"),
         teacher_file=f"R152x2_T_{published}",

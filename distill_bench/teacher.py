@@ -87,6 +87,8 @@ def main(argv: list[str]) -> None:
     flags.DEFINE_string("out", None, "Where to write the .npz; default: the place that the task reads.")
     flags.FLAGS(argv)
     task = get_task(flags.FLAGS.task)
+    if isinstance(task.dataset, data.TfdsDataset):
+        sys.exit(f"error: The teacher of {task.name} is published, not trained here: python -m distill_bench.published --name={task.teacher_file}")
     train, test = data.load(task.dataset)
     average: bit.Params = {}
     for step, loss, average in fit(task, train):

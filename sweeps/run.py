@@ -6,6 +6,7 @@ python sweeps/run.py --opt=adamw,./my_opt.py --horizons=250,500,1000 --trials=16
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_spaceseplist("opt", [], "Optimizers: built-in names, 'all' of them, ./file.py, optax:name, package.module:attribute.", comma_compat=True)
 flags.DEFINE_string("task", "digits", "The task.")
 flags.DEFINE_string("mode", "mix", "What teacher and student see: mix (the task itself), same/ic, same/rc, ind/ic, ind/rc, fix/rs, fix/cc, fix/ic_ens.")
+flags.DEFINE_string("data_dir", None, "Where prepared data sets lie. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.")
+flags.DEFINE_string("weights_dir", None, "Where published weights lie. Default: $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights.")
 flags.DEFINE_bool("synthetic", False, "Random images and teacher of the real shapes: for dry runs and benchmarks, on any machine.")
 flags.DEFINE_integer("resolution", None, "Pixels of a view, for a trial of a large task on a small machine.")
 flags.DEFINE_integer("batch_size", None, "Images in a batch, likewise.")
@@ -60,6 +63,9 @@ def main() -> int:
             print(f"Task: {task.name} ({task.fingerprint()}), horizons {', '.join(map(str, task.horizons))}")
         return cli.OK
     cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
+    for folder, variable in ((FLAGS.data_dir, "TFDS_DATA_DIR"), (FLAGS.weights_dir, "DISTILL_BENCH_CACHE")):
+        if folder:
+            os.environ[variable] = str(Path(folder).expanduser().absolute())  # where the process that computes will look
     wanted = {
         "opts": FLAGS.opt,
         "task": FLAGS.task,

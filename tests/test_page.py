@@ -40,10 +40,15 @@ def browser():
 def show(browser, tmp_path):
     """Opens a board, from a file; in the end the console must hold nothing."""
 
+    from selenium.webdriver.support.ui import WebDriverWait
+
     def opened(board):
         path = tmp_path / "page.html"
         path.write_text(render(board), encoding="utf-8")
         browser.get(path.as_uri())
+        WebDriverWait(browser, 30).until(
+            lambda b: b.execute_script("return document.querySelector('#count').textContent || !document.querySelector('#empty').hidden")
+        )
         return browser
 
     browsers.resize(browser, 1280)

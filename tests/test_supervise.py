@@ -69,7 +69,7 @@ def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(script,
 
 
 # Each costs the start of a process. The full twenty: DISTILL_BENCH_KILLS=20 pytest tests/test_supervise.py -k killed
-KILLS = int(os.environ.get("DISTILL_BENCH_KILLS", "6"))
+KILLS = int(os.environ.get("DISTILL_BENCH_KILLS", "4"))
 FLAGS = [f"--opt={CALM}", "--horizons=75", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
 
 

@@ -1,0 +1,189 @@
+"""Data sets of TFDS, decoded once into memory-mapped arrays, and read without network and without TensorFlow.
+
+The folder `distill-bench/<name>-<side>-<digest>/` beside TFDS's own holds `images`, `labels` and `sizes` of train and test, and `clean` of
+test, as `data.Split` has them, each in an .npy file. `manifest.json` is written last: a folder without it is not whole. Images that
+cannot be decoded are left out; `damaged.txt` names them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import math
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_bench import datasets, packing, records
+from distill_bench.checkpointing import replace_atomically
+from distill_bench.data import Split, TfdsDataset
+from distill_bench.errors import UserError
+
+# Raised whenever code changes what is packed; folders of another layout are left alone.
+LAYOUT = 1
+MANIFEST, DAMAGED = "manifest.json", "damaged.txt"
+_SMALL = ("labels", "sizes")  # a few bytes an image: their digests are compared whenever they are loaded
+
+
+def folder(dataset: TfdsDataset, data_dir: Path) -> Path:
+    """Where the data set's packed arrays lie, or would."""
+    about = json.dumps([LAYOUT, dataclasses.asdict(dataset)], sort_keys=True)
+    name = f"{dataset.name.replace('/', '-')}-{dataset.side}-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+    return data_dir / "distill-bench" / name
+
+
+def is_packed(dataset: TfdsDataset, data_dir: Path) -> bool:
+    return (folder(dataset, data_dir) / MANIFEST).is_file()
+
+
+def prepare(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None], manual_dir: Path | None = None) -> None:
+    """Downloads the data set through TFDS where it is not there, and packs it; where it is packed, compares every byte with its digest.
+
+    say: is told what happens, a line at a time.
+    manual_dir: where archives lie that TFDS may not download; `data_dir/downloads/manual` where None.
+
+    Raises:
+      UserError: where TensorFlow is needed and missing, TFDS fails, its files are damaged or hold other counts, or the disk is too small.
+    """
+    place = folder(dataset, data_dir)
+    if is_packed(dataset, data_dir):
+        try:
+            _open(dataset, data_dir, every_byte=True)
+            say(f"{place}: every byte is as it was packed.")
+            return
+        except UserError as error:
+            say(str(error).partition("\n")[0])
+            (place / MANIFEST).unlink()
+    source = records.find(dataset, data_dir)
+    if source is None:
+        say(f"{dataset.name}: TFDS makes it in {data_dir}")
+        source = records.make(dataset, data_dir, manual_dir)
+    _pack(dataset, data_dir, source, say)
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def load(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None] = _to_stderr) -> tuple[Split, Split]:
+    """The (train, test) splits as memory maps; packs them first where only TFDS's own files are there.
+
+    Shapes, types, lengths, and the digests of labels and sizes are compared with the manifest; those of the pixels only by `prepare`.
+
+    Raises:
+      UserError: where the data set is not prepared, or its files are not as they were packed.
+    """
+    if not is_packed(dataset, data_dir):
+        source = records.find(dataset, data_dir)
+        if source is None:
+            raise UserError(
+                f"{dataset.name} is not prepared: there is neither {folder(dataset, data_dir) / MANIFEST}\n"
+                f"nor a version in the format {records.FORMAT} in {data_dir / dataset.name}.\n"
+                f"Prepare it, which needs the network once: {datasets.command(dataset, data_dir)}"
+            )
+        _pack(dataset, data_dir, source, say)
+    arrays = _open(dataset, data_dir)
+    return Split(**arrays["train"]), Split(**arrays["test"])
+
+
+def _sizes(dataset: TfdsDataset) -> dict[str, int]:
+    return {"train": dataset.train_size, "test": dataset.test_size}
+
+
+def _path(place: Path, split: str, field: str) -> Path:
+    return place / f"{split}_{field}.npy"
+
+
+@contextlib.contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Makes the folder and holds it for one process; others wait. The system lets go when the process ends, however it ends."""
+    import fcntl
+
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = open(place / ".lock", "a")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UserError(f"{place} cannot be written: {error.strerror}.\nImages are packed there: choose a --data_dir that can be written.") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _pack(dataset: TfdsDataset, data_dir: Path, source: Path, say: Callable[[str], None]) -> None:
+    """Packs TFDS's files in `source`, unless another process has by the time that the folder is free."""
+    place = folder(dataset, data_dir)
+    with _alone(place):
+        if is_packed(dataset, data_dir):
+            return
+        _clear(place)
+        examples = {split: records.Records(source, getattr(dataset, split), size) for split, size in _sizes(dataset).items()}
+        _check_room(dataset, place)
+        say(f"{place}: packing {dataset.name}, {sum(_sizes(dataset).values())} images")
+        try:
+            packed = {split: packing.pack(dataset, split, examples[split], lambda field, split=split: _path(place, split, field), say) for split in examples}
+        except BaseException:
+            _clear(place)
+            raise
+        damaged = [line for split in packed.values() for line in split.damaged]
+        (place / DAMAGED).write_text("".join(["split\tindex\tfile\treason\n", *damaged]))
+        if damaged:
+            say(f"{len(damaged)} images are damaged and left out: see {place / DAMAGED}")
+        manifest = {
+            "layout": LAYOUT,
+            "dataset": dataclasses.asdict(dataset),
+            "version": examples["train"].version,
+            "made_with": {name: importlib.metadata.version(name) for name in ("tensorflow-datasets", "pillow", "numpy")},
+            "splits": {split: {"damaged": len(it.damaged), "arrays": it.arrays} for split, it in packed.items()},
+        }
+        replace_atomically(place / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode()))
+        say(f"{place}: packed")
+
+
+def _clear(place: Path) -> None:
+    """Removes what an earlier attempt left. Unlinked and not overwritten, arrays stay whole for those who have them mapped."""
+    for left in [*place.glob("*.npy"), *place.glob(f".{MANIFEST}.*")]:
+        left.unlink()
+
+
+def _check_room(dataset: TfdsDataset, place: Path) -> None:
+    rows = {split: sum(math.prod(shape) * dtype.itemsize for shape, dtype in packing.fields(dataset, split).values()) for split in _sizes(dataset)}
+    needed, free = sum(size * rows[split] for split, size in _sizes(dataset).items()), shutil.disk_usage(place).free
+    if needed > free:
+        raise UserError(f"Packing {dataset.name} takes {needed / 1e9:.1f} GB in {place}, where {free / 1e9:.1f} GB are free: make room there.")
+
+
+def _open(dataset: TfdsDataset, data_dir: Path, every_byte: bool = False) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of each split by field, memory-mapped, refused with `UserError` unless they are what the manifest says."""
+    place = folder(dataset, data_dir)
+    try:
+        manifest = json.loads((place / MANIFEST).read_text())
+        # Through JSON, as the manifest went: tuples are lists there.
+        if (manifest["layout"], manifest["dataset"]) != (LAYOUT, json.loads(json.dumps(dataclasses.asdict(dataset)))):
+            raise ValueError(f"{MANIFEST} is of another data set")
+        return {split: _open_split(dataset, split, manifest["splits"][split], place, every_byte) for split in _sizes(dataset)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{place} is not as it was packed: {error if isinstance(error, ValueError) else repr(error)}.\nPack it again: {datasets.command(dataset, data_dir)}"
+        ) from None
+
+
+def _open_split(dataset: TfdsDataset, split: str, manifest: dict[str, Any], place: Path, every_byte: bool) -> dict[str, np.ndarray]:
+    found = {}
+    for field, (shape, dtype) in packing.fields(dataset, split).items():
+        path, about = _path(place, split, field), manifest["arrays"][field]
+        found[field] = array = np.lib.format.open_memmap(path, mode="r")  # never unpickles
+        expected = (_sizes(dataset)[split] - manifest["damaged"], *shape)
+        if array.shape != expected or array.dtype != dtype or [*expected] != about["shape"]:
+            raise ValueError(f"{path.name} holds {array.dtype}{[*array.shape]}, expected {dtype}{[*expected]}")
+        if path.stat().st_size != array.offset + array.nbytes:
+            raise ValueError(f"{path.name} has {path.stat().st_size} bytes, expected {array.offset + array.nbytes}")
+        if (every_byte or field in _SMALL) and hashlib.sha256(array.data).hexdigest() != about["sha256"]:
+            raise ValueError(f"{path.name} has changed: its sha256 is another")
+    return found

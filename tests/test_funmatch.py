@@ -1,0 +1,141 @@
+"""A task of the paper's kind from end to end: images in TFDS's own files, bfloat16, squeezed bytes, flips; on networks of a few channels."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import socket
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import small_tfds
+from PIL import Image
+
+from distill_bench import bit, checkpoints, datasets, prepared, stream, teacher
+from distill_bench import task as tasks
+from distill_bench.data import TfdsDataset
+from distill_bench.engine import open_engine
+from distill_bench.errors import UserError
+from distill_bench.events import Losses, Point
+from distill_bench.lanes import Lane
+from distill_bench.layout import make_layout
+from distill_bench.losses import kl_divergence
+from distill_bench.task import FLOWERS, ProbeConfig
+from distill_bench.train import train
+
+COUNTS = {"train": 20, "test": 9}
+
+
+@pytest.fixture(scope="module")
+def small_flowers(tmp_path_factory):
+    """Flowers102 with 29 small pictures and networks of one unit a block, prepared where TFDS_DATA_DIR will point."""
+    root = tmp_path_factory.mktemp("tfds")
+    shapes = [(40 + 3 * i, 64 - 2 * i) for i in range(20)]
+    files = {split: [(small_tfds.encode(Image.fromarray(small_tfds.picture(*shapes[i], seed=i))), i) for i in range(n)] for split, n in COUNTS.items()}
+    small_tfds.write(root, files | {"validation": files["test"]})
+    network = dataclasses.replace(FLOWERS.teacher, depths=(1, 1), width=8, groups=4)
+    params = bit.init(network, jax.random.key(1))
+    params["head"]["conv2d"]["kernel"] = jax.random.normal(jax.random.key(2), params["head"]["conv2d"]["kernel"].shape)
+    content = checkpoints.dumps(params)
+    (root / "teacher.npz").write_bytes(content)
+    task = dataclasses.replace(
+        FLOWERS,
+        dataset=TfdsDataset("oxford_flowers102", "train", "validation", "test", COUNTS["train"], COUNTS["test"], side=32, clean=(20, 16)),
+        teacher=network,
+        teacher_file=str(root / "teacher.npz"),
+        teacher_sha256=hashlib.sha256(content).hexdigest(),
+        student=dataclasses.replace(FLOWERS.student, depths=(1,), width=8, groups=4),
+        views=dataclasses.replace(FLOWERS.views, size=16),
+        batch_size=8,
+        probe=ProbeConfig(batches=2, batch_size=4),
+    )
+    prepared.prepare(task.dataset, root, lambda text: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(root))
+        yield task
+
+
+def losses_of(engine, lanes):
+    found, points = [[] for _ in lanes], []
+    for event in train(engine, lanes):
+        if isinstance(event, Losses):
+            found[event.lane] += event.values.tolist()
+        elif isinstance(event, Point):
+            points.append(event.metrics)
+    return np.array(found), points
+
+
+def sgd(hparams, horizon):
+    return optax.sgd(hparams["lr"])
+
+
+def test_prepared_data_trains_without_network_and_as_defined(small_flowers, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the network was used")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    task = dataclasses.replace(small_flowers, precision="float32")
+    found, points = losses_of(open_engine(task, make_layout(jax.devices()[:1])), [Lane(sgd, {"lr": 0.1}, 4, 1)])
+    assert set(points[-1]) == {"probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy"}
+    assert all(np.isfinite(list(metrics.values())).all() for metrics in points)
+
+    train_split, _ = prepared.load(task.dataset, datasets.data_dir(None))
+    images, sizes = jnp.asarray(train_split.images), jnp.asarray(train_split.sizes)
+    answers, params = teacher.load(task), stream.init_student(task, 1)
+
+    @jax.jit
+    def step_of(params, step):
+        views = stream.step_views(task, images, 1, step, sizes).student
+
+        def loss_of(params):
+            return kl_divergence(bit.apply(task.teacher, answers, views), bit.apply(task.student, params, views), task.temperature)
+
+        loss, gradients = jax.value_and_grad(loss_of)(params)
+        return loss, jax.tree.map(lambda p, g: p - 0.1 * g, params, gradients)
+
+    expected = []
+    for step in range(4):
+        loss, params = step_of(params, step)
+        expected.append(float(loss))
+    np.testing.assert_allclose(found[0], expected, rtol=2e-4)
+
+
+def test_bfloat16_is_computed_in_bfloat16_and_close(small_flowers):
+    answers, views = teacher.load(small_flowers), jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (8, 16, 16, 3)), jnp.float32)
+    exact, rounded = (
+        jax.jit(lambda p, x: bit.apply(small_flowers.teacher, p, x, frozen=True))(bit.freeze(answers, dtype), views.astype(dtype))
+        for dtype in ("float32", "bfloat16")
+    )
+    assert exact.dtype == rounded.dtype == jnp.float32
+    error = float(jnp.linalg.norm(exact - rounded) / jnp.linalg.norm(exact))
+    assert 1e-5 < error < 0.05  # bfloat16 has eight bits
+
+
+def test_eight_devices_sharing_the_batch_give_what_one_gives(small_flowers):
+    task = dataclasses.replace(small_flowers, precision="float32")
+    lanes = [Lane(sgd, {"lr": 0.1}, 10, 0)]
+    one = losses_of(open_engine(task, make_layout(jax.devices()[:1])), lanes)[0]
+    eight = losses_of(open_engine(task, make_layout(jax.devices()[:8], batch_shards=8)), lanes)[0]
+    np.testing.assert_allclose(eight, one, rtol=1e-5)
+
+
+def test_without_data_or_weights_one_message_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"python -m distill_bench\.data prepare --task=flowers102"):
+        stream.open_source(FLOWERS, make_layout(jax.devices()[:1]))
+
+
+def test_synthetic_tasks_open_and_say_that_they_are(monkeypatch):
+    small = dataclasses.replace(FLOWERS.teacher, depths=(1,), width=8, groups=4)
+    task = dataclasses.replace(
+        tasks.vary(FLOWERS, synthetic=True, resolution=8, batch_size=8), teacher=small, student=small, probe=ProbeConfig(batches=2, batch_size=4)
+    )
+    assert "synthetic" in task.name
+    source = stream.open_source(task, make_layout(jax.devices()[:1]))
+    assert source.images.shape == (1020, 16, 16, 3)
+    logits = bit.apply(small, source.teacher, jnp.asarray(source.test.clean[:8], jnp.float32) / 127.5 - 1, frozen=True)
+    assert float(jnp.std(logits, axis=0).min()) > 0
