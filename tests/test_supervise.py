@@ -92,7 +92,7 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_pa
             assert contents(tmp_path / "runs") == undisturbed
             (tmp_path / "runs").rename(tmp_path / f"finished-{attempt}")
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM if kills % 5 == 4 else signal.SIGKILL)
+            process.send_signal(signal.SIGTERM if kills % 5 == 3 else signal.SIGKILL)
             process.wait()
             kills += 1
     assert kills == KILLS
