@@ -28,6 +28,11 @@ ROOT = Path(__file__).resolve().parent.parent
 CALM, BRISK = (ROOT / "tests" / "plug_ins" / f"{name}.py" for name in ("calm", "brisk"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start processes first: they are the long ones, and no worker should wait for one at the end."""
+    items.sort(key=lambda item: "script" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compiled programs, shared by the workers of one test session and by the scripts that they start."""
