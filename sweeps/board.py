@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -166,7 +167,8 @@ def _entry(entry: Entry, field: _Field) -> dict[str, Any]:
         "warnings": _warnings(entry, field),
         "reproduce": [
             f"python sweeps/verify.py leaderboard/{study.task}/{name}.json",
-            f"python sweeps/run.py --task={study.task} --opt={entry.spec} --horizons={','.join(map(str, entry.horizons))} --trials={trials} --seeds={seeds}",
+            f"python sweeps/run.py --task={study.task} --opt={shlex.quote(entry.spec)} "
+            f"--horizons={','.join(map(str, entry.horizons))} --trials={trials} --seeds={seeds}",
         ],
         "overall": _gain(field.overall(name)) | {"rungs": field.shared, "rank": field.ranks(field.shared).get(name)},
         "rungs": rungs,

@@ -98,6 +98,8 @@ def setter(*path, value):
         (setter("rungs", 0, "finals", 0, "points", 0, "probe_loss", value=1e999), "Infinity|probe_loss"),
         (setter("rungs", 0, "finals", 0, "points", value=[]), "has no metrics"),
         (setter("rungs", 0, "extra", value=1), "extra"),
+        (setter("spec", value="\x1b[2J"), r"\$\.spec"),
+        (setter("environment", "jax", value="0.9\x1b]0;title\x07"), r"\$\.environment"),
         (setter("sources", value={"../evil.py": ""}), "sources"),
     ],
 )
@@ -129,7 +131,7 @@ def test_links_and_duplicates_and_strangers_are_refused(board_folder):
         (lambda c: c["sources"].update({"calm.py": c["sources"]["calm.py"].replace("0.9", "0.8")}), "its source files are not those"),
         (lambda c: c["rungs"][1]["winner"].update(lr=0.123), "not of the trial with the lowest probe loss"),
         (lambda c: c["rungs"][1]["tuning"][3]["hparams"].update(lr=0.123), "its trials are not the points"),
-        (lambda c: c["rungs"][0]["tuning"].pop(), "its trials are not the points|not of the trial"),
+        (lambda c: c["rungs"][0]["tuning"].pop(), "7 tuning trials are fewer than an entry has"),
         (lambda c: c["study"]["space"]["lr"].update(high=2.0), "its trials are not the points"),
     ],
 )
