@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from pathlib import Path
 
 from distill_bench.data import TfdsDataset
@@ -42,4 +43,4 @@ def data_dir(given: str | None) -> Path:
 def command(dataset: TfdsDataset, data_dir: Path) -> str:
     """The command line that prepares the data set."""
     task = next((task for task, known in CATALOGUE.items() if known.name == dataset.name), dataset.name)
-    return f"python -m distill_bench.data prepare --task={task} --data_dir={data_dir}"
+    return f"python -m distill_bench.data prepare --task={task} --data_dir={shlex.quote(str(data_dir))}"

@@ -171,7 +171,7 @@ def _ensemble(source: Source, forward) -> jax.Array:
         return np.resize(x, (batches * task.batch_size, *x.shape[1:])).reshape(batches, task.batch_size, *x.shape[1:])
 
     images, sizes = jax.tree.map(batched, (np.asarray(source.train.images), source.train.sizes))
-    rounds = layout.rows * -(-crops // layout.rows)
+    group = chunk_steps(task, layout)  # crops made at once
 
     def share(shared: tuple[jax.Array, jax.Array | None, jax.Array], crop_C: jax.Array) -> jax.Array:
         batch, sizes, i = shared
@@ -179,11 +179,19 @@ def _ensemble(source: Source, forward) -> jax.Array:
         return lax.map(lambda key: views.make_views(key, batch, task.views, sizes_N2=sizes, crop=task.teaching.teacher, mixup=False), keys)
 
     make = _share_steps(source, share)
-    mean = jax.jit(lambda logits: task.temperature * jnp.log(jax.nn.softmax(logits[:crops] / task.temperature).mean(0)))
+
+    @jax.jit
+    def total(logits_CNK: jax.Array, first: jax.Array) -> jax.Array:
+        counted = (first + jnp.arange(group) < crops)[:, None, None]
+        return jnp.sum(jax.nn.softmax(logits_CNK / task.temperature) * counted, axis=0)
+
     found = []
     for i, batch in enumerate(images):
-        seen = make((batch, None if sizes is None else sizes[i], np.int32(i)), np.arange(rounds, dtype=np.int32))
-        found.append(np.asarray(layout.replicate(mean(forward(source.teacher, seen)))))
+        summed = 0.0
+        for first in range(0, crops, group):
+            seen = make((batch, None if sizes is None else sizes[i], np.int32(i)), np.arange(first, first + group, dtype=np.int32))
+            summed += np.asarray(layout.replicate(total(forward(source.teacher, seen), np.int32(first))))
+        found.append(task.temperature * np.log(summed / crops))
     return layout.replicate(np.concatenate(found)[:n])
 
 

@@ -20,6 +20,9 @@ from distill_bench import task as tasks
 from sweeps.study import TUNING_SEED, Result, Study, Trial
 
 SCHEMA = 2
+REQUIRED_SEEDS = 5
+REQUIRED_TRIALS = 8
+REQUIRED_RUNGS = 3
 MAX_BYTES = 4 << 20
 _CHECKOUT = Path(__file__).resolve().parent.parent / "leaderboard"
 _INSTALLED = Path(__file__).resolve().parent / "leaderboard_entries"
@@ -120,6 +123,7 @@ def read(path: Path) -> Entry:
     study = Study(**content["study"])
     if (path.parent.name, path.name) != (study.task, f"{study.optimizer}.json"):
         raise BadEntry(f"it says that it is {study.task}/{study.optimizer}.json")
+    _check_whole(study, content["rungs"])
     results, curves = _results(study, content["rungs"])
     cost = Cost(**content["cost"]) if content["cost"] else None
     return Entry(
@@ -133,6 +137,34 @@ def read(path: Path) -> Entry:
         path,
         hashlib.sha256(raw).hexdigest(),
     )
+
+
+def _check_whole(study: Study, rungs: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses what `publish.check` would not have let through, so that no entry is judged on fewer or other runs than the others."""
+    horizons = [rung["horizon"] for rung in rungs]
+    if study.task in tasks.CATALOGUE:
+        ladder = tasks.get(study.task).horizons
+        if len(horizons) < REQUIRED_RUNGS or tuple(horizons) != ladder[: len(horizons)] or not all(isinstance(h, int) for h in horizons):
+            raise BadEntry(f"its horizons {str(horizons)[:80]} are not the first {REQUIRED_RUNGS} or more of {', '.join(map(str, ladder))}")
+    for rung in rungs:
+        where, seeds = f"at horizon {rung['horizon']}", [run["seed"] for run in rung["finals"]]
+        if len(seeds) < REQUIRED_SEEDS or seeds != list(range(TUNING_SEED + 1, len(seeds) + 1)) or not all(isinstance(seed, int) for seed in seeds):
+            raise BadEntry(f"{where} its final seeds are not 1 to {REQUIRED_SEEDS} or more")
+        if study.space and len(rung["tuning"]) < REQUIRED_TRIALS:
+            raise BadEntry(f"{where} it has {len(rung['tuning'])} tuning trials of {REQUIRED_TRIALS} or more")
+        for hparams in [rung["winner"], *(run["hparams"] for run in rung["tuning"])]:
+            if not all(name in hparams and _lies_in(domain, hparams[name]) for name, domain in study.space.items()):
+                raise BadEntry(f"{where} hyperparameters lie outside its space")
+
+
+def _lies_in(domain: Mapping[str, Any], value: Any) -> bool:
+    if domain["kind"] == "Choice":
+        return value in domain["values"]
+    low, high = domain["low"], domain["high"]
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in (low, high, value)):
+        return False
+    slack = 1e-9 * (high - low)  # a platform's rounding
+    return low < high and (domain["kind"] != "Log" or low > 0) and low - slack <= value <= high + slack
 
 
 def _refuse(constant: str) -> None:

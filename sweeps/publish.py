@@ -12,14 +12,10 @@ import numpy as np
 
 from distill_bench import task as tasks
 from distill_bench.errors import UserError
-from sweeps.entries import FOLDER, SCHEMA, BadEntry, Cost, validate
+from sweeps.entries import FOLDER, REQUIRED_RUNGS, REQUIRED_SEEDS, REQUIRED_TRIALS, SCHEMA, BadEntry, Cost, validate
 from sweeps.rows import finals, winner
 from sweeps.store import Loaded, write_atomically
 from sweeps.study import TUNING_SEED, Result
-
-REQUIRED_SEEDS = 5
-REQUIRED_TRIALS = 8
-REQUIRED_RUNGS = 3
 
 
 def check(loaded: Loaded) -> None:

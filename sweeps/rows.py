@@ -85,8 +85,8 @@ def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
     )
     ran = finals(here, best) if best else []
     good = [r.final for r in ran if r.final]
-    if best is None or best.final is None or (ran and not good):
-        return row
+    if best is None or best.final is None or len(good) < len(ran):
+        return row  # a mean over the seeds that survived would reward the others' failure
     values = {name: [final[name] for final in good or [best.final]] for name in METRICS}
     return replace(
         row,

@@ -44,7 +44,7 @@ def speedup(entrant_loss: float, horizon: int, baseline: Mapping[int, float]) ->
     if not baseline or not math.isfinite(entrant_loss):
         return None
     horizons = sorted(baseline)
-    log_losses = np.minimum.accumulate(np.log([baseline[h] for h in horizons]))
+    log_losses = np.minimum.accumulate([math.log(baseline[h]) for h in horizons])  # as below: np.log differs in the last bit
     target = math.log(entrant_loss)
     if target > log_losses[0]:
         return Speedup(horizons[0] / horizon, "<")

@@ -30,12 +30,12 @@ def _row(entry: Mapping[str, Any], horizons: list[int], intervals: bool) -> list
         entry["optimizer"],
         gain(overall, True),
         *(gain(rungs[h]["speedup"], intervals) if h in rungs else NOT_KNOWN for h in horizons),
-        f"{cost['update_ms']:.2f} ms, {cost['relative']:.3g}x" if cost else NOT_KNOWN,
+        f"{cost['relative']:.2f}x" if cost else NOT_KNOWN,
         f"{cost['state_bytes_per_parameter']:.0f}" if cost else NOT_KNOWN,
         _range([rung["seeds"] for rung in entry["rungs"]]),
         _range([rung["trials"] for rung in entry["rungs"]]),
         str(sum(rung["diverged"] + rung["crashed"] for rung in entry["rungs"])),
-        verdict["verdict"] if verdict else NOT_KNOWN,
+        f"{verdict['verdict']}, {len(verdict['runs'])} of {sum(rung['seeds'] for rung in entry['rungs'])}" if verdict else NOT_KNOWN,
     ]
 
 
@@ -58,6 +58,7 @@ def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
         f"Speed-up in steps over {board['baseline']}, tuned alike: the steps it needs to reach the same loss over the steps taken. "
         f"Geometric mean over horizons {rungs}; then each rung's own. Entries of one rank are not told apart. "
         "update, state: of the update rule alone, its time beside the baseline's. failed: trials that diverged or crashed."
+        " rerun: how many of its final runs were made again."
     )
 
 

@@ -30,6 +30,9 @@ class Verdict:
     runs: list[dict[str, Any]]
 
 
+_MAX_BYTES = 1 << 20
+
+
 def path_of(entry: Entry) -> Path:
     return entry.path.parent / "verdicts" / entry.path.name
 
@@ -44,9 +47,14 @@ def record(entry: Entry, verdict: Verdict) -> Path:
 
 def of(entry: Entry) -> Verdict | None:
     """The verdict on this entry as it is now; None where there is none, or it cannot be read."""
+    path = path_of(entry)
     try:
-        found = Verdict(**json.loads(path_of(entry).read_text()))
-    except (OSError, ValueError, TypeError, RecursionError):
+        if path.is_symlink() or path.stat().st_size > _MAX_BYTES:
+            return None
+        found = Verdict(**json.loads(path.read_text()))
+        if not all(isinstance(value, int | float | None) for run in found.runs for value in run.values()):
+            return None
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
-    valid = found.verdict in ("reproduced", "failed") and isinstance(found.detail, str) and len(found.detail) < 1000
+    valid = found.verdict in ("reproduced", "failed") and isinstance(found.detail, str) and len(found.detail) < 1000 and found.detail.isprintable()
     return found if valid and found.entry_sha256 == entry.sha256 else None

@@ -140,6 +140,8 @@ def _resolve(entry: Entry, spec: str) -> registry.Entry:
 
 def _checked(entry: Entry, found: registry.Entry) -> tuple[Optimizer, list[str]]:
     contradictions = []
+    if found.optimizer.name != entry.study.optimizer:
+        contradictions.append(f"its runs are of {found.optimizer.name}, not of {entry.study.optimizer}")
     if found.source_sha256 != entry.study.source_sha256:
         here = registry.source_files(found.path)
         differ = sorted(
@@ -184,6 +186,8 @@ def _recorded(entry: Entry, horizon: int) -> list[Result]:
 def _judge(rungs: Sequence[Rung]) -> tuple[Literal["reproduced", "failed"], str]:
     count, identical = sum(len(rung.rerun) for rung in rungs), sum(rung.identical for rung in rungs)
     what = f"{count} runs at horizons {', '.join(str(rung.horizon) for rung in rungs)}"
+    if not count:
+        return "failed", "it has no final run that ended well"
     if identical == count:
         return "reproduced", f"{what} gave the recorded probe losses to the last digit"
     if outside := [rung.horizon for rung in rungs if not rung.inside]:

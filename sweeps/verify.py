@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
     path = Path(arguments[0])
     try:
-        entry = entries.read(path.resolve())
+        entry = entries.read(path.absolute())
     except entries.BadEntry as error:
         raise UserError(f"{path} is no entry: {error}.") from None
     with progress() as display:

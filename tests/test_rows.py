@@ -64,3 +64,9 @@ def test_the_baseline_is_taken_from_the_store_where_it_has_it():
     mine = row_of(dataclasses.replace(STUDY, optimizer="base"), [result(0.1, 250, 0, 0.5), result(0.1, 250, 1, 0.4)], 250)
     reference = [dataclasses.replace(mine, horizon=h, status="reference", mean={"probe_loss": 0.9}) for h in (250, 500)]
     assert baseline_curve([mine], reference, "digits", "base") == {250: pytest.approx(0.4), 500: 0.9}
+
+
+def test_the_seeds_that_survived_do_not_stand_for_those_that_failed():
+    results = [result(0.1, 250, 0, 0.3), result(0.1, 250, 1, 0.1), result(0.1, 250, 2, 0, "diverged")]
+    row = row_of(STUDY, results, 250)
+    assert (row.status, row.mean, row.by_seed) == ("diverged", None, {})

@@ -82,6 +82,19 @@ def test_tampering_is_told(board_folder, tamper, detail):
         raise UserError(verdict.detail)
 
 
+def test_the_runs_of_one_optimizer_under_the_name_of_another_are_told(board_folder):
+    path = board_folder / "tiny" / f"{BASELINE}.json"
+    other = path.with_name("better_name.json")
+    other.write_text(path.read_text())
+    entry = edited_as(other, "better_name")
+    verdict, _ = verify(entry, 1, [4], False, quiet)
+    assert (verdict.verdict, verdict.detail) == ("failed", f"its runs are of {BASELINE}, not of better_name")
+
+
+def edited_as(path, name):
+    return edited(path, lambda content: content["study"].update(optimizer=name))
+
+
 def test_code_that_an_entry_carries_runs_only_when_trusted(board_folder, tmp_path):
     def booby_trapped(content):
         from optimizers import registry
