@@ -18,7 +18,7 @@ def cells(board: Mapping[str, Any], task: str, intervals: bool) -> tuple[list[st
     """Column names, and a row of text for each entry of the task; `intervals` with those of each rung as well."""
     entries = [entry for entry in board["entries"] if entry["task"] == task]
     horizons = sorted({rung["horizon"] for entry in entries for rung in entry["rungs"]})
-    names = ["rank", "optimizer", "speed-up [95 %]", *map(str, horizons), "update", "state B/param", "seeds", "trials", "failed", "rerun"]
+    names = ["rank", "optimizer", "speed-up [95 %]", *map(str, horizons), "update", "state B/param", "seeds", "trials", "failed", "reproduced"]
     return names, [_row(entry, horizons, intervals) for entry in entries]
 
 
@@ -35,7 +35,7 @@ def _row(entry: Mapping[str, Any], horizons: list[int], intervals: bool) -> list
         _range([rung["seeds"] for rung in entry["rungs"]]),
         _range([rung["trials"] for rung in entry["rungs"]]),
         str(sum(rung["diverged"] + rung["crashed"] for rung in entry["rungs"])),
-        f"{verdict['verdict']}, {len(verdict['runs'])} of {sum(rung['seeds'] for rung in entry['rungs'])}" if verdict else NOT_KNOWN,
+        _rerun(verdict, sum(rung["seeds"] for rung in entry["rungs"])) if verdict else NOT_KNOWN,
     ]
 
 
@@ -45,6 +45,11 @@ def gain(found: Mapping[str, Any] | None, interval: bool) -> str:
         return NOT_KNOWN
     over = f" [{found['low']:.2f}, {found['high']:.2f}]" if interval and found["low"] is not None else ""
     return f"{'' if found['bound'] == '=' else found['bound']}{found['value']:.2f}x{over}"
+
+
+def _rerun(verdict: Mapping[str, Any], runs: int) -> str:
+    """How many final runs came out again, of all; or that they did not."""
+    return f"{len(verdict['runs'])}/{runs}" if verdict["verdict"] == "reproduced" else "failed"
 
 
 def _range(values: list[int]) -> str:
@@ -58,7 +63,7 @@ def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
         f"Speed-up in steps over {board['baseline']}, tuned alike: the steps it needs to reach the same loss over the steps taken. "
         f"Geometric mean over horizons {rungs}; then each rung's own. Entries of one rank are not told apart. "
         "update, state: of the update rule alone, its time beside the baseline's. failed: trials that diverged or crashed."
-        " rerun: how many of its final runs were made again."
+        " reproduced: final runs that were made again and agreed."
     )
 
 
