@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from pathlib import Path
 
 from absl import flags
 
 from distill_bench import datasets
-from distill_bench.errors import UserError
+from distill_bench.errors import UserError, suggestion
 
 USAGE = """Prepares the data sets of TensorFlow Datasets for training, once, with network; tells, without a subcommand, which are prepared.
 
@@ -49,8 +48,7 @@ def _run(arguments: list[str], values: flags.FlagValues) -> int:
         return _show(data_dir)
     if arguments != [PREPARE]:
         unknown = next((argument for argument in arguments if argument != PREPARE), arguments[-1])
-        near = difflib.get_close_matches(unknown, [PREPARE], n=1)
-        raise UserError(f"There is no subcommand {unknown!r}.{f' Did you mean {PREPARE!r}?' if near else ''}\nSubcommands: {PREPARE}. See --help.")
+        raise UserError(f"There is no subcommand {unknown!r}.{suggestion(unknown, [PREPARE])}\nSubcommands: {PREPARE}. See --help.")
     if values.task is None:
         raise UserError(f"Which data set? --task=NAME, one of {', '.join(datasets.CATALOGUE)}.")
     dataset = datasets.get(values.task)

@@ -5,13 +5,12 @@ Splits and sizes are those of Beyer et al. 2021, arXiv:2106.05237; where TFDS ke
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 from pathlib import Path
 
 from distill_bench.data import TfdsDataset
-from distill_bench.errors import UserError
+from distill_bench.errors import UserError, suggestion
 
 CATALOGUE = {
     "flowers102": TfdsDataset("oxford_flowers102", "train", "validation", "test", train_size=1020, test_size=6149, side=256, clean=(160, 128)),
@@ -30,9 +29,7 @@ def get(name: str) -> TfdsDataset:
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
-    near = difflib.get_close_matches(name, CATALOGUE, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"There is no task {name!r} with a data set to prepare.{hint}\nTasks: {', '.join(CATALOGUE)}")
+    raise UserError(f"There is no task {name!r} with a data set to prepare.{suggestion(name, CATALOGUE)}\nTasks: {', '.join(CATALOGUE)}")
 
 
 def data_dir(given: str | None) -> Path:

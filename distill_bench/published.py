@@ -11,7 +11,6 @@ Sources: the READMEs of Big Transfer and of big_vision's `configs/proj/distill`,
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from absl import flags
 
 from distill_bench.cache import obtain
 from distill_bench.download import PAUSES, Progress
-from distill_bench.errors import UserError
+from distill_bench.errors import UserError, suggestion
 from distill_bench.layouts import POOL_PADDING, Layout
 
 if TYPE_CHECKING:
@@ -100,9 +99,7 @@ def get(name: str) -> Published:
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
-    near = difflib.get_close_matches(name, CATALOGUE, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"There are no published weights {name!r}.{hint}\nThe catalogue: python -m distill_bench.published")
+    raise UserError(f"There are no published weights {name!r}.{suggestion(name, CATALOGUE)}\nThe catalogue: python -m distill_bench.published")
 
 
 def place(name: str, cache: str | Path | None = None) -> Path:

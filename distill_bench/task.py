@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import re
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from distill_bench import datasets
 from distill_bench.bit import BiTConfig
 from distill_bench.data import Dataset, TfdsDataset
-from distill_bench.errors import UserError
+from distill_bench.errors import UserError, suggestion
 from distill_bench.views import MIX, MODES, Mode, ViewConfig
 
 # Raised whenever code changes what a task computes without changing a field below.
@@ -148,9 +147,7 @@ def vary(task: Task, mode: str = MIX, synthetic: bool = False, resolution: int |
       UserError: where something cannot be so.
     """
     if mode not in MODES:
-        near = difflib.get_close_matches(mode, MODES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"There is no teaching mode {mode!r}.{hint}\nModes: {', '.join(MODES)}")
+        raise UserError(f"There is no teaching mode {mode!r}.{suggestion(mode, MODES)}\nModes: {', '.join(MODES)}")
     for flag, value in (("resolution", resolution), ("batch_size", batch_size)):
         if value is not None and value < 2:
             raise UserError(f"--{flag}={value} is too small: use 2 or more.")
@@ -180,9 +177,7 @@ def get(name: str) -> Task:
     """
     base, *parts = name.split(_AT)
     if base not in CATALOGUE:
-        near = difflib.get_close_matches(base, CATALOGUE, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"There is no task {base!r}.{hint}\nTasks: {', '.join(CATALOGUE)}")
+        raise UserError(f"There is no task {base!r}.{suggestion(base, CATALOGUE)}\nTasks: {', '.join(CATALOGUE)}")
     changes: dict[str, Any] = {}
     for part in parts:
         if part == _SYNTHETIC:

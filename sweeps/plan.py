@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 import os
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_bench import task as tasks
-from distill_bench.errors import UserError
+from distill_bench.errors import UserError, suggestion
 from distill_bench.lanes import Contract, Lane
 from distill_bench.task import Task
 from optimizers import registry
@@ -115,9 +114,7 @@ def make_plan(
     declared = sorted({name for entry in entries for name in entry.optimizer.defaults})
     for name in written:
         if name not in declared:
-            near = difflib.get_close_matches(name, declared, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"No optimizer of this sweep has a hyperparameter {name!r}.{hint}\nTheirs: {', '.join(declared)}")
+            raise UserError(f"No optimizer of this sweep has a hyperparameter {name!r}.{suggestion(name, declared)}\nTheirs: {', '.join(declared)}")
     entrants = tuple(_entrant(spec, entry, the_task, trials, written) for spec, entry in zip(opts, entries, strict=True))
     return Plan(the_task, entrants, rungs, seeds, parse_shard(shard))
 

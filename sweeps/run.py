@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # run as a file, Python put this folder on the path in place of the project's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -55,18 +56,41 @@ flags.DEFINE_float("memory_gib", 0.0, "Memory that the computing process may tak
 
 def main() -> int:
     if FLAGS.list:
-        from distill_bench import task as tasks
-        from optimizers import registry
-
-        print("Optimizers:", ", ".join(registry.builtins()))
-        for task in tasks.CATALOGUE.values():
-            print(f"Task: {task.name} ({task.fingerprint()}), horizons {', '.join(map(str, task.horizons))}")
-        return cli.OK
+        return _list()
     cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
     for folder, variable in ((FLAGS.data_dir, "TFDS_DATA_DIR"), (FLAGS.weights_dir, "DISTILL_BENCH_CACHE")):
         if folder:
             os.environ[variable] = str(Path(folder).expanduser().absolute())  # where the process that computes will look
-    wanted = {
+    if FLAGS.dry_run:
+        cli.set_up_jax(cache)
+        from sweeps import estimate, plan
+
+        print(estimate.describe(plan.make_plan(**_wanted())))
+        return cli.OK
+    from sweeps import supervise
+    from sweeps.progress import progress
+
+    if FLAGS.multihost and FLAGS.executor == "ray":
+        raise UserError("--multihost spreads one sweep over hosts that know each other; --executor=ray lets Ray place trials: use one of them.")
+    request = {"plan": _wanted(), "outdir": FLAGS.outdir, "where": _where(cache)}
+    with progress() as display:
+        folders = supervise.supervise(request, supervise.Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
+    return _show(folders) if folders else cli.OK  # none: a process of --multihost that only followed
+
+
+def _list() -> int:
+    from distill_bench import task as tasks
+    from optimizers import registry
+
+    print("Optimizers:", ", ".join(registry.builtins()))
+    for task in tasks.CATALOGUE.values():
+        print(f"Task: {task.name} ({task.fingerprint()}), horizons {', '.join(map(str, task.horizons))}")
+    return cli.OK
+
+
+def _wanted() -> dict[str, Any]:
+    """The arguments of plan.make_plan."""
+    return {
         "opts": FLAGS.opt,
         "task": FLAGS.task,
         "horizons": FLAGS.horizons,
@@ -77,18 +101,11 @@ def main() -> int:
         "shard": FLAGS.shard,
         "variation": {"mode": FLAGS.mode, "synthetic": FLAGS.synthetic, "resolution": FLAGS.resolution, "batch_size": FLAGS.batch_size},
     }
-    if FLAGS.dry_run:
-        cli.set_up_jax(cache)
-        from sweeps import estimate, plan
 
-        print(estimate.describe(plan.make_plan(**wanted)))
-        return cli.OK
-    from sweeps import supervise
-    from sweeps.progress import progress
 
-    if FLAGS.multihost and FLAGS.executor == "ray":
-        raise UserError("--multihost spreads one sweep over hosts that know each other; --executor=ray lets Ray place trials: use one of them.")
-    where = {
+def _where(cache: str | None) -> dict[str, Any]:
+    """The fields of execute.Where."""
+    return {
         "executor": "multihost" if FLAGS.multihost else FLAGS.executor,
         "ray_address": FLAGS.ray_address,
         "hosts": {"coordinator": FLAGS.coordinator, "processes": FLAGS.processes, "process": FLAGS.process},
@@ -100,11 +117,10 @@ def main() -> int:
         "lanes_per_device": FLAGS.lanes_per_device,
         "diagnostics": FLAGS.diagnostics,
     }
-    request = {"plan": wanted, "outdir": FLAGS.outdir, "where": where}
-    with progress() as display:
-        folders = supervise.supervise(request, supervise.Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
-    if not folders:  # a process of --multihost that only followed
-        return cli.OK
+
+
+def _show(folders: list[Path]) -> int:
+    """The table of these studies; a failure where an optimizer has no result."""
     from sweeps import report, store
 
     studies = [store.load_study(folder) for folder in folders]
