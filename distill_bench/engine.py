@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from distill_bench import bit, lanes, stream
+from distill_bench import bit, lanes, networks, stream
 from distill_bench.evaluate import Exam, make_evaluate, make_exam
 from distill_bench.lanes import Lane, RuleSpec
 from distill_bench.layout import Layout, make_layout
@@ -87,7 +87,7 @@ SMALL_STEP_FLOPS = 1e10
 
 def is_small(task: Task) -> bool:
     """Whether one student's step is too little work to fill an accelerator."""
-    return 6 * bit.macs(task.student, task.views.size) * task.batch_size < SMALL_STEP_FLOPS
+    return 6 * networks.macs(task.student, task.views.size) * task.batch_size < SMALL_STEP_FLOPS
 
 
 def _pool() -> ThreadPoolExecutor:

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from distill_bench import bit
+from distill_bench import bit, networks
 from distill_bench.layout import BATCH
 from distill_bench.losses import kl_divergence
 from distill_bench.stream import Source, probe_views
@@ -78,7 +78,7 @@ def make_evaluate(source: Source) -> Callable[[bit.Params, Exam], dict[str, jax.
         def flat(x: jax.Array) -> jax.Array:
             return x.reshape(-1, x.shape[-1])
 
-        student = flat(lax.map(lambda x: bit.apply(task.student, params, x.astype(task.precision)), exam.images))
+        student = flat(lax.map(lambda x: networks.apply(task.student, params, x.astype(task.precision)), exam.images))
         teacher = flat(exam.logits)
         clean = slice(2 * n, 2 * n + len(exam.labels))
         answer = jnp.argmax(student[clean], -1)

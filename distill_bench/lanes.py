@@ -20,7 +20,7 @@ from jax import lax
 from jax.extend.core import Jaxpr, jaxprs_in_params
 from jax.sharding import PartitionSpec as P
 
-from distill_bench import bit
+from distill_bench import bit, networks
 from distill_bench.checkpointing import BadCheckpoint, Saved, mismatch, to_device, to_host
 from distill_bench.layout import LANES
 from distill_bench.losses import kl_divergence
@@ -181,7 +181,7 @@ def make_advance(source: Source, spec: RuleSpec):
     task, layout = source.task, source.layout
 
     def loss_of(params: bit.Params, chunk: Chunk, i: jax.Array) -> jax.Array:
-        return kl_divergence(chunk.logits[i], bit.apply(task.student, params, chunk.views[i].astype(task.precision)), task.temperature)
+        return kl_divergence(chunk.logits[i], networks.apply(task.student, params, chunk.views[i].astype(task.precision)), task.temperature)
 
     def update(chunk: Chunk, i: jax.Array, state: LaneState, loss: jax.Array, gradients: bit.Params, traced: dict[str, jax.Array]) -> LaneState:
         extras = spec.contract.extras(loss, gradients, lambda params: loss_of(params, chunk, i))

@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from distill_bench import bit, data, datasets, synthetic, teacher, views
+from distill_bench import bit, data, datasets, networks, synthetic, teacher, views
 from distill_bench.errors import UserError
 from distill_bench.layout import BATCH, LANES, Layout
 from distill_bench.task import Task
@@ -31,7 +31,7 @@ def _key(task: Task, purpose: int, seed: jax.Array | int) -> jax.Array:
 
 def init_student(task: Task, seed: jax.Array | int) -> bit.Params:
     """The student's first parameters, a pure function of (task, seed) and common to all optimizers."""
-    return bit.init(task.student, _key(task, _INIT, seed))
+    return networks.init(task.student, _key(task, _INIT, seed))
 
 
 class Seen(NamedTuple):

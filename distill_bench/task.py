@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from distill_bench import datasets
 from distill_bench.bit import BiTConfig
 from distill_bench.data import Dataset, TfdsDataset
 from distill_bench.errors import UserError, suggestion
+from distill_bench.networks import NetworkConfig
 from distill_bench.views import MIX, MODES, Mode, ViewConfig
 
 # Raised whenever code changes what a task computes without changing a field below.
@@ -31,15 +33,30 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """A network that answers.
+
+    Attributes:
+      network: its architecture.
+      file: its weights: a file in `distill_bench/weights`, or the name of a published one.
+      sha256: digest of that file; empty for a published one, whose digest is recorded when it is first fetched.
+      size: height and width of the views that it sees, in pixels; None for the student's. Both are of the same crop, resized apart.
+    """
+
+    network: BiTConfig
+    file: str
+    sha256: str = ""
+    size: int | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """Everything that a comparison of optimizers holds fixed.
 
     Attributes:
       name: the key in the catalogue, or that of a variation (see `vary`).
       dataset: images and split.
-      teacher: the teacher's network.
-      teacher_file: its weights: a file in `distill_bench/weights`, or the name of a published one.
-      teacher_sha256: digest of that file; empty for a published one, whose digest is recorded when it is first fetched.
+      teacher, teacher_file, teacher_sha256, teacher_size: the first of `teachers`, see Teacher.
       student: the student's network.
       views: how views are made.
       batch_size: views of one training step.
@@ -50,6 +67,9 @@ class Task:
       mode: which of views.MODES is taught; losses are reported on views of "mix" whatever it is.
       precision: of the networks' activations; parameters, statistics and losses are float32.
       synthetic: random images and teacher of the real shapes.
+      more_teachers: whose logits are averaged with the first's.
+      start: name of the weights that every student starts from, but for the classifier; "" for fresh ones.
+      images: another data set, of whose images the training views are made; None for `dataset`. Held-out views and test images are always of `dataset`.
     """
 
     name: str
@@ -57,7 +77,7 @@ class Task:
     teacher: BiTConfig
     teacher_file: str
     teacher_sha256: str
-    student: BiTConfig
+    student: NetworkConfig
     views: ViewConfig
     batch_size: int
     temperature: float
@@ -67,6 +87,15 @@ class Task:
     mode: str = MIX
     precision: Literal["float32", "bfloat16"] = "float32"
     synthetic: bool = False
+    teacher_size: int | None = None
+    more_teachers: tuple[Teacher, ...] = ()
+    start: str = ""
+    images: Dataset | TfdsDataset | None = None
+
+    @property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """Whose mean logits are the answer."""
+        return (Teacher(self.teacher, self.teacher_file, self.teacher_sha256, self.teacher_size), *self.more_teachers)
 
     @property
     def teaching(self) -> Mode:
@@ -107,6 +136,10 @@ DIGITS = Task(
 )
 
 
+def _r50x1(classes: int) -> BiTConfig:
+    return BiTConfig(depths=(3, 4, 6, 3), width=64, classes=classes, pool_padding="inf")
+
+
 def _funmatch(name: str, classes: int, temperature: float, horizons: tuple[int, ...], published: str) -> Task:
     """One of the paper's tasks: BiT-R152x2 to R50x1 on views of 128 pixels, in batches of 512 (Beyer et al. 2021, section 2)."""
     return Task(
@@ -116,7 +149,7 @@ def _funmatch(name: str, classes: int, temperature: float, horizons: tuple[int, 
         teacher=BiTConfig(depths=(3, 8, 36, 3), width=128, classes=classes, pool_padding="inf"),
         teacher_file=f"R152x2_T_{published}",
         teacher_sha256="",
-        student=BiTConfig(depths=(3, 4, 6, 3), width=64, classes=classes, pool_padding="inf"),
+        student=_r50x1(classes),
         views=ViewConfig(size=128),
         batch_size=512,
         temperature=temperature,
@@ -134,38 +167,69 @@ FOOD = _funmatch("food101", 101, 10.0, (13315, 133154, 399463), "food128")  # 10
 CATALOGUE = {task.name: task for task in (DIGITS, FLOWERS, PETS, FOOD)}
 
 _AT = "@"
-_SYNTHETIC = "synthetic"
+_SYNTHETIC, _START, _IMAGES = "synthetic", "start-", "images-"
+
+STUDENTS: dict[str, Callable[[int], NetworkConfig]] = {
+    "R50x1": _r50x1,
+}
+"""What a task of the paper may be taught to, by name: functions of the number of classes."""
 
 
-def vary(task: Task, mode: str = MIX, synthetic: bool = False, resolution: int | None = None, batch_size: int | None = None) -> Task:
+def vary(
+    task: Task,
+    mode: str = MIX,
+    synthetic: bool = False,
+    resolution: int | None = None,
+    batch_size: int | None = None,
+    student: str | None = None,
+    start: str | None = None,
+    images: str | None = None,
+) -> Task:
     """The task with something changed, under a name that says what, such as "digits@same-ic" or "flowers102@synthetic@r32@b8".
 
     Its losses compare with none but its own, and it has no leaderboard. mode: another of views.MODES is taught. synthetic: random images and
-    teacher. resolution: of views, in pixels; images are kept at twice that. Without any change it is the task itself.
+    teacher. resolution: of views, in pixels; squeezed images are kept at twice that. student: another of STUDENTS. start: see Task. images: the task
+    whose training images views are made of. Without any change it is the task itself.
 
     Raises:
       UserError: where something cannot be so.
     """
-    if mode not in MODES:
-        raise UserError(f"There is no teaching mode {mode!r}.{suggestion(mode, MODES)}\nModes: {', '.join(MODES)}")
+    changed, parts = task, [task.name]
+
+    def change(part: str, **fields: Any) -> None:
+        nonlocal changed
+        changed = dataclasses.replace(changed, **fields)
+        parts.append(part)
+
     for flag, value in (("resolution", resolution), ("batch_size", batch_size)):
         if value is not None and value < 2:
             raise UserError(f"--{flag}={value} is too small: use 2 or more.")
-    changed, parts = task, [task.name]
+    if mode not in MODES:
+        raise UserError(f"There is no teaching mode {mode!r}.{suggestion(mode, MODES)}\nModes: {', '.join(MODES)}")
     if mode != MIX:
-        changed, parts = dataclasses.replace(changed, mode=mode), [*parts, mode.replace("/", "-")]
+        change(mode.replace("/", "-"), mode=mode)
     if synthetic:
         if not isinstance(task.dataset, TfdsDataset):
             raise UserError(f"--synthetic stands in for images that have to be downloaded; those of {task.name} are built in: leave it out.")
-        changed, parts = dataclasses.replace(changed, synthetic=True), [*parts, _SYNTHETIC]
+        change(_SYNTHETIC, synthetic=True)
+    if student is not None:
+        if student not in STUDENTS:
+            raise UserError(f"There is no student {student!r}.{suggestion(student, STUDENTS)}\nStudents: {', '.join(STUDENTS)}")
+        if task.student.channels != 3:
+            raise UserError(f"--student={student} sees colours, which the images of {task.name} have not: leave it out.")
+        if (network := STUDENTS[student](task.student.classes)) != task.student:
+            change(student, student=network)
+    if start:
+        change(_START + start, start=start)
+    if images and images != task.name:
+        change(_IMAGES + images, images=get(images).dataset)
     if resolution is not None and resolution != task.views.size:
         data = task.dataset
         if isinstance(data, TfdsDataset):
             data = dataclasses.replace(data, side=2 * resolution, clean=(round(resolution * data.clean[0] / data.clean[1]), resolution))
-        changed = dataclasses.replace(changed, dataset=data, views=dataclasses.replace(task.views, size=resolution))
-        parts = [*parts, f"r{resolution}"]
+        change(f"r{resolution}", dataset=data, views=dataclasses.replace(task.views, size=resolution))
     if batch_size is not None and batch_size != task.batch_size:
-        changed, parts = dataclasses.replace(changed, batch_size=batch_size), [*parts, f"b{batch_size}"]
+        change(f"b{batch_size}", batch_size=batch_size)
     return dataclasses.replace(changed, name=_AT.join(parts))
 
 
@@ -184,6 +248,12 @@ def get(name: str) -> Task:
             changes["synthetic"] = True
         elif match := re.fullmatch(r"([rb])(\d{1,6})", part):
             changes["resolution" if match[1] == "r" else "batch_size"] = int(match[2])
+        elif part in STUDENTS:
+            changes["student"] = part
+        elif part.startswith(_START):
+            changes["start"] = part.removeprefix(_START)
+        elif part.startswith(_IMAGES):
+            changes["images"] = part.removeprefix(_IMAGES)
         else:
             changes["mode"] = next((mode for mode in MODES if mode.replace("/", "-") == part), part)
     return vary(CATALOGUE[base], **changes)

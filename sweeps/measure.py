@@ -16,6 +16,7 @@ import optax
 
 from distill_bench import bit
 from distill_bench import lanes as lanes_lib
+from distill_bench import networks as nets
 from distill_bench.engine import Engine
 from distill_bench.events import Compiled, Losses
 from distill_bench.lanes import Lane
@@ -103,7 +104,7 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
             params, state = carry
             views = step_views(task, images, 0, i).student
             logits = bit.apply(task.teacher, answers, views, frozen=True)
-            gradients = jax.grad(lambda p: kl_divergence(logits, bit.apply(task.student, p, views), task.temperature))(params)
+            gradients = jax.grad(lambda p: kl_divergence(logits, nets.apply(task.student, p, views), task.temperature))(params)
             updates, state = rule.update(gradients, state, params)
             return optax.apply_updates(params, updates), state
 
@@ -141,7 +142,7 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
         return losses
 
     student = seconds(step) / (engine.steps * engine.layout.lanes)
-    flops = {name: 2 * bit.macs(config, task.views.size) * task.batch_size for name, config in (("teacher", task.teacher), ("student", task.student))}
+    flops = {name: 2 * nets.macs(config, task.views.size) * task.batch_size for name, config in (("teacher", task.teacher), ("student", task.student))}
     return {
         "teacher_ms": 1e3 * teacher,
         "student_ms": 1e3 * student,

@@ -28,6 +28,9 @@ flags.DEFINE_string("weights_dir", None, "Where published weights lie. Default: 
 flags.DEFINE_bool("synthetic", False, "Random images and teacher of the real shapes: for dry runs and benchmarks, on any machine.")
 flags.DEFINE_integer("resolution", None, "Pixels of a view, for a trial of a large task on a small machine.")
 flags.DEFINE_integer("batch_size", None, "Images in a batch, likewise.")
+flags.DEFINE_string("student", None, "Another student for a task of the paper.")
+flags.DEFINE_string("start", None, "Published weights, such as BiT-M-R50x1, that every student starts from, but for its classifier.")
+flags.DEFINE_string("images", None, "The task of whose training images views are made, in place of its own.")
 flags.DEFINE_spaceseplist("horizons", [], "Steps of each rung, rising; 'ladder' for all of the task's. Default: its first two.", comma_compat=True)
 flags.DEFINE_integer("trials", 8, "Tuning trials of each optimizer at each horizon.")
 flags.DEFINE_integer("seeds", 3, "Final runs of each winner, on fresh seeds.")
@@ -99,7 +102,7 @@ def _wanted() -> dict[str, Any]:
         "learning_rates": FLAGS.lr,
         "settings": FLAGS.set,
         "shard": FLAGS.shard,
-        "variation": {"mode": FLAGS.mode, "synthetic": FLAGS.synthetic, "resolution": FLAGS.resolution, "batch_size": FLAGS.batch_size},
+        "variation": {name: getattr(FLAGS, name) for name in ("mode", "synthetic", "resolution", "batch_size", "student", "start", "images")},
     }
 
 

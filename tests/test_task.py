@@ -35,7 +35,7 @@ def test_the_fingerprint_covers_every_field(field):
         inner = dataclasses.fields(value)[-1].name
         changed = dataclasses.replace(value, **{inner: "changed"})
     else:
-        changed = f"{value} changed" if isinstance(value, str) else value + 1
+        changed = f"{value} changed" if isinstance(value, str) else (value or 0) + 1 if not isinstance(value, tuple) else (*value, 1)
     assert dataclasses.replace(DIGITS, **{field: changed}).fingerprint() != DIGITS.fingerprint()
 
 
