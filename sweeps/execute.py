@@ -76,11 +76,11 @@ class Where:
 
         return diagnostics if self.diagnostics else None
 
-    def open_engine(self, task: Task) -> Engine:
-        """The task on these devices."""
+    def layout_of(self, task: Task) -> layout.Layout:
+        """How lanes of the task lie on these devices."""
         shards = self.batch_shards or (jax.device_count() if self.executor == "multihost" else 1)
         found = jax.devices() if self.executor == "multihost" else jax.devices()[: self.devices]
-        chosen = layout.make_layout(
+        return layout.make_layout(
             found,
             batch_shards=shards,
             mapping=self.mapping,
@@ -89,7 +89,10 @@ class Where:
             microbatches=self.microbatches,
             remat=self.remat,
         )
-        return open_engine(task, chosen)
+
+    def open_engine(self, task: Task) -> Engine:
+        """The task on these devices."""
+        return open_engine(task, self.layout_of(task))
 
 
 @dataclass(frozen=True)
