@@ -36,7 +36,7 @@ def small_sun(tmp_path_factory):
     files = [(small_tfds.encode(Image.fromarray(small_tfds.picture(40 + 3 * i, 64 - 2 * i, seed=i))), i) for i in range(COUNT)]
     files.insert(3, (b"no picture", 77))
     small_tfds.write(root, {"train": files, "validation": files[:5], "test": files[5:14]}, name="sun397/tfds")
-    network = dataclasses.replace(SUN.teacher, depths=(1, 1), width=8, groups=4, classes=5)
+    network = dataclasses.replace(SUN.teacher, depths=(1,), width=8, groups=4, classes=5)
     taught = []
     for seed in (1, 2):
         params = bit.init(network, jax.random.key(seed))
