@@ -56,9 +56,9 @@ def interleaved(a: Callable[[], Any], b: Callable[[], Any], repeats: int = 3 * R
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def matmul_peak(n: int = 2048) -> float:
-    """float32 FLOP/s of a square product on the whole machine: on CPU one product uses every core."""
-    a = jax.random.normal(jax.random.key(0), (n, n))
+def matmul_peak(n: int = 2048, precision: str = "float32") -> float:
+    """FLOP/s of a square product on the whole machine: on CPU one product uses every core."""
+    a = jax.random.normal(jax.random.key(0), (n, n), precision)
     multiply = jax.jit(lambda x: x @ x)
     devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
     return devices * 2 * n**3 / seconds(lambda: multiply(a))
@@ -89,17 +89,46 @@ def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, f
     }
 
 
+def throughput(engine: Engine, opt: Optimizer, lanes: int, steps: int, peak: float) -> dict[str, float]:
+    """Images and trial-steps a second of whole training steps, and which fraction of `peak` their networks' arithmetic is.
+
+    An image counts once, however many lanes see it. Evaluation at the end is in the time and not in the arithmetic.
+    """
+    task = engine.source.task
+    sweep(engine, opt, lanes, steps)  # compiles, and warms up
+    step = sweep(engine, opt, lanes, steps)["ms_per_trial_step"] * lanes / 1e3
+    flops = 2 * task.batch_size * (task.teacher_macs + 3 * lanes * nets.macs(task.student, task.views.size))
+    return {
+        "ms_per_step": 1e3 * step,
+        "images_per_second": task.batch_size / step,
+        "trial_steps_per_second": lanes / step,
+        "peak_fraction": flops / step / peak,
+    }
+
+
+def input_rate(engine: Engine, batches: int) -> float:
+    """Images a second that the host reads, decodes and crops for a streamed task, nothing else running."""
+    feed = engine.source.feed
+    if feed is None:
+        return float("inf")
+    feed.read(0, 0, 1)
+    began = time.perf_counter()
+    feed.read(0, 1, batches)
+    return batches * len(feed.rows) / (time.perf_counter() - began)
+
+
 def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
     """Seconds a step of the best code for a single trial: one compiled loop over views, teacher and student, no lanes.
 
     It runs on one device, whose products use every core; evaluation is left out.
     """
     task = engine.source.task
-    from distill_bench.stream import init_student, step_views
+    from distill_bench.seen import step_views
+    from distill_bench.stream import init_student
 
     # Put on one device: what is replicated over the mesh would be computed on each.
     device = jax.local_devices()[0]
-    images, answers = jax.device_put((np.asarray(engine.source.images), jax.tree.map(np.asarray, engine.source.teacher)), device)
+    images, answers = jax.device_put((np.asarray(engine.source.images), jax.tree.map(np.asarray, engine.source.teachers[0])), device)
     rule = opt.build({}, steps)
     params = jax.jit(init_student, static_argnums=0)(task, 0)
 
@@ -127,7 +156,8 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
 
     forward = make_forward(engine.source)
     seen = np.asarray(chunk.views[0])
-    teacher = seconds(lambda: forward(engine.source.teacher, seen)) / len(seen)
+    shown = tuple(np.zeros((*seen.shape[:2], *[it.size or task.views.size] * 2, seen.shape[-1]), np.float32) for it in task.teachers)
+    teacher = seconds(lambda: forward(engine.source.teachers, shown)) / len(seen)
 
     def rule(hparams: Any, horizon: Any) -> optax.GradientTransformation:
         return optax.sgd(0.0)  # next to nothing beside the gradient
@@ -147,7 +177,8 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
         return losses
 
     student = seconds(step) / (engine.steps * engine.layout.lanes)
-    flops = {name: 2 * nets.macs(config, task.views.size) * task.batch_size for name, config in (("teacher", task.teacher), ("student", task.student))}
+    counted = {"teacher": task.teacher_macs, "student": nets.macs(task.student, task.views.size)}
+    flops = {name: 2 * macs * task.batch_size for name, macs in counted.items()}
     return {
         "teacher_ms": 1e3 * teacher,
         "student_ms": 1e3 * student,
@@ -169,10 +200,11 @@ def teacher_placements(source: Source) -> dict[str, float]:
         axis = int(np.argmax(sizes))
         return NamedSharding(mesh, P(*[BATCH if i == axis and sizes[axis] else None for i in range(leaf.ndim)]))
 
-    task = source.task
-    shape = (source.layout.rows, task.batch_size, task.views.size, task.views.size, task.student.channels)
-    views = source.layout.place(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32), P(LANES, BATCH))
-    placed = {"replicated": source.teacher, "sharded": jax.device_put(source.teacher, jax.tree.map(cut, source.teacher))}
+    task, rng = source.task, np.random.default_rng(0)
+    shape = (source.layout.rows, task.batch_size)
+    seen = [rng.uniform(-1, 1, (*shape, *[it.size or task.views.size] * 2, it.network.channels)).astype(np.float32) for it in task.teachers]
+    views = source.layout.place(tuple(seen), P(LANES, BATCH))
+    placed = {"replicated": source.teachers, "sharded": jax.device_put(source.teachers, jax.tree.map(cut, source.teachers))}
     forward, figures, calls = make_forward(source), {}, []
     for name, params in placed.items():
         program = forward.lower(params, views).compile()
