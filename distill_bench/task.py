@@ -15,6 +15,7 @@ from distill_bench import datasets
 from distill_bench.bit import BiTConfig
 from distill_bench.data import Dataset, TfdsDataset
 from distill_bench.errors import UserError, suggestion
+from distill_bench.mobilenet import MobileNetConfig
 from distill_bench.networks import NetworkConfig
 from distill_bench.views import MIX, MODES, Mode, ViewConfig
 
@@ -171,6 +172,7 @@ _SYNTHETIC, _START, _IMAGES = "synthetic", "start-", "images-"
 
 STUDENTS: dict[str, Callable[[int], NetworkConfig]] = {
     "R50x1": _r50x1,
+    "mobilenetv3": MobileNetConfig,
 }
 """What a task of the paper may be taught to, by name: functions of the number of classes."""
 
