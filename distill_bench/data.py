@@ -11,7 +11,7 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from distill_bench.errors import UserError
 
@@ -43,8 +43,9 @@ class TfdsDataset:
     Attributes:
       name: as TFDS has it, with the config where there are several, such as "sun397/tfds".
       train, validation, test: its splits in TFDS's own notation, such as "train[:90%]".
-      train_size, test_size: how many images these hold.
-      side: images are kept squeezed to squares of so many pixels.
+      train_size, validation_size, test_size: how many images these hold.
+      side: images are kept squeezed to squares of so many pixels, small enough for all to lie on a device; None keeps them as they were published,
+        and each is read and decoded anew for each of its views.
       clean: (shorter side, central crop) of the clean test images, in pixels.
     """
 
@@ -53,9 +54,17 @@ class TfdsDataset:
     validation: str
     test: str
     train_size: int
+    validation_size: int
     test_size: int
-    side: int
+    side: int | None
     clean: tuple[int, int]
+
+
+class Files(Protocol):
+    """Encoded images, to be read from several threads."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -63,13 +72,13 @@ class Split:
     """Images and labels of one split.
 
     Attributes:
-      images: [N, H, W, C], float32 in [-1, 1] or uint8.
+      images: [N, H, W, C], float32 in [-1, 1] or uint8; or N encoded files.
       labels: [N], int32.
       sizes: [N, 2], float32, height and width that each image had before it was squeezed to [H, W]; None where none was squeezed.
       clean: [N, h, w, C] like `images`, the whole images as they are shown for evaluation; None where `images` are.
     """
 
-    images: np.ndarray
+    images: np.ndarray | Files
     labels: np.ndarray
     sizes: np.ndarray | None = None
     clean: np.ndarray | None = None

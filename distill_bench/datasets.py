@@ -5,6 +5,7 @@ Splits and sizes are those of Beyer et al. 2021, arXiv:2106.05237; where TFDS ke
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 from pathlib import Path
@@ -12,12 +13,18 @@ from pathlib import Path
 from distill_bench.data import TfdsDataset
 from distill_bench.errors import UserError, suggestion
 
+_IMAGENET = TfdsDataset("imagenet2012", "train[:98%]", "train[98%:]", "validation", 1255544, 25623, 50000, side=None, clean=(256, 224))
+
+# Those whose training images, squeezed, fit into a gigabyte lie on the device; the others are streamed as they were published.
 CATALOGUE = {
-    "flowers102": TfdsDataset("oxford_flowers102", "train", "validation", "test", train_size=1020, test_size=6149, side=256, clean=(160, 128)),
-    "pet37": TfdsDataset("oxford_iiit_pet", "train[:90%]", "train[90%:]", "test", train_size=3312, test_size=3669, side=256, clean=(160, 128)),
-    "food101": TfdsDataset("food101", "train[:90%]", "train[90%:]", "validation", train_size=68175, test_size=25250, side=256, clean=(160, 128)),
-    "sun397": TfdsDataset("sun397/tfds", "train", "validation", "test", train_size=76128, test_size=21750, side=256, clean=(160, 128)),
-    "imagenet2012": TfdsDataset("imagenet2012", "train[:98%]", "train[98%:]", "validation", train_size=1255544, test_size=50000, side=288, clean=(256, 224)),
+    "flowers102": TfdsDataset("oxford_flowers102", "train", "validation", "test", 1020, 1020, 6149, side=256, clean=(160, 128)),
+    "pet37": TfdsDataset("oxford_iiit_pet", "train[:90%]", "train[90%:]", "test", 3312, 368, 3669, side=256, clean=(160, 128)),
+    "food101": TfdsDataset("food101", "train[:90%]", "train[90%:]", "validation", 68175, 7575, 25250, side=None, clean=(160, 128)),
+    "sun397": TfdsDataset("sun397/tfds", "train", "validation", "test", 76128, 10875, 21750, side=None, clean=(160, 128)),
+    "imagenet2012": _IMAGENET,
+    "imagenet2012-160": dataclasses.replace(_IMAGENET, clean=(183, 160)),
+    "imagenet2012-384": _IMAGENET,
+    "imagenet2012-two": _IMAGENET,
 }
 
 
@@ -39,5 +46,6 @@ def data_dir(given: str | None) -> Path:
 
 def command(dataset: TfdsDataset, data_dir: Path) -> str:
     """The command line that prepares the data set."""
-    task = next((task for task, known in CATALOGUE.items() if known.name == dataset.name), dataset.name)
+    likely = sorted(CATALOGUE, key=lambda task: (CATALOGUE[task] != dataset, CATALOGUE[task].name != dataset.name))
+    task = likely[0]
     return f"python -m distill_bench.data prepare --task={task} --data_dir={shlex.quote(str(data_dir))}"

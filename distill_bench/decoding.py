@@ -33,6 +33,12 @@ def squeeze(image: Image.Image, side: int) -> np.ndarray:
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
+def cut(image: Image.Image, box_4: np.ndarray, size: int) -> np.ndarray:
+    """The box (top, left, height, width, in pixels, not rounded) of the image as [size, size, 3], uint8: bilinear, without antialiasing."""
+    top, left, height, width = map(float, box_4)
+    return np.asarray(image.transform((size, size), Image.Transform.EXTENT, (left, top, left + width, top + height), Image.Resampling.BILINEAR))
+
+
 def clean(image: Image.Image, shorter: int, crop: int) -> np.ndarray:
     """The central [crop, crop, 3], uint8, of the image whose shorter side is averaged by area to `shorter` pixels.
 

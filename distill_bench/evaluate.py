@@ -16,15 +16,19 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from distill_bench import bit, networks
+from distill_bench import bit, feed, networks
+from distill_bench.data import Split
 from distill_bench.layout import BATCH
 from distill_bench.losses import kl_divergence
-from distill_bench.stream import Source, probe_views
+from distill_bench.seen import exam_looks, finish_probe, probe_views
+from distill_bench.stream import Source
+from distill_bench.task import Task
 from distill_bench.views import scaled
 
 METRICS = ("probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy")
 
 
+PART = 4096  # clean images made ready at once
 MIN_BATCH = 128  # of an exam: smaller ones leave a machine idle
 
 
@@ -41,28 +45,57 @@ class Exam(NamedTuple):
 
 
 def make_exam(source: Source, forward, rows: int) -> Exam:
-    """Computes the fixed views and the teacher's answers, once; `forward` takes `rows` batches at a time."""
-    task, probe = source.task, source.task.probe
-    shape = (probe.batches, probe.batch_size)
-    # Images in the order of their split, each as often as needed.
+    """Computes the fixed views and the teachers' answers, once; `forward` takes `rows` batches at a time.
+
+    A teacher whose views are of another size than the student's sees the clean images resized to it.
+    """
+    task, layout = source.task, source.layout
+    found, places = exam_looks(task)
+    images = [np.concatenate([*(_flat(_probe(task, split, look.size)) for split in (source.train, source.test)), _clean(source, look.size)]) for look in found]
+    size = max(task.batch_size, MIN_BATCH)
+    batches = -(-len(images[0]) // size)
 
     def batched(x: np.ndarray) -> np.ndarray:
-        return x[np.arange(math.prod(shape)) % len(x)].reshape(*shape, *x.shape[1:])
+        """In batches, padded to a multiple of `rows` of them."""
+        whole = np.pad(x, ((0, batches * size - len(x)), *[(0, 0)] * 3))
+        return np.pad(whole.reshape(batches, size, *x.shape[1:]), ((0, -batches % rows), *[(0, 0)] * 4))
 
-    make = jax.jit(probe_views, static_argnums=0)
-    made = [np.asarray(make(task, *jax.tree.map(batched, (split.images, split.sizes)))) for split in (source.train, source.test)]
+    padded = [batched(x) for x in images]
+    seen = [padded[place] for place in places]
+    logits = np.concatenate([np.asarray(layout.replicate(forward(source.teachers, tuple(x[i : i + rows] for x in seen)))) for i in range(0, batches, rows)])
+    asked, logits = layout.place((padded[0][:batches], logits[:batches]), P(None, BATCH))
+    return Exam(asked, logits, layout.replicate(source.test.labels))
+
+
+def _flat(x_BN: np.ndarray) -> np.ndarray:
+    return x_BN.reshape(-1, *x_BN.shape[2:])
+
+
+def _probe(task: Task, split: Split, size: int) -> np.ndarray:
+    """Probe views [B, N, size, size, C] of a split's images in their order, each as often as needed."""
+    if not isinstance(split.images, np.ndarray):
+        assert split.sizes is not None
+        made = jax.jit(finish_probe, static_argnums=0)(task, feed.probe_crops(task, split.images, split.sizes, size))
+        return np.asarray(made.astype(task.precision))
+    shape = (task.probe.batches, task.probe.batch_size)
+    index = np.arange(math.prod(shape)).reshape(shape) % len(split.images)
+    sizes = None if split.sizes is None else split.sizes[index]
+    return np.asarray(jax.jit(probe_views, static_argnums=(0, 3))(task, split.images[index], sizes, size).astype(task.precision))
+
+
+def _clean(source: Source, size: int) -> np.ndarray:
+    """The clean test images [N, size, size, C], in [-1, 1] and the task's precision."""
     whole = source.test.images if source.test.clean is None else source.test.clean
-    clean = np.asarray(scaled(jnp.asarray(whole, jnp.float32), whole.dtype))
-    images = np.concatenate([*(x.reshape(-1, *x.shape[2:]) for x in made), clean])
-    size = max(task.batch_size, MIN_BATCH)
-    batches = -(-len(images) // size)
-    images = np.pad(images, ((0, batches * size - len(images)), *[(0, 0)] * 3))
-    images = images.reshape(batches, size, *images.shape[1:])
-    padded = np.pad(images, ((0, -batches % rows), *[(0, 0)] * 4))
-    layout = source.layout
-    logits = np.concatenate([np.asarray(layout.replicate(forward(source.teacher, padded[i : i + rows]))) for i in range(0, batches, rows)])
-    images, logits = layout.place((images, logits[:batches]), P(None, BATCH))
-    return Exam(images, logits, layout.replicate(source.test.labels))
+    assert isinstance(whole, np.ndarray)
+
+    @jax.jit
+    def shown(part: jax.Array) -> jax.Array:
+        images = scaled(part.astype(jnp.float32), part.dtype)
+        if size != images.shape[1]:
+            images = jax.image.resize(images, (len(images), size, size, images.shape[-1]), "linear")
+        return images.astype(source.task.precision)
+
+    return np.concatenate([np.asarray(shown(whole[i : i + PART])) for i in range(0, len(whole), PART)])
 
 
 def make_evaluate(source: Source) -> Callable[[bit.Params, Exam], dict[str, jax.Array]]:

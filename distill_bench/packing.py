@@ -42,10 +42,14 @@ class _Row:
 
 
 def fields(dataset: TfdsDataset, split: str) -> Fields:
-    """The arrays of "train" or "test": the shape of a row, and the type."""
+    """The arrays of "train", "validation" or "test": the shape of a row, and the type.
+
+    "records" is where in TFDS's own split the image is, which is read from there where it is not kept squeezed.
+    """
     side, crop = dataset.side, dataset.clean[1]
-    kept: Fields = {"images": ((side, side, 3), np.dtype("u1")), "labels": ((), np.dtype("<i4")), "sizes": ((2,), np.dtype("<f4"))}
-    return kept | {"clean": ((crop, crop, 3), np.dtype("u1"))} if split == "test" else kept
+    kept: Fields = {"labels": ((), np.dtype("<i4")), "sizes": ((2,), np.dtype("<f4"))}
+    kept |= {"records": ((), np.dtype("<i4"))} if side is None else {"images": ((side, side, 3), np.dtype("u1"))}
+    return kept if split == "train" else kept | {"clean": ((crop, crop, 3), np.dtype("u1"))}
 
 
 def pack(dataset: TfdsDataset, split: str, examples: Records, path: Callable[[str], Path], say: Callable[[str], None]) -> Packed:
@@ -64,12 +68,14 @@ def pack(dataset: TfdsDataset, split: str, examples: Records, path: Callable[[st
             raise
         except Exception as error:  # PIL lets through whatever a damaged file trips over
             return _Row(example.key, {}, " ".join(f"{type(error).__name__}: {error}".split()))
-        arrays = {
-            "images": decoding.squeeze(image, dataset.side),
-            "labels": np.array(example.label),
-            "sizes": np.array([image.height, image.width]),
+        make = {
+            "images": lambda: decoding.squeeze(image, dataset.side or 0),
+            "records": lambda: np.array(index),
+            "labels": lambda: np.array(example.label),
+            "sizes": lambda: np.array([image.height, image.width]),
+            "clean": lambda: decoding.clean(image, *dataset.clean),
         }
-        return _Row(example.key, arrays | {"clean": decoding.clean(image, *dataset.clean)} if "clean" in kept else arrays)
+        return _Row(example.key, {field: make[field]() for field in kept})
 
     with ExitStack() as stack:
         files = {field: stack.enter_context(_Npy(path(field), *kept[field])) for field in kept}

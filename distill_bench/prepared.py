@@ -1,8 +1,9 @@
 """Data sets of TFDS, decoded once into memory-mapped arrays, and read without network and without TensorFlow.
 
-The folder `distill-bench/<name>-<side>-<digest>/` beside TFDS's own holds `images`, `labels` and `sizes` of train and test, and `clean` of
-test, as `data.Split` has them, each in an .npy file. `manifest.json` is written last: a folder without it is not whole. Images that
-cannot be decoded are left out; `damaged.txt` names them.
+The folder `distill-bench/<name>-<side>-<digest>/` beside TFDS's own holds `images`, `labels` and `sizes` of each split, and `clean` of
+validation and test, as `data.Split` has them, each in an .npy file. Where a data set is too large to be kept squeezed, `records` stands in for
+`images`: it tells which of TFDS's records is which, and the files are read from there. `manifest.json` is written last: a folder without it is
+not whole. Images that cannot be decoded are left out; `damaged.txt` names them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,15 @@ from distill_bench.data import Split, TfdsDataset
 from distill_bench.errors import UserError
 
 # Raised whenever code changes what is packed; folders of another layout are left alone.
-LAYOUT = 1
+LAYOUT = 2
 MANIFEST, DAMAGED = "manifest.json", "damaged.txt"
-_SMALL = ("labels", "sizes")  # a few bytes an image: their digests are compared whenever they are loaded
+_SMALL = ("labels", "sizes", "records")  # a few bytes an image: their digests are compared whenever they are loaded
 
 
 def folder(dataset: TfdsDataset, data_dir: Path) -> Path:
     """Where the data set's packed arrays lie, or would."""
     about = json.dumps([LAYOUT, dataclasses.asdict(dataset)], sort_keys=True)
-    name = f"{dataset.name.replace('/', '-')}-{dataset.side}-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+    name = f"{dataset.name.replace('/', '-')}-{dataset.side or 'files'}-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
     return data_dir / "distill-bench" / name
 
 
@@ -72,16 +73,16 @@ def _to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def load(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None] = _to_stderr) -> tuple[Split, Split]:
-    """The (train, test) splits as memory maps; packs them first where only TFDS's own files are there.
+def load(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None] = _to_stderr, splits: Sequence[str] = ("train", "test")) -> tuple[Split, ...]:
+    """The splits of these names, as memory maps; packs them first where only TFDS's own files are there.
 
     Shapes, types, lengths, and the digests of labels and sizes are compared with the manifest; those of the pixels only by `prepare`.
 
     Raises:
       UserError: where the data set is not prepared, or its files are not as they were packed.
     """
-    if not is_packed(dataset, data_dir):
-        source = records.find(dataset, data_dir)
+    source = records.find(dataset, data_dir)
+    if not is_packed(dataset, data_dir) or (dataset.side is None and source is None):
         if source is None:
             raise UserError(
                 f"{dataset.name} is not prepared: there is neither {folder(dataset, data_dir) / MANIFEST}\n"
@@ -89,12 +90,35 @@ def load(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None] = _to_
                 f"Prepare it, which needs the network once: {datasets.command(dataset, data_dir)}"
             )
         _pack(dataset, data_dir, source, say)
-    arrays = _open(dataset, data_dir)
-    return Split(**arrays["train"]), Split(**arrays["test"])
+    found = _open(dataset, data_dir, version=source.name if source and dataset.side is None else None)
+    return tuple(_split(dataset, split, found[split], source) for split in splits)
+
+
+def _split(dataset: TfdsDataset, split: str, arrays: dict[str, np.ndarray], source: Path | None) -> Split:
+    if dataset.side is not None:
+        return Split(**arrays)
+    assert source is not None
+    rest = {field: array for field, array in arrays.items() if field != "records"}
+    examples = records.Records(source, getattr(dataset, split), _sizes(dataset)[split])
+    return Split(images=_Kept(examples, np.asarray(arrays["records"])), **rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """The encoded files of the images that are not damaged."""
+
+    examples: records.Records
+    records: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> bytes:
+        return self.examples[int(self.records[index])].image
 
 
 def _sizes(dataset: TfdsDataset) -> dict[str, int]:
-    return {"train": dataset.train_size, "test": dataset.test_size}
+    return {"train": dataset.train_size, "validation": dataset.validation_size, "test": dataset.test_size}
 
 
 def _path(place: Path, split: str, field: str) -> Path:
@@ -159,14 +183,19 @@ def _check_room(dataset: TfdsDataset, place: Path) -> None:
         raise UserError(f"Packing {dataset.name} takes {needed / 1e9:.1f} GB in {place}, where {free / 1e9:.1f} GB are free: make room there.")
 
 
-def _open(dataset: TfdsDataset, data_dir: Path, every_byte: bool = False) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of each split by field, memory-mapped, refused with `UserError` unless they are what the manifest says."""
+def _open(dataset: TfdsDataset, data_dir: Path, every_byte: bool = False, version: str | None = None) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of each split by field, memory-mapped, refused with `UserError` unless they are what the manifest says.
+
+    version: of TFDS's own files, where the arrays refer to them.
+    """
     place = folder(dataset, data_dir)
     try:
         manifest = json.loads((place / MANIFEST).read_text())
         # Through JSON, as the manifest went: tuples are lists there.
         if (manifest["layout"], manifest["dataset"]) != (LAYOUT, json.loads(json.dumps(dataclasses.asdict(dataset)))):
             raise ValueError(f"{MANIFEST} is of another data set")
+        if version not in (None, manifest["version"]):
+            raise ValueError(f"it refers to TFDS's version {manifest['version']}, and {version} is there")
         return {split: _open_split(dataset, split, manifest["splits"][split], place, every_byte) for split in _sizes(dataset)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

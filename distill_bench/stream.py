@@ -18,59 +18,17 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from distill_bench import bit, data, datasets, networks, synthetic, teacher, views
+from distill_bench import feed as feed_lib
 from distill_bench.errors import UserError
+from distill_bench.feed import Feed
 from distill_bench.layout import BATCH, LANES, Layout
+from distill_bench.seen import ENSEMBLE, INIT, Seen, finish_step, looks, step_views, stream_key
 from distill_bench.task import Task
-
-_STREAM, _INIT, _PROBE, _ENSEMBLE = range(4)  # the task's independent random streams
-
-
-def _key(task: Task, purpose: int, seed: jax.Array | int) -> jax.Array:
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(task.seed), purpose), seed)
 
 
 def init_student(task: Task, seed: jax.Array | int) -> bit.Params:
     """The student's first parameters, a pure function of (task, seed) and common to all optimizers."""
-    return networks.init(task.student, _key(task, _INIT, seed))
-
-
-class Seen(NamedTuple):
-    """One training step: the student's views [batch, size, size, C]; the teacher's, None where it sees the same; which images [batch] they are of."""
-
-    student: jax.Array
-    teacher: jax.Array | None
-    index: jax.Array
-
-
-def step_views(task: Task, images_NHWC: jax.Array, seed: jax.Array | int, step: jax.Array | int, sizes_N2: jax.Array | None = None) -> Seen:
-    """What is seen in one training step, a pure function of (task, seed, step); the images and their sizes are the train split's."""
-    key = _key(task, _STREAM, seed)
-    order_key, view_key = jax.random.split(key)
-    index = views.batch_indices(order_key, jnp.asarray(step), len(images_NHWC), task.batch_size)
-    images, key, mode = images_NHWC[index], jax.random.fold_in(view_key, step), task.teaching
-    sizes = None if sizes_N2 is None else sizes_N2[index]
-    student = views.make_views(key, images, task.views, sizes_N2=sizes, crop=mode.student, mixup=mode.mixup)
-    if mode.same or mode.ensemble:
-        return Seen(student, None, index)
-    return Seen(student, views.make_views(jax.random.fold_in(key, 1), images, task.views, sizes_N2=sizes, crop=mode.teacher, mixup=mode.mixup), index)
-
-
-def probe_views(task: Task, images_BNHWC: jax.Array, sizes_BN2: jax.Array | None = None) -> jax.Array:
-    """Fixed views [B, N, size, size, C] of batches of images, on which losses are reported.
-
-    Each batch has its own mixup coefficient, the coefficients stratified over [0, 1]: with one
-    coefficient for all of them, losses of two probe sets could not be compared. All sets of images use
-    the same key, hence the same crops and coefficients.
-    """
-    n = task.probe.batches
-    strata_key, view_key = jax.random.split(_key(task, _PROBE, 0))
-    coefficients = (jnp.arange(n) + jax.random.uniform(strata_key, (n,))) / n
-
-    def batch(at: tuple[jax.Array, jax.Array, jax.Array | None, jax.Array]) -> jax.Array:
-        i, images, sizes, coefficient = at
-        return views.make_views(jax.random.fold_in(view_key, i), images, task.views, coefficient, sizes_N2=sizes)
-
-    return lax.map(batch, (jnp.arange(n), images_BNHWC, sizes_BN2, coefficients))
+    return networks.init(task.student, stream_key(task, INIT, seed))
 
 
 DEALT = P(LANES, None, BATCH)  # how chunks lie on the devices when each row has one: [R, C, N, ...]
@@ -91,31 +49,34 @@ class Source:
       task: whose arrays these are.
       layout: the devices, and how lanes lie on them.
       train, test: the splits, on the host.
-      images, sizes: the train images, and what they measured before they were squeezed, on every device.
-      teacher: the teacher's frozen parameters (bit.freeze), on every device.
+      images, sizes: the train images, and what they measured before they were squeezed, on every device; None where they are streamed.
+      feed: streams them.
+      teachers: their frozen parameters (bit.freeze), on every device.
     """
 
     task: Task
     layout: Layout
     train: data.Split
     test: data.Split
-    images: jax.Array
+    images: jax.Array | None
     sizes: jax.Array | None
-    teacher: bit.Params
+    feed: Feed | None
+    teachers: tuple[bit.Params, ...]
 
 
-def _images(task: Task) -> tuple[data.Split, data.Split]:
-    if not isinstance(task.dataset, data.TfdsDataset):
-        return data.load(task.dataset)
+def _splits(task: Task, dataset: data.Dataset | data.TfdsDataset) -> tuple[data.Split, ...]:
+    """(train, test)."""
+    if not isinstance(dataset, data.TfdsDataset):
+        return data.load(dataset)
     if task.synthetic:
-        return synthetic.load(task.dataset)
+        return synthetic.load(dataset)
     from distill_bench import prepared
 
-    return prepared.load(task.dataset, datasets.data_dir(None))
+    return prepared.load(dataset, datasets.data_dir(None))
 
 
 def open_source(task: Task, layout: Layout) -> Source:
-    """Loads and verifies the task's data and teacher.
+    """Loads and verifies the task's data and teachers.
 
     Raises:
       UserError: where either is not what the task names, or a batch cannot be shared by so many devices.
@@ -123,15 +84,28 @@ def open_source(task: Task, layout: Layout) -> Source:
     shards = layout.mesh.shape[BATCH]
     if task.batch_size % shards:
         raise UserError(f"A batch of {task.batch_size} cannot be shared equally by {shards} devices: choose a --batch_shards that divides it.")
-    train, test = _images(task)
-    answers = jax.jit(bit.freeze, static_argnums=1)(teacher.load(task), task.precision)
-    images, sizes, params = layout.replicate((train.images, train.sizes, answers))
-    return Source(task, layout, train, test, images, sizes, params)
+    train, test = _splits(task, task.dataset)
+    if task.images is not None:
+        train, _ = _splits(task, task.images)
+    freeze = jax.jit(bit.freeze, static_argnums=1)
+    teachers = tuple(layout.replicate(freeze(params, task.precision)) for params in teacher.load(task))
+    if isinstance(train.images, np.ndarray):
+        images, sizes = layout.replicate((train.images, train.sizes))
+        return Source(task, layout, train, test, images, sizes, None, teachers)
+    assert train.sizes is not None
+    return Source(task, layout, train, test, None, None, Feed(task, train.images, np.asarray(train.sizes), _rows(task, layout)), teachers)
+
+
+def _rows(task: Task, layout: Layout) -> range:
+    """Which of a batch lie on devices of this process."""
+    held = NamedSharding(layout.mesh, P(BATCH)).addressable_devices_indices_map((task.batch_size,)).values()
+    bounds = [part[0].indices(task.batch_size) for part in held if part]
+    return range(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
 
 
 def chunk_steps(task: Task, layout: Layout, budget: int = 2**26) -> int:
     """Steps in a chunk: as many as `budget` bytes of views hold, at most 25, on each row of devices."""
-    size = task.batch_size * task.views.size**2 * task.student.channels * 4
+    size = task.batch_size * sum(look.size**2 for look in looks(task)[0]) * task.student.channels * 4
     return layout.rows * int(np.clip(budget // size, 1, 25))
 
 
@@ -143,19 +117,25 @@ def _share_steps(source: Source, function):
 
 
 def make_forward(source: Source):
-    """jit images [R * m, N, H, W, C] -> teacher logits [R * m, N, K]; each of R rows of devices takes m batches."""
+    """jit (teachers, their views [R * m, N, H, W, C] each) -> mean logits [R * m, N, K]; each of R rows of devices takes m batches."""
+    task = source.task
 
-    def share(params: bit.Params, images: jax.Array) -> jax.Array:
-        return lax.map(lambda batch: bit.apply(source.task.teacher, params, batch.astype(source.task.precision), frozen=True), images)
+    def answer(params: tuple[bit.Params, ...], views: tuple[jax.Array, ...]) -> jax.Array:
+        logits = [bit.apply(it.network, own, seen.astype(task.precision), frozen=True) for it, own, seen in zip(task.teachers, params, views, strict=True)]
+        return sum(logits[1:], start=logits[0]) / len(logits) if len(logits) > 1 else logits[0]
+
+    def share(params: tuple[bit.Params, ...], views: tuple[jax.Array, ...]) -> jax.Array:
+        return lax.map(lambda batch: answer(params, batch), views)
 
     return _share_steps(source, share)
 
 
 def _make_answers(source: Source, forward) -> Callable[[Seen], jax.Array]:
-    """A function from C steps to the teacher's logits [C, N, K]: of its views, or the mean prediction over many crops of each image."""
+    """A function from C steps to the teachers' logits [C, N, K]: of their views, or the mean prediction over many crops of each image."""
     task = source.task
     if not task.teaching.ensemble:
-        return lambda seen: forward(source.teacher, seen.student if seen.teacher is None else seen.teacher)
+        _, places = looks(task)
+        return lambda seen: forward(source.teachers, tuple(seen.views[place] for place in places))
     table_IK = _ensemble(source, forward)
     look_up = jax.jit(lambda index_CN: table_IK[index_CN], out_shardings=NamedSharding(source.layout.mesh, P(LANES, BATCH)))
     return lambda seen: look_up(seen.index)
@@ -164,21 +144,10 @@ def _make_answers(source: Source, forward) -> Callable[[Seen], jax.Array]:
 def _ensemble(source: Source, forward) -> jax.Array:
     """For each train image [I, K]: logits whose softmax at the task's temperature is the mean of the teacher's over its crops."""
     task, layout = source.task, source.layout
-    n, crops = len(source.images), task.teaching.ensemble
-    batches = -(-n // task.batch_size)
-
-    def batched(x: np.ndarray) -> np.ndarray:
-        return np.resize(x, (batches * task.batch_size, *x.shape[1:])).reshape(batches, task.batch_size, *x.shape[1:])
-
-    images, sizes = jax.tree.map(batched, (np.asarray(source.train.images), source.train.sizes))
+    n, crops = len(source.train.images), task.teaching.ensemble
+    batches = np.resize(np.arange(n), (-(-n // task.batch_size), task.batch_size))
     group = chunk_steps(task, layout)  # crops made at once
-
-    def share(shared: tuple[jax.Array, jax.Array | None, jax.Array], crop_C: jax.Array) -> jax.Array:
-        batch, sizes, i = shared
-        keys = jax.vmap(lambda c: jax.random.fold_in(jax.random.fold_in(_key(task, _ENSEMBLE, 0), i), c))(crop_C)
-        return lax.map(lambda key: views.make_views(key, batch, task.views, sizes_N2=sizes, crop=task.teaching.teacher, mixup=False), keys)
-
-    make = _share_steps(source, share)
+    make = _make_ensemble_views(source)
 
     @jax.jit
     def total(logits_CNK: jax.Array, first: jax.Array) -> jax.Array:
@@ -186,29 +155,86 @@ def _ensemble(source: Source, forward) -> jax.Array:
         return jnp.sum(jax.nn.softmax(logits_CNK / task.temperature) * counted, axis=0)
 
     found = []
-    for i, batch in enumerate(images):
+    for i, index in enumerate(batches):
         summed = 0.0
         for first in range(0, crops, group):
-            seen = make((batch, None if sizes is None else sizes[i], np.int32(i)), np.arange(first, first + group, dtype=np.int32))
-            summed += np.asarray(layout.replicate(total(forward(source.teacher, seen), np.int32(first))))
+            seen = make(i, index, np.arange(first, first + group, dtype=np.int32))
+            summed += np.asarray(layout.replicate(total(forward(source.teachers, (seen,) * len(task.teachers)), np.int32(first))))
         found.append(task.temperature * np.log(summed / crops))
     return layout.replicate(np.concatenate(found)[:n])
 
 
-def make_chunks(source: Source, steps: int, forward):
+def _make_ensemble_views(source: Source) -> Callable[[int, np.ndarray, np.ndarray], jax.Array]:
+    """A function (number of the batch, its images [N], numbers of crops [C]) -> views [C, N, size, size, c]."""
+    task, train = source.task, source.train
+
+    def keys(i: jax.Array, crop_C: jax.Array) -> jax.Array:
+        return jax.vmap(lambda c: jax.random.fold_in(jax.random.fold_in(stream_key(task, ENSEMBLE, 0), i), c))(crop_C)
+
+    if source.feed is None:
+
+        def crop(shared: tuple[jax.Array, jax.Array | None, jax.Array], crop_C: jax.Array) -> jax.Array:
+            batch, sizes, i = shared
+            return lax.map(lambda key: views.make_views(key, batch, task.views, sizes_N2=sizes, crop=task.teaching.teacher, mixup=False), keys(i, crop_C))
+
+        make, images = _share_steps(source, crop), np.asarray(train.images)
+        return lambda i, index, crop_C: make((images[index], None if train.sizes is None else train.sizes[index], np.int32(i)), crop_C)
+
+    def finish(i: jax.Array, at: tuple[jax.Array, jax.Array]) -> jax.Array:
+        crop_C, crops = at
+        pixels = views.scaled(crops.astype(jnp.float32), crops.dtype)
+        return jax.vmap(lambda key, own: views.finish(key, own, task.views, task.teaching.teacher, False))(keys(i, crop_C), pixels)
+
+    finished, feed = _share_steps(source, finish), source.feed
+    return lambda i, index, crop_C: finished(np.int32(i), (crop_C, feed_lib.ensemble_crops(task, feed.files, feed.sizes, index, int(crop_C[0]), len(crop_C))))
+
+
+def make_chunks(source: Source, steps: int, forward) -> Callable[[int, int], Chunk]:
     """A function (seed, first step) -> Chunk; each row of devices makes its share of the steps, then all get all."""
     layout = source.layout
     answers = _make_answers(source, forward)
-
-    def share(shared: tuple[jax.Array, jax.Array | None, jax.Array], step_C: jax.Array) -> Seen:
-        images, sizes, seed = shared
-        return lax.map(lambda step: step_views(source.task, images, seed, step, sizes), step_C)
-
-    make = _share_steps(source, share)
+    make = _make_steps(source)
 
     def chunk(seed: int, first: int) -> Chunk:
-        seen = make((source.images, source.sizes, np.int32(seed)), np.arange(first, first + steps, dtype=np.int32))
+        seen = make(seed, np.arange(first, first + steps, dtype=np.int32))
         both = Chunk(seen.student, answers(seen))
         return layout.place(jax.tree.map(lambda x: x[None], both), P(None, *DEALT[1:]))
 
     return chunk
+
+
+def _make_steps(source: Source) -> Callable[[int, np.ndarray], Seen]:
+    """A function (seed, numbers of steps [C]) -> what is seen in them."""
+    task, layout, feed = source.task, source.layout, source.feed
+    if feed is None:
+
+        def share(shared: tuple[jax.Array, jax.Array | None, jax.Array], step_C: jax.Array) -> Seen:
+            images, sizes, seed = shared
+            return lax.map(lambda step: step_views(task, images, seed, step, sizes), step_C)
+
+        make = _share_steps(source, share)
+        return lambda seed, step_C: make((source.images, source.sizes, np.int32(seed)), step_C)
+
+    def finish(seed: jax.Array, at: tuple[jax.Array, tuple[jax.Array, ...]]) -> tuple[jax.Array, ...]:
+        return lax.map(lambda one: finish_step(task, one[1], seed, one[0]), at)
+
+    finished = _share_steps(source, finish)
+
+    def spread(crops: np.ndarray) -> jax.Array:
+        """The crops [C, rows, ...] of this process, as an array of all processes."""
+        shape = (len(crops), task.batch_size, *crops.shape[2:])
+        first = feed.rows.start
+
+        def part(place: tuple[slice, ...] | None) -> np.ndarray:
+            assert place is not None
+            start, stop, _ = place[1].indices(task.batch_size)
+            return crops[place[0], start - first : stop - first]
+
+        return jax.make_array_from_callback(shape, NamedSharding(layout.mesh, P(LANES, BATCH)), part)
+
+    def streamed(seed: int, step_C: np.ndarray) -> Seen:
+        first, steps = int(step_C[0]), len(step_C)
+        crops = tuple(spread(one) for one in feed.read(seed, first, steps))
+        return Seen(finished(np.int32(seed), (step_C, crops)), layout.place(feed.index(seed, first, steps), P(LANES, BATCH)))
+
+    return streamed

@@ -2,28 +2,64 @@
 
 from __future__ import annotations
 
+import io
+
 import jax
 import numpy as np
+from PIL import Image
 
 from distill_bench import bit
 from distill_bench.bit import BiTConfig
 from distill_bench.data import Split, TfdsDataset
 
-MAX_BYTES = 2 << 30  # of one split; larger ones repeat their first images
+MAX_BYTES = 2 << 30  # of squeezed images in a split; larger ones repeat their first images
+MAX_TEST = 1024  # an exam on random images needs no more
+FILES = 256  # different ones among streamed images
+PHOTOGRAPH = (375, 500)  # height and width that most of ImageNet's images have
+
+
+class _Repeated:
+    """`count` encoded images, of which only the first few differ."""
+
+    def __init__(self, files: list[bytes], count: int) -> None:
+        self._files, self._count = files, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> bytes:
+        return self._files[index % len(self._files)]
 
 
 def load(dataset: TfdsDataset, seed: int = 0) -> tuple[Split, Split]:
-    """(train, test) splits of uniform random bytes, as many as the data set has, or as fit into MAX_BYTES."""
+    """(train, test) splits of random images: as many to train on as the data set has, at most MAX_TEST to be examined on."""
     rng = np.random.default_rng(seed)
+    files = _photographs(rng) if dataset.side is None else []
 
     def split(count: int, clean: bool) -> Split:
+        crop = dataset.clean[1]
+        whole = rng.integers(0, 256, (count, crop, crop, 3), np.uint8) if clean else None
+        labels = np.zeros(count, np.int32)
+        if dataset.side is None:
+            return Split(_Repeated(files, count), labels, np.tile(np.array(PHOTOGRAPH, np.float32), (count, 1)), whole)
         kept = min(count, MAX_BYTES // (3 * dataset.side**2))
         images = rng.integers(0, 256, (kept, dataset.side, dataset.side, 3), np.uint8)
-        sizes = rng.uniform(0.7, 1.4, (kept, 2)).astype(np.float32) * 2 * dataset.side
-        whole = rng.integers(0, 256, (kept, dataset.clean[1], dataset.clean[1], 3), np.uint8) if clean else None
-        return Split(images, np.zeros(kept, np.int32), sizes, whole)
+        return Split(images, labels[:kept], rng.uniform(0.7, 1.4, (kept, 2)).astype(np.float32) * 2 * dataset.side, whole)
 
-    return split(dataset.train_size, False), split(dataset.test_size, True)
+    return split(dataset.train_size, False), split(min(dataset.test_size, MAX_TEST), True)
+
+
+def _photographs(rng: np.random.Generator) -> list[bytes]:
+    """JPEG files of smooth noise with some grain, about as large as photographs' (100 KB)."""
+    height, width = PHOTOGRAPH
+    files = []
+    for _ in range(FILES):
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        grain = rng.integers(-20, 21, (height, width, 3), np.int16)
+        file = io.BytesIO()
+        Image.fromarray(np.clip(np.asarray(coarse, np.int16) + grain, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=85)
+        files.append(file.getvalue())
+    return files
 
 
 def teacher(config: BiTConfig, seed: int = 0) -> bit.Params:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distill_bench import datasets
+from distill_bench import bit, datasets
 from distill_bench.bit import BiTConfig
 from distill_bench.data import Dataset, TfdsDataset
 from distill_bench.errors import UserError, suggestion
@@ -99,6 +100,11 @@ class Task:
         return (Teacher(self.teacher, self.teacher_file, self.teacher_sha256, self.teacher_size), *self.more_teachers)
 
     @property
+    def teacher_macs(self) -> int:
+        """Multiply-accumulates of all teachers' forward passes on one view."""
+        return sum(bit.macs(it.network, it.size or self.views.size) for it in self.teachers)
+
+    @property
     def teaching(self) -> Mode:
         return MODES[self.mode]
 
@@ -110,10 +116,6 @@ class Task:
             if getattr(self, field.name) == field.default:
                 del fields[field.name]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def teacher_path(self) -> Path:
-        return WEIGHTS / self.teacher_file
 
 
 DIGITS = Task(
@@ -141,31 +143,48 @@ def _r50x1(classes: int) -> BiTConfig:
     return BiTConfig(depths=(3, 4, 6, 3), width=64, classes=classes, pool_padding="inf")
 
 
-def _funmatch(name: str, classes: int, temperature: float, horizons: tuple[int, ...], published: str) -> Task:
-    """One of the paper's tasks: BiT-R152x2 to R50x1 on views of 128 pixels, in batches of 512 (Beyer et al. 2021, section 2)."""
+def _steps(epochs: Sequence[int], images: int, batch_size: int) -> tuple[int, ...]:
+    return tuple(round(n * images / batch_size) for n in epochs)
+
+
+def _r152x2(classes: int) -> BiTConfig:
+    # big_vision, which trained and measured the published teachers, pads the root's pool with minus infinity.
+    return BiTConfig(depths=(3, 8, 36, 3), width=128, classes=classes, pool_padding="inf")
+
+
+def _funmatch(name: str, published: str, classes: int, temperature: float, epochs: Sequence[int], size: int = 128, batch_size: int = 512) -> Task:
+    """One of the paper's tasks: BiT-R152x2 to R50x1 (Beyer et al. 2021, section 2); its horizons are the paper's numbers of epochs."""
+    dataset = datasets.CATALOGUE[name]
     return Task(
         name=name,
-        dataset=datasets.CATALOGUE[name],
-        # big_vision, which trained and measured these teachers, pads the root's pool with minus infinity.
-        teacher=BiTConfig(depths=(3, 8, 36, 3), width=128, classes=classes, pool_padding="inf"),
+        dataset=dataset,
+        teacher=_r152x2(classes),
         teacher_file=f"R152x2_T_{published}",
         teacher_sha256="",
         student=_r50x1(classes),
-        views=ViewConfig(size=128),
-        batch_size=512,
+        views=ViewConfig(size=size),
+        batch_size=batch_size,
         temperature=temperature,
         probe=ProbeConfig(batches=16, batch_size=64),
         seed=0,
-        horizons=horizons,
+        horizons=_steps(epochs, dataset.train_size, batch_size),
         precision="bfloat16",
     )
 
 
-FLOWERS = _funmatch("flowers102", 102, 10.0, (1992, 19922, 199219, 1992188), "flowers128")  # 1k, 10k, 100k and 1M epochs
-PETS = _funmatch("pet37", 37, 2.0, (1941, 6469, 19406, 64688, 194062), "pet128")  # 300, 1k, 3k, 10k, 30k epochs
-FOOD = _funmatch("food101", 101, 10.0, (13315, 133154, 399463), "food128")  # 100, 1k, 3k epochs
+FLOWERS = _funmatch("flowers102", "flowers128", 102, 10.0, (1_000, 10_000, 100_000, 1_000_000))
+PETS = _funmatch("pet37", "pet128", 37, 2.0, (300, 1_000, 3_000, 10_000, 30_000))
+FOOD = _funmatch("food101", "food128", 101, 10.0, (100, 1_000, 3_000))
+SUN = _funmatch("sun397", "sun128", 397, 10.0, (100, 1_000, 3_000))
+_IMAGENET = functools.partial(_funmatch, classes=1000, temperature=1.0, epochs=(300, 1_200, 9_600), batch_size=4096)
+IMAGENET = _IMAGENET("imagenet2012", "224", size=224)
+IMAGENET_160 = dataclasses.replace(_IMAGENET("imagenet2012-160", "224", size=160), teacher_size=224)
+IMAGENET_384 = dataclasses.replace(_IMAGENET("imagenet2012-384", "384", size=224), teacher_size=384)
+IMAGENET_TWO = dataclasses.replace(  # the mean of the logits of both
+    _IMAGENET("imagenet2012-two", "384", size=224), teacher_size=384, more_teachers=(Teacher(_r152x2(1000), "R152x2_T_224"),)
+)
 
-CATALOGUE = {task.name: task for task in (DIGITS, FLOWERS, PETS, FOOD)}
+CATALOGUE = {task.name: task for task in (DIGITS, FLOWERS, PETS, FOOD, SUN, IMAGENET, IMAGENET_160, IMAGENET_384, IMAGENET_TWO)}
 
 _AT = "@"
 _SYNTHETIC, _START, _IMAGES = "synthetic", "start-", "images-"
@@ -226,13 +245,30 @@ def vary(
     if images and images != task.name:
         change(_IMAGES + images, images=get(images).dataset)
     if resolution is not None and resolution != task.views.size:
-        data = task.dataset
-        if isinstance(data, TfdsDataset):
-            data = dataclasses.replace(data, side=2 * resolution, clean=(round(resolution * data.clean[0] / data.clean[1]), resolution))
-        change(f"r{resolution}", dataset=data, views=dataclasses.replace(task.views, size=resolution))
+        change(f"r{resolution}", **_resized(changed, resolution))
     if batch_size is not None and batch_size != task.batch_size:
         change(f"b{batch_size}", batch_size=batch_size)
     return dataclasses.replace(changed, name=_AT.join(parts))
+
+
+def _resized(task: Task, size: int) -> dict[str, Any]:
+    """The fields that differ where views are `size` pixels wide: a teacher's own size goes with them, and so do kept images."""
+
+    def scaled(pixels: int | None) -> int | None:
+        return None if pixels is None else round(pixels * size / task.views.size)
+
+    def kept(data: Dataset | TfdsDataset | None) -> Dataset | TfdsDataset | None:
+        if not isinstance(data, TfdsDataset):
+            return data
+        return dataclasses.replace(data, side=None if data.side is None else 2 * size, clean=(round(size * data.clean[0] / data.clean[1]), size))
+
+    return {
+        "dataset": kept(task.dataset),
+        "images": kept(task.images),
+        "views": dataclasses.replace(task.views, size=size),
+        "teacher_size": scaled(task.teacher_size),
+        "more_teachers": tuple(dataclasses.replace(it, size=scaled(it.size)) for it in task.more_teachers),
+    }
 
 
 def get(name: str) -> Task:

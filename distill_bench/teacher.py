@@ -19,7 +19,7 @@ import optax
 from absl import flags
 
 from distill_bench import bit, checkpoints, data, published, synthetic, views
-from distill_bench.task import Task
+from distill_bench.task import WEIGHTS, Task, Teacher
 from distill_bench.task import get as get_task
 
 STEPS, CHUNK = 1500, 250
@@ -27,13 +27,17 @@ PEAK_LEARNING_RATE, WEIGHT_DECAY, AVERAGE_DECAY = 1e-2, 0.1, 0.995
 MIN_AREA = 0.5  # milder crops than the student's: a label must survive its crop
 
 
-def load(task: Task) -> bit.Params:
-    """The task's teacher: embedded and refused with `UserError` unless its file is the one that the task names, published, or synthetic."""
-    if task.synthetic:
-        return synthetic.teacher(task.teacher)
-    if task.teacher_file in published.CATALOGUE:
-        return published.load(task.teacher_file).params
-    return checkpoints.load(task.teacher_path, task.teacher, task.teacher_sha256)
+def load(task: Task) -> tuple[bit.Params, ...]:
+    """The task's teachers: embedded and refused with `UserError` unless the file is the one that the task names, published, or synthetic."""
+    return tuple(_load(it, task.synthetic, seed) for seed, it in enumerate(task.teachers))
+
+
+def _load(teacher: Teacher, random: bool, seed: int) -> bit.Params:
+    if random:
+        return synthetic.teacher(teacher.network, seed)
+    if teacher.file in published.CATALOGUE:
+        return published.load(teacher.file).params
+    return checkpoints.load(WEIGHTS / teacher.file, teacher.network, teacher.sha256)
 
 
 def accuracy(task: Task, params: bit.Params, split: data.Split) -> float:
@@ -94,7 +98,7 @@ def main(argv: list[str]) -> None:
     for step, loss, average in fit(task, train):
         print(f"step {step:5d}  loss {loss:.4f}  test accuracy {accuracy(task, average, test):.4f}", flush=True)
     content = checkpoints.dumps(average)
-    path = Path(flags.FLAGS.out or task.teacher_path)
+    path = Path(flags.FLAGS.out or WEIGHTS / task.teacher_file)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     print(f"{path}: {len(content) / 2**20:.2f} MiB; set teacher_sha256 in distill_bench/task.py to\n{hashlib.sha256(content).hexdigest()}")

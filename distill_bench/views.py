@@ -8,7 +8,7 @@ same bits, and every view is a pure function of (seed, step).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,8 @@ class ViewConfig:
     mixup: bool = True
 
 
-Length = int | jax.Array  # of all images, or of each [n]
+Length = Any  # height or width of all images, or of each [n]
+Numbers = Any  # an array of numpy or of jax: the geometry of crops is the same on the host and in jit
 
 
 def crop_boxes(key: jax.Array, n: int, height: Length, width: Length, config: ViewConfig) -> jax.Array:
@@ -84,17 +85,26 @@ def crop_boxes(key: jax.Array, n: int, height: Length, width: Length, config: Vi
     """
     area_key, aspect_key, place_key = jax.random.split(key, 3)
     shape = (n, CROP_ATTEMPTS)
-    tall, wide = (length if isinstance(length, int) else length[:, None] for length in (height, width))
-    area = jax.random.uniform(area_key, shape, minval=config.min_area, maxval=1.0) * (tall * wide)
+    area = jax.random.uniform(area_key, shape, minval=config.min_area, maxval=1.0)
     aspect = jax.random.uniform(aspect_key, shape, minval=config.aspect[0], maxval=config.aspect[1])
-    heights, widths = jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)
+    return first_that_fits(area, aspect, jax.random.uniform(place_key, (2, n)), height, width)
+
+
+def first_that_fits(area: Numbers, aspect: Numbers, place: Numbers, height: Length, width: Length) -> Numbers:
+    """Boxes [n, 4] of the first attempt that fits each image, else of the whole image.
+
+    area, aspect: of each attempt [n, attempts], the area as a fraction of the image. place [2, n]: in [0, 1], of the room that a box leaves.
+    """
+    xp = area.__array_namespace__()
+    tall, wide = (length if isinstance(length, int) else length[:, None] for length in (height, width))
+    area = area * (tall * wide)
+    heights, widths = xp.sqrt(area / aspect), xp.sqrt(area * aspect)
     fits = (heights <= tall) & (widths <= wide)
-    first = jnp.argmax(fits, axis=1)[:, None]
+    first = xp.argmax(fits, axis=1)[:, None]
     any_fits = fits.any(axis=1)
-    h = jnp.where(any_fits, jnp.take_along_axis(heights, first, 1)[:, 0], height)
-    w = jnp.where(any_fits, jnp.take_along_axis(widths, first, 1)[:, 0], width)
-    place = jax.random.uniform(place_key, (2, n))
-    return jnp.stack([place[0] * (height - h), place[1] * (width - w), h, w], axis=1)
+    h = xp.where(any_fits, xp.take_along_axis(heights, first, 1)[:, 0], height)
+    w = xp.where(any_fits, xp.take_along_axis(widths, first, 1)[:, 0], width)
+    return xp.stack([place[0] * (height - h), place[1] * (width - w), h, w], axis=1)
 
 
 def boxes_of(crop: Crop, key: jax.Array, n: int, height: Length, width: Length, config: ViewConfig) -> jax.Array:
@@ -104,10 +114,14 @@ def boxes_of(crop: Crop, key: jax.Array, n: int, height: Length, width: Length, 
     """
     if crop == "inception":
         return crop_boxes(key, n, height, width, config)
-    side = 1.0 if crop == "whole" else MILD
     whole = jnp.stack([jnp.broadcast_to(jnp.asarray(length, jnp.float32), n) for length in (height, width)], axis=1)
-    place = jax.random.uniform(key, (n, 2)) if crop == "mild" else jnp.full((n, 2), 0.5)
-    return jnp.concatenate([place * whole * (1 - side), whole * side], axis=1)
+    return part_of(crop, jax.random.uniform(key, (n, 2)) if crop == "mild" else jnp.full((n, 2), 0.5), whole)
+
+
+def part_of(crop: Crop, place_N2: Numbers, whole_N2: Numbers) -> Numbers:
+    """Boxes [n, 4] of a fixed share of images of these heights and widths, at a place in [0, 1] of the room that is left."""
+    side = 1.0 if crop == "whole" else MILD
+    return whole_N2.__array_namespace__().concatenate([place_N2 * whole_N2 * (1 - side), whole_N2 * side], axis=1)
 
 
 def crop_and_resize(images_NHWC: jax.Array, boxes_N4: jax.Array, size: int) -> jax.Array:
@@ -134,6 +148,30 @@ def mix(images_NHWC: jax.Array, coefficient: jax.Array) -> jax.Array:
     return a * images_NHWC + (1 - a) * jnp.roll(images_NHWC, 1, axis=0)
 
 
+def draw_boxes(key: jax.Array, shape: tuple[int, int, int], config: ViewConfig, crop: Crop, sizes_N2: jax.Array | None = None) -> jax.Array:
+    """The boxes [N, 4] of the views of `make_views`: top, left, height, width, in pixels of what `sizes_N2` measures.
+
+    shape: (N, height, width), the last two of all images where there are no `sizes_N2`, the height and width of each.
+    """
+    n, height, width = shape
+    crop_key, _, _ = jax.random.split(key, 3)
+    if sizes_N2 is None:
+        return boxes_of(crop, crop_key, n, height, width, config)
+    return boxes_of(crop, crop_key, n, sizes_N2[:, 0], sizes_N2[:, 1], config)
+
+
+def finish(key: jax.Array, crops_NHWC: jax.Array, config: ViewConfig, crop: Crop, mixup: bool = True, coefficient: jax.Array | None = None) -> jax.Array:
+    """Views of crops, float32 in [-1, 1]: flipped where the crop moves and the task flips, then mixed; arguments as of `make_views`."""
+    _, flip_key, mix_key = jax.random.split(key, 3)
+    views = crops_NHWC
+    if config.flip and crop in ("mild", "inception"):
+        flips = jax.random.bernoulli(flip_key, shape=(len(views), 1, 1, 1))
+        views = jnp.where(flips, views[:, :, ::-1], views)
+    if not (mixup and config.mixup):
+        return views
+    return mix(views, jax.random.uniform(mix_key) if coefficient is None else coefficient)
+
+
 def make_views(
     key: jax.Array,
     images_NHWC: jax.Array,
@@ -143,26 +181,26 @@ def make_views(
     sizes_N2: jax.Array | None = None,
     crop: Crop = "inception",
     mixup: bool = True,
+    size: int | None = None,
 ) -> jax.Array:
     """Views [N, size, size, C], float32 in [-1, 1], of a batch of images: cropped, flipped where the crop moves and the task flips, mixed.
 
     `images_NHWC` are float32 in [-1, 1] or uint8. `sizes_N2` holds the height and width that each had before it was squeezed to [H, W]: crops
-    are drawn in these. `coefficient` in [0, 1] is the batch's mixup coefficient; without it, it is drawn uniformly from `key`.
+    are drawn in these. `coefficient` in [0, 1] is the batch's mixup coefficient; without it, it is drawn uniformly from `key`. `size` is the
+    config's where it is not given: views of one key and two sizes show the same.
     """
     n, height, width, _ = images_NHWC.shape
-    crop_key, flip_key, mix_key = jax.random.split(key, 3)
-    if sizes_N2 is None:
-        boxes = boxes_of(crop, crop_key, n, height, width, config)
-    else:
+    boxes = draw_boxes(key, (n, height, width), config, crop, sizes_N2)
+    if sizes_N2 is not None:
         squeeze = jnp.array([height, width], jnp.float32)[None] / sizes_N2
-        boxes = boxes_of(crop, crop_key, n, sizes_N2[:, 0], sizes_N2[:, 1], config) * jnp.tile(squeeze, 2)
-    views = scaled(crop_and_resize(images_NHWC.astype(jnp.float32), boxes, config.size), images_NHWC.dtype)
-    if config.flip and crop in ("mild", "inception"):
-        flips = jax.random.bernoulli(flip_key, shape=(n, 1, 1, 1))
-        views = jnp.where(flips, views[:, :, ::-1], views)
-    if not (mixup and config.mixup):
-        return views
-    return mix(views, jax.random.uniform(mix_key) if coefficient is None else coefficient)
+        boxes = boxes * jnp.tile(squeeze, 2)
+    crops = crop_and_resize(images_NHWC.astype(jnp.float32), boxes, size or config.size)
+    return finish(key, scaled(crops, images_NHWC.dtype), config, crop, mixup, coefficient)
+
+
+def check_batch(n: int, batch_size: int) -> None:
+    if batch_size > n:
+        raise ValueError(f"A batch of {batch_size} cannot be drawn from {n} images without repeating one: choose a smaller batch.")
 
 
 def batch_indices(key: jax.Array, step: jax.Array, n: int, batch_size: int) -> jax.Array:
@@ -171,8 +209,7 @@ def batch_indices(key: jax.Array, step: jax.Array, n: int, batch_size: int) -> j
     Raises:
       ValueError: where a batch is larger than the data set.
     """
-    if batch_size > n:
-        raise ValueError(f"A batch of {batch_size} cannot be drawn from {n} images without repeating one: choose a smaller batch.")
+    check_batch(n, batch_size)
     position = step * batch_size + jnp.arange(batch_size)
     epoch = position // n
     orders = jax.vmap(lambda e: jax.random.permutation(jax.random.fold_in(key, e), n))(epoch[0] + jnp.arange(2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from distill_bench import bit, networks
+from distill_bench import networks
 from distill_bench.train import evaluation_steps
 from sweeps.plan import Plan
 
@@ -34,7 +34,7 @@ def _peak_flops() -> float:
 def seconds(plan: Plan) -> float:
     """An estimate for the whole plan on this machine, nothing of it done yet."""
     task = plan.task
-    teacher = 2 * bit.macs(task.teacher, task.views.size) * task.batch_size / TEACHER_FRACTION
+    teacher = 2 * task.teacher_macs * task.batch_size / TEACHER_FRACTION
     student = 2 * networks.macs(task.student, task.views.size) * task.batch_size / STUDENT_FRACTION
     exam_batches = 2 * task.probe.batches * task.probe.batch_size / task.batch_size
 

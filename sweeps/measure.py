@@ -90,11 +90,12 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
     It runs on one device, whose products use every core; evaluation is left out.
     """
     task = engine.source.task
-    from distill_bench.stream import init_student, step_views
+    from distill_bench.seen import step_views
+    from distill_bench.stream import init_student
 
     # Put on one device: what is replicated over the mesh would be computed on each.
     device = jax.local_devices()[0]
-    images, answers = jax.device_put((np.asarray(engine.source.images), jax.tree.map(np.asarray, engine.source.teacher)), device)
+    images, answers = jax.device_put((np.asarray(engine.source.images), jax.tree.map(np.asarray, engine.source.teachers[0])), device)
     rule = opt.build({}, steps)
     params = jax.jit(init_student, static_argnums=0)(task, 0)
 
@@ -122,7 +123,8 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
 
     forward = make_forward(engine.source)
     seen = np.asarray(chunk.views[0])
-    teacher = seconds(lambda: forward(engine.source.teacher, seen)) / len(seen)
+    shown = tuple(np.zeros((*seen.shape[:2], *[it.size or task.views.size] * 2, seen.shape[-1]), np.float32) for it in task.teachers)
+    teacher = seconds(lambda: forward(engine.source.teachers, shown)) / len(seen)
 
     def rule(hparams: Any, horizon: Any) -> optax.GradientTransformation:
         return optax.sgd(0.0)  # next to nothing beside the gradient
@@ -142,7 +144,8 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
         return losses
 
     student = seconds(step) / (engine.steps * engine.layout.lanes)
-    flops = {name: 2 * nets.macs(config, task.views.size) * task.batch_size for name, config in (("teacher", task.teacher), ("student", task.student))}
+    counted = {"teacher": task.teacher_macs, "student": nets.macs(task.student, task.views.size)}
+    flops = {name: 2 * macs * task.batch_size for name, macs in counted.items()}
     return {
         "teacher_ms": 1e3 * teacher,
         "student_ms": 1e3 * student,

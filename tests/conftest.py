@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,39 @@ def board_folder(finished: Path, tiny_task: Task, tmp_path: Path, monkeypatch: p
     for loaded in store.load(finished):
         publish.write(loaded, entries.Cost(2.0, 1.0, 2.0, 8.0), tmp_path / "board")
     return tmp_path / "board"
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data_dir with `small_flowers.DATASET`, as TFDS leaves it."""
+    import small_tfds
+    from small_flowers import FILES, TRAIN
+
+    data_dir = tmp_path_factory.mktemp("published")
+    small_tfds.write(data_dir, {"train": [(image, i) for i, image in enumerate(TRAIN)], "test": [(image, 90 + i) for i, image in enumerate(FILES)]})
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def once_packed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from small_flowers import DATASET
+
+    from distill_bench import prepared
+
+    data_dir = tmp_path_factory.mktemp("packed") / "data"
+    shutil.copytree(published, data_dir)
+    prepared.prepare(DATASET, data_dir, lambda text: None)
+    return data_dir
+
+
+@pytest.fixture
+def fresh(published: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(published, tmp_path / "data"))
+
+
+@pytest.fixture
+def packed(once_packed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(once_packed, tmp_path / "data"))
 
 
 class Silent:

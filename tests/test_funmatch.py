@@ -14,7 +14,7 @@ import pytest
 import small_tfds
 from PIL import Image
 
-from distill_bench import bit, checkpoints, datasets, prepared, stream, teacher
+from distill_bench import bit, checkpoints, datasets, prepared, seen, stream, teacher
 from distill_bench import task as tasks
 from distill_bench.data import TfdsDataset
 from distill_bench.engine import open_engine
@@ -43,7 +43,7 @@ def small_flowers(tmp_path_factory):
     (root / "teacher.npz").write_bytes(content)
     task = dataclasses.replace(
         FLOWERS,
-        dataset=TfdsDataset("oxford_flowers102", "train", "validation", "test", COUNTS["train"], COUNTS["test"], side=32, clean=(20, 16)),
+        dataset=TfdsDataset("oxford_flowers102", "train", "validation", "test", COUNTS["train"], COUNTS["test"], COUNTS["test"], side=32, clean=(20, 16)),
         teacher=network,
         teacher_file=str(root / "teacher.npz"),
         teacher_sha256=hashlib.sha256(content).hexdigest(),
@@ -85,11 +85,11 @@ def test_prepared_data_trains_without_network_and_as_defined(small_flowers, monk
 
     train_split, _ = prepared.load(task.dataset, datasets.data_dir(None))
     images, sizes = jnp.asarray(train_split.images), jnp.asarray(train_split.sizes)
-    answers, params = teacher.load(task), stream.init_student(task, 1)
+    answers, params = teacher.load(task)[0], stream.init_student(task, 1)
 
     @jax.jit
     def step_of(params, step):
-        views = stream.step_views(task, images, 1, step, sizes).student
+        views = seen.step_views(task, images, 1, step, sizes).student
 
         def loss_of(params):
             return kl_divergence(bit.apply(task.teacher, answers, views), bit.apply(task.student, params, views), task.temperature)
@@ -105,7 +105,7 @@ def test_prepared_data_trains_without_network_and_as_defined(small_flowers, monk
 
 
 def test_bfloat16_is_computed_in_bfloat16_and_close(small_flowers):
-    answers, views = teacher.load(small_flowers), jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (8, 16, 16, 3)), jnp.float32)
+    answers, views = teacher.load(small_flowers)[0], jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (8, 16, 16, 3)), jnp.float32)
     exact, rounded = (
         jax.jit(lambda p, x: bit.apply(small_flowers.teacher, p, x, frozen=True))(bit.freeze(answers, dtype), views.astype(dtype))
         for dtype in ("float32", "bfloat16")
@@ -137,5 +137,5 @@ def test_synthetic_tasks_open_and_say_that_they_are(monkeypatch):
     assert "synthetic" in task.name
     source = stream.open_source(task, make_layout(jax.devices()[:1]))
     assert source.images.shape == (1020, 16, 16, 3)
-    logits = bit.apply(small, source.teacher, jnp.asarray(source.test.clean[:8], jnp.float32) / 127.5 - 1, frozen=True)
+    logits = bit.apply(small, source.teachers[0], jnp.asarray(source.test.clean[:8], jnp.float32) / 127.5 - 1, frozen=True)
     assert float(jnp.std(logits, axis=0).min()) > 0

@@ -1,209 +1,19 @@
-"""Packing and reading data sets of TFDS, on small ones in TFDS's own format."""
+"""Reading packed data sets of TFDS: what is refused, what is made first, and the command that prepares them."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
 import shutil
-import signal
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import small_tfds
-from conftest import ROOT
-from PIL import Image
-from small_tfds import encode, picture
+from small_flowers import DAMAGED, DATASET, FILES, SIDE, TRAIN, damage, python
 
 from distill_bench import data_command, datasets, prepared
-from distill_bench.data import TfdsDataset
 from distill_bench.errors import UserError
-
-SIDE, SHORTER, CROP = 32, 20, 16
-NO_NETWORK = """
-import socket
-def refuse(*_): raise AssertionError("the network was used")
-socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
-"""
-
-
-def ramp(height, width):
-    """Grey levels: red grows by 0.5 a column, green by 0.25 a row."""
-    rows, columns = np.mgrid[:height, :width]
-    return np.stack([columns * 0.5, rows * 0.25, np.zeros_like(rows)], -1).round().astype(np.uint8)
-
-
-PALETTE = Image.fromarray(picture(40, 50, 4)).quantize(16)
-STRIPES = np.tile(np.array([0, 255], np.uint8), 150)[None, :, None].repeat(200, 0).repeat(3, 2)
-WHOLE = {  # a file, and the RGB pixels that are in it
-    "jpeg": (encode(Image.fromarray(picture(70, 90, 0)), "JPEG", quality=98), picture(70, 90, 0)),
-    "grayscale jpeg": (encode(Image.fromarray(picture(64, 48, 1, 1)[..., 0]), "JPEG", quality=98), picture(64, 48, 1, 1).repeat(3, -1)),
-    "cmyk jpeg": (encode(Image.fromarray(picture(50, 60, 2)).convert("CMYK"), "JPEG", quality=98), picture(50, 60, 2)),
-    "png with alpha": (encode(Image.fromarray(picture(33, 47, 3, 4))), picture(33, 47, 3, 4)[..., :3]),
-    "palette with transparency": (encode(PALETTE, transparency=bytes(range(16))), np.asarray(PALETTE.convert("RGB"))),
-    "one pixel wide": (encode(Image.fromarray(picture(80, 1, 5))), picture(80, 1, 5)),
-    "one pixel": (encode(Image.new("RGB", (1, 1), (9, 8, 7)), "JPEG"), np.full((1, 1, 3), [9, 8, 7], np.uint8)),
-    "stripes": (encode(Image.fromarray(STRIPES)), STRIPES),
-    "ramp": (encode(Image.fromarray(ramp(400, 300))), ramp(400, 300)),
-}
-FILES = [content for content, _ in WHOLE.values()]
-DAMAGED = [FILES[0][: len(FILES[0]) // 2], b"", b"<html>not found</html>", FILES[3][:40]]
-TRAIN = [*FILES[:2], *DAMAGED, *FILES[2:]]
-KEPT = [i for i, image in enumerate(TRAIN) if image not in DAMAGED]
-DATASET = TfdsDataset("oxford_flowers102", "train", "validation", "test", len(TRAIN), len(FILES), SIDE, (SHORTER, CROP))
-
-
-@pytest.fixture(scope="session")
-def published(tmp_path_factory):
-    """A data_dir as TFDS leaves it."""
-    data_dir = tmp_path_factory.mktemp("published")
-    small_tfds.write(data_dir, {"train": [(image, i) for i, image in enumerate(TRAIN)], "test": [(image, 90 + i) for i, image in enumerate(FILES)]})
-    return data_dir
-
-
-@pytest.fixture(scope="session")
-def once_packed(published, tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp("packed") / "data"
-    shutil.copytree(published, data_dir)
-    prepared.prepare(DATASET, data_dir, lambda text: None)
-    return data_dir
-
-
-@pytest.fixture
-def fresh(published, tmp_path):
-    return Path(shutil.copytree(published, tmp_path / "data"))
-
-
-@pytest.fixture
-def packed(once_packed, tmp_path):
-    return Path(shutil.copytree(once_packed, tmp_path / "data"))
-
-
-def python(code, *arguments, **options):
-    return subprocess.run([sys.executable, "-W", "error", "-c", code, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=120, **options)
-
-
-def area_average(pixels, height, width):
-    """Every pixel repeated so often that equal shares are whole numbers of them."""
-    rows = pixels.astype(np.float64).repeat(height, 0).reshape(height, len(pixels), *pixels.shape[1:]).mean(1)
-    return rows.repeat(width, 1).reshape(height, width, pixels.shape[1], 3).mean(2)
-
-
-def test_splits_hold_the_whole_images_in_order_with_their_labels_and_sizes(once_packed):
-    train, test = prepared.load(DATASET, once_packed, pytest.fail)
-    expected = [pixels.shape[:2] for _, pixels in WHOLE.values()]
-    for split, labels in (train, KEPT), (test, list(range(90, 90 + len(FILES)))):
-        assert isinstance(split.images, np.memmap)
-        assert not split.images.flags.writeable
-        assert (split.images.shape, split.images.dtype) == ((len(FILES), SIDE, SIDE, 3), np.uint8)
-        assert split.labels.tolist() == labels
-        assert split.sizes is not None
-        assert split.sizes.tolist() == [[*size] for size in expected]
-        assert (split.labels.dtype, split.sizes.dtype) == (np.int32, np.float32)
-    np.testing.assert_array_equal(train.images, test.images)
-    assert train.clean is None
-
-
-def test_damaged_images_are_listed_and_left_out(once_packed):
-    place = prepared.folder(DATASET, once_packed)
-    lines = [line.split("\t") for line in (place / "damaged.txt").read_text().splitlines()]
-    assert [line[:3] for line in lines[1:]] == [["train", str(i), f"train_{i}.jpg"] for i in (2, 3, 4, 5)]
-    assert "truncated" in lines[1][3]
-    manifest = json.loads((place / "manifest.json").read_text())
-    assert manifest["version"] == "2.1.1"
-    assert manifest["splits"]["train"]["damaged"] == 4
-    assert manifest["splits"]["test"]["arrays"]["clean"]["shape"] == [len(FILES), CROP, CROP, 3]
-
-
-@pytest.mark.parametrize("kind", WHOLE)
-def test_a_squeezed_image_holds_the_colours_of_the_original(once_packed, kind):
-    _, test = prepared.load(DATASET, once_packed)
-    pixels = WHOLE[kind][1]
-    squeezed = test.images[list(WHOLE).index(kind)]
-    np.testing.assert_allclose(squeezed.mean((0, 1)), pixels.mean((0, 1)), atol=3)
-    smooth = area_average(pixels, SIDE, SIDE)
-    assert np.abs(squeezed - smooth).mean() < 6
-
-
-def test_a_ramp_keeps_its_ramp_along_both_axes(once_packed):
-    _, test = prepared.load(DATASET, once_packed)
-    squeezed = test.images[list(WHOLE).index("ramp")]
-    columns, rows = ((np.arange(SIDE) + 0.5) * n / SIDE - 0.5 for n in (300, 400))
-    inside = slice(1, -1)  # at the border the filter is cut
-    np.testing.assert_allclose(squeezed[..., 0][inside, inside], np.tile(columns * 0.5, (SIDE, 1))[inside, inside], atol=1)
-    np.testing.assert_allclose(squeezed[..., 1][inside, inside], np.tile(rows * 0.25, (SIDE, 1)).T[inside, inside], atol=1)
-
-
-@pytest.mark.parametrize("kind", WHOLE)
-def test_a_clean_image_is_the_central_crop_of_the_area_average(once_packed, kind):
-    _, test = prepared.load(DATASET, once_packed)
-    content, pixels = WHOLE[kind]
-    if "jpeg" in kind or kind == "one pixel":
-        pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    height, width = (round(side * SHORTER / min(pixels.shape[:2])) for side in pixels.shape[:2])
-    top, left = (height - CROP) // 2, (width - CROP) // 2
-    expected = area_average(pixels, height, width)[top : top + CROP, left : left + CROP]
-    assert test.clean is not None
-    np.testing.assert_allclose(test.clean[list(WHOLE).index(kind)], expected, atol=0.5 + 1e-6)
-
-
-def test_loading_packs_what_tfds_has_made_without_network_and_without_tensorflow(fresh):
-    code = f"""{NO_NETWORK}
-import sys
-from pathlib import Path
-from distill_bench import prepared
-from distill_bench.data import TfdsDataset
-train, test = prepared.load({DATASET}, Path(sys.argv[1]))
-assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "keras")]
-print(len(train.images), len(test.images))
-"""
-    done = python(code, fresh)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(len(FILES))] * 2
-    assert "train: 50 %" in done.stderr
-    shutil.rmtree(fresh / "oxford_flowers102")  # the packed arrays suffice
-    assert prepared.load(DATASET, fresh, pytest.fail)[0].labels.tolist() == KEPT
-
-
-def test_a_killed_preparation_is_not_taken_for_whole_and_starts_over(fresh, once_packed):
-    code = f"""
-import os, signal, sys
-from pathlib import Path
-from distill_bench import prepared
-from distill_bench.data import TfdsDataset
-def say(text):
-    if "test: 50 %" in text:
-        os.kill(os.getpid(), signal.SIGKILL)
-prepared.prepare({DATASET}, Path(sys.argv[1]), say)
-"""
-    assert python(code, fresh).returncode == -signal.SIGKILL
-    assert list(prepared.folder(DATASET, fresh).glob("test_*.npy"))
-    assert not prepared.is_packed(DATASET, fresh)
-    said: list[str] = []
-    again, whole = prepared.load(DATASET, fresh, said.append), prepared.load(DATASET, once_packed, pytest.fail)
-    assert "packing" in said[0]
-    for a, b in zip(again, whole, strict=True):
-        np.testing.assert_array_equal(a.images, b.images)
-        np.testing.assert_array_equal(a.labels, b.labels)
-
-
-def test_one_packs_while_others_wait(fresh):
-    said: list[str] = []
-    with ThreadPoolExecutor(3) as pool:
-        both = list(pool.map(lambda _: prepared.load(DATASET, fresh, said.append), range(3)))
-    assert sum(": packing" in text for text in said) == 1
-    assert all(train.labels.tolist() == both[0][0].labels.tolist() for train, _ in both)
-
-
-def damage(path, change):
-    content = bytearray(path.read_bytes())
-    change(content)
-    path.unlink()
-    path.write_bytes(content)
 
 
 def flip(content):
@@ -275,24 +85,6 @@ def test_other_counts_than_the_tasks_are_refused(fresh):
     with pytest.raises(UserError, match=r"nowhere of .* cannot be read"):
         prepared.load(dataclasses.replace(DATASET, test="nowhere"), fresh)
     assert not prepared.is_packed(DATASET, fresh)
-
-
-@pytest.mark.parametrize("keep", [0, 100, 1 << 16, -10])
-def test_a_truncated_or_missing_shard_is_refused(fresh, keep):
-    shard = fresh / "oxford_flowers102" / "2.1.1" / "oxford_flowers102-test.array_record-00001-of-00002"
-    content = shard.read_bytes()[:keep]
-    shard.write_bytes(content) if keep else shard.unlink()
-    if keep == 1 << 16:
-        damage(shard, lambda c: c.__setitem__(slice(200, 400), bytes(200)))
-    with pytest.raises(UserError, match=r"test of .* cannot be read"):
-        prepared.load(DATASET, fresh, lambda text: None)
-    assert not list(prepared.folder(DATASET, fresh).glob("*.npy"))
-
-
-def test_a_split_without_a_whole_image_is_refused(tmp_path):
-    small_tfds.write(tmp_path, {"train": [(b"", 0)] * 4, "test": [(FILES[0], 0)] * 4})
-    with pytest.raises(UserError, match=r"None of the 4 images of train .* no JPEG, PNG, GIF or BMP file"):
-        prepared.load(dataclasses.replace(DATASET, train_size=4, test_size=4), tmp_path, lambda text: None)
 
 
 def test_a_folder_that_cannot_be_written_is_told(fresh):

@@ -10,7 +10,7 @@ import pytest
 from distill_bench import bit, checkpoints, data, synthetic, task, teacher
 from distill_bench import task as tasks
 from distill_bench.errors import UserError
-from distill_bench.task import DIGITS
+from distill_bench.task import DIGITS, WEIGHTS
 
 
 def test_digits_split_is_frozen():
@@ -50,13 +50,13 @@ def test_an_unknown_task_is_refused_with_the_nearest_name():
 
 def test_the_embedded_teacher_is_right_on_99_percent_of_the_test_images():
     _, test = data.load(DIGITS.dataset)
-    params = teacher.load(DIGITS)
+    (params,) = teacher.load(DIGITS)
     assert teacher.accuracy(DIGITS, params, test) >= 0.99
-    assert DIGITS.teacher_path.stat().st_size <= 4 * 2**20
+    assert (WEIGHTS / DIGITS.teacher_file).stat().st_size <= 4 * 2**20
 
 
 def test_a_changed_byte_in_the_teacher_is_refused(tmp_path):
-    content = bytearray(DIGITS.teacher_path.read_bytes())
+    content = bytearray((WEIGHTS / DIGITS.teacher_file).read_bytes())
     content[1000] ^= 1
     path = tmp_path / "teacher.npz"
     path.write_bytes(content)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from distill_bench import bit, checkpointing, data, stream, teacher
+from distill_bench import bit, checkpointing, data, seen, stream, teacher
 from distill_bench.engine import open_engine
 from distill_bench.events import Compiled, Finished, Losses, Point, Snapshot
 from distill_bench.lanes import Lane
@@ -66,7 +66,7 @@ def test_a_lane_equals_the_same_trial_alone_bit_for_bit(tiny_engine):
 def test_training_is_what_its_definition_says(tiny_task, tiny_engine):
     """Against a plain loop: the step's views, the teacher's logits, the KL and its gradient, one optax update."""
     images = jnp.asarray(data.load(tiny_task.dataset)[0].images)
-    answers = teacher.load(tiny_task)
+    answers = teacher.load(tiny_task)[0]
     lane = Lane(sgd, {"lr": 0.2}, 12, seed=5)
     params = stream.init_student(tiny_task, 5)
     rule = sgd(lane.hparams, 12)
@@ -74,7 +74,7 @@ def test_training_is_what_its_definition_says(tiny_task, tiny_engine):
 
     @jax.jit
     def step_of(params, state, step):
-        views = stream.step_views(tiny_task, images, 5, step).student
+        views = seen.step_views(tiny_task, images, 5, step).student
 
         def loss_of(params):
             return kl_divergence(bit.apply(tiny_task.teacher, answers, views), bit.apply(tiny_task.student, params, views), tiny_task.temperature)
@@ -92,7 +92,7 @@ def test_training_is_what_its_definition_says(tiny_task, tiny_engine):
 
     # The probe loss, from its views made anew.
     n, size = tiny_task.probe.batches, tiny_task.probe.batch_size
-    views = stream.probe_views(tiny_task, images[: n * size].reshape(n, size, 8, 8, 1)).reshape(-1, 8, 8, 1)
+    views = seen.probe_views(tiny_task, images[: n * size].reshape(n, size, 8, 8, 1)).reshape(-1, 8, 8, 1)
     probe = kl_divergence(bit.apply(tiny_task.teacher, answers, views), bit.apply(tiny_task.student, params, views), tiny_task.temperature)
     assert points[0][12]["probe_loss"] == pytest.approx(float(probe), rel=1e-3)
     assert set(points[0][12]) == {"probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy"}
@@ -196,8 +196,8 @@ def test_probe_batches_have_their_own_mixup_coefficients_spread_evenly(tiny_task
     """White images mixed with black neighbours show each batch's coefficient."""
     n, size = tiny_task.probe.batches, tiny_task.probe.batch_size
     stripes = jnp.tile(jnp.array([1.0, -1.0]), n * size // 2).reshape(n, size, 1, 1, 1) * jnp.ones((n, size, 8, 8, 1))
-    seen = np.asarray(stream.probe_views(tiny_task, stripes))
-    a = (seen.max((1, 2, 3, 4)) + 1) / 2
+    made = np.asarray(seen.probe_views(tiny_task, stripes))
+    a = (made.max((1, 2, 3, 4)) + 1) / 2
     assert len(set(a.round(6))) == n
     coefficients = np.sort(np.where(np.arange(n) / n < 0.5, 1 - a, a))
     assert (np.floor(coefficients * n) == np.arange(n)).all()
