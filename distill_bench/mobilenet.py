@@ -158,7 +158,7 @@ class MobileNet(nnx.Module):
     """Images [N, H, W, C] -> logits [N, classes], float32. Its convolutions start at zero: see `init`."""
 
     def __init__(self, config: MobileNetConfig):
-        self.depth = len(config.rows)
+        self.depth, self.remat = len(config.rows), False
         self.stem = NormedConv(3, config.channels, config.stem, config.groups, "hard_swish", stride=2)
         cin = config.stem
         for i, row in enumerate(config.rows):
@@ -171,7 +171,8 @@ class MobileNet(nnx.Module):
     def __call__(self, x_NHWC: jax.Array) -> jax.Array:
         x_NHWC = self.stem(x_NHWC)
         for i in range(self.depth):
-            x_NHWC = getattr(self, _name(i))(x_NHWC)
+            bottleneck = getattr(self, _name(i))
+            x_NHWC = jax.checkpoint(bottleneck.__call__)(x_NHWC) if self.remat else bottleneck(x_NHWC)
         hidden_N11C = jax.nn.hard_swish(self.hidden(_mean(self.features(x_NHWC))))
         return self.head(hidden_N11C[:, 0, 0])
 
@@ -185,9 +186,14 @@ def init(config: MobileNetConfig, key: jax.Array) -> Params:
     return layers.fresh(MobileNet(config), key)
 
 
-def apply(config: MobileNetConfig, params: Params, images_NHWC: jax.Array) -> jax.Array:
-    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes up to the features; a pure function for `jax.jit`."""
-    return layers.call(nnx.eval_shape(lambda: MobileNet(config)), params, images_NHWC)
+def apply(config: MobileNetConfig, params: Params, images_NHWC: jax.Array, remat: bool = False) -> jax.Array:
+    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes up to the features; a pure function for `jax.jit`.
+
+    remat: a gradient keeps what enters each bottleneck and no more, and computes the rest of its activations again (Chen et al. 2016, arXiv:1604.06174).
+    """
+    network = nnx.eval_shape(lambda: MobileNet(config))
+    network.remat = remat
+    return layers.call(network, params, images_NHWC)
 
 
 def macs(config: MobileNetConfig, image_size: int) -> int:

@@ -143,6 +143,15 @@ def test_init_is_he_normal_with_a_zero_classifier_and_every_kernel_learns():
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients["bottleneck02"]) + jax.tree.leaves(gradients["hidden"]))
 
 
+def test_computing_activations_again_changes_no_gradient_and_keeps_less():
+    params, images = random_params(TINY, 0), np.random.default_rng(1).uniform(-1, 1, (4, 16, 16, 2)).astype(np.float32)
+    plain, again = (lambda p, remat=remat: jnp.sum(mobilenet.apply(TINY, p, images, remat) ** 2) for remat in (False, True))
+    for found, expected in zip(*(jax.tree.leaves(jax.jit(jax.grad(loss))(params)) for loss in (again, plain)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * float(np.abs(expected).max()))
+    kept = [sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda p, loss=loss: jax.vjp(loss, p)[1], params))) for loss in (again, plain)]
+    assert kept[0] < kept[1] / 2
+
+
 def sgd(hparams, horizon):
     return optax.sgd(lambda count: hparams["lr"] * (1 - count / horizon), momentum=0.9)
 
