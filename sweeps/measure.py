@@ -51,9 +51,9 @@ def interleaved(a: Callable[[], Any], b: Callable[[], Any], repeats: int = 3 * R
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def matmul_peak(n: int = 2048) -> float:
-    """float32 FLOP/s of a square product on the whole machine: on CPU one product uses every core."""
-    a = jax.random.normal(jax.random.key(0), (n, n))
+def matmul_peak(n: int = 2048, precision: str = "float32") -> float:
+    """FLOP/s of a square product on the whole machine: on CPU one product uses every core."""
+    a = jax.random.normal(jax.random.key(0), (n, n), precision)
     multiply = jax.jit(lambda x: x @ x)
     devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
     return devices * 2 * n**3 / seconds(lambda: multiply(a))
@@ -82,6 +82,34 @@ def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, f
         "core_utilisation": (time.process_time() - cpu) / (wall * cores),
         "compilations": rules,
     }
+
+
+def throughput(engine: Engine, opt: Optimizer, lanes: int, steps: int, peak: float) -> dict[str, float]:
+    """Images and trial-steps a second of whole training steps, and which fraction of `peak` their networks' arithmetic is.
+
+    An image counts once, however many lanes see it. Evaluation at the end is in the time and not in the arithmetic.
+    """
+    task = engine.source.task
+    sweep(engine, opt, lanes, steps)  # compiles, and warms up
+    step = sweep(engine, opt, lanes, steps)["ms_per_trial_step"] * lanes / 1e3
+    flops = 2 * task.batch_size * (task.teacher_macs + 3 * lanes * nets.macs(task.student, task.views.size))
+    return {
+        "ms_per_step": 1e3 * step,
+        "images_per_second": task.batch_size / step,
+        "trial_steps_per_second": lanes / step,
+        "peak_fraction": flops / step / peak,
+    }
+
+
+def input_rate(engine: Engine, batches: int) -> float:
+    """Images a second that the host reads, decodes and crops for a streamed task, nothing else running."""
+    feed = engine.source.feed
+    if feed is None:
+        return float("inf")
+    feed.read(0, 0, 1)
+    began = time.perf_counter()
+    feed.read(0, 1, batches)
+    return batches * len(feed.rows) / (time.perf_counter() - began)
 
 
 def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
