@@ -7,6 +7,7 @@ else 20,000; linear warm-up, then division by 10 three times; mixup, with coeffi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -43,13 +44,15 @@ def mixes(images: int) -> bool:
 
 def learning_rate(peak: jax.Array | float, step: jax.typing.ArrayLike, bounds: Sequence[int]) -> jax.Array:
     """The learning rate of a step, counted from 0, at which it is 0 itself."""
+    step = jnp.asarray(step)
     warm_up, *drops = bounds[:-1]
-    rising = peak * jnp.asarray(step) / max(warm_up, 1)
-    return jnp.where(jnp.asarray(step) < warm_up, rising, peak / 10.0 ** sum(jnp.asarray(drop < step, jnp.float32) for drop in drops))
+    dropped = sum(jnp.asarray(drop < step, jnp.float32) for drop in drops)
+    return jnp.where(step < warm_up, peak * step / max(warm_up, 1), peak / 10.0**dropped)
 
 
+@functools.cache
 def update_rule(bounds: Boundaries) -> Build:
-    """A builder of the update rule, whose hyperparameter is "lr"; lanes that are given the same one share compilations."""
+    """A builder of the update rule, whose hyperparameter is "lr"; the same one each time, so that lanes share compilations."""
 
     def build(hparams, horizon) -> optax.GradientTransformation:
         return optax.sgd(lambda step: learning_rate(hparams["lr"], step, bounds), MOMENTUM)
