@@ -16,9 +16,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
+
+from distill_bench import layers
+from distill_bench.layers import Dense, GroupNorm, Params, conv
 
 EXPANSION = 4  # a unit's output channels over its middle channels
 
@@ -47,36 +49,6 @@ class BiTConfig:
     pool_padding: Literal["zero", "inf"] = "zero"
 
 
-def _patches_conv(x_NHWI: jax.Array, kernel_HWIO: jax.Array, stride: int, padding: int) -> jax.Array:
-    """Convolution as one matrix product over shifted slices.
-
-    XLA:CPU runs a convolution inside a loop about 30 times slower than outside of one; a matrix product
-    has no such cliff.
-    """
-    kh, kw, _, out = kernel_HWIO.shape
-    n, height, width, _ = x_NHWI.shape
-    rows = (height + 2 * padding - kh) // stride + 1
-    cols = (width + 2 * padding - kw) // stride + 1
-    x_NHWI = jnp.pad(x_NHWI, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    slices = [x_NHWI[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (cols - 1) * stride + 1 : stride] for i in range(kh) for j in range(kw)]
-    patches = slices[0] if len(slices) == 1 else jnp.concatenate(slices, axis=-1)
-    flat = patches.reshape(n * rows * cols, -1) @ kernel_HWIO.reshape(-1, out)
-    return flat.reshape(n, rows, cols, out)
-
-
-def conv(x_NHWI: jax.Array, kernel_HWIO: jax.Array, stride: int = 1, padding: int = 0) -> jax.Array:
-    """2-D convolution (cross-correlation), zero-padded by `padding` on each side, in the platform's fastest form."""
-    if jax.default_backend() == "cpu":
-        return _patches_conv(x_NHWI, kernel_HWIO, stride, padding)
-    return lax.conv_general_dilated(
-        x_NHWI,
-        kernel_HWIO,
-        (stride, stride),
-        [(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
 def standardize(kernel_HWIO: jax.Array) -> jax.Array:
     """Weight standardisation: zero mean and unit variance (biased, + 1e-10) over H, W, I for each output channel."""
     flat = kernel_HWIO.reshape(-1, kernel_HWIO.shape[-1])
@@ -98,34 +70,6 @@ class StdConv(nnx.Module):
     def __call__(self, x_NHWC: jax.Array) -> jax.Array:
         kernel = self.kernel[...] if self.frozen else standardize(self.kernel[...])
         return conv(x_NHWC, kernel.astype(x_NHWC.dtype), self.stride, self.padding)
-
-
-class GroupNorm(nnx.Module):
-    """Group normalisation (Wu & He 2018), eps 1e-5, written as one affine map per image and channel.
-
-    Sums per channel, then per group by a small matrix product, then x * a + b. On one CPU core the digits student's
-    gradient takes 5.7 ms so, and 8.0 ms with the groups summed by reshaping.
-    """
-
-    def __init__(self, channels: int, groups: int):
-        if channels % groups:
-            raise ValueError(f"GroupNorm cannot split {channels} channels into {groups} groups: choose groups that divide them.")
-        self.gamma = nnx.Param(jnp.ones(channels))
-        self.beta = nnx.Param(jnp.zeros(channels))
-        self.groups = groups
-
-    def __call__(self, x_NHWC: jax.Array) -> jax.Array:
-        n, height, width, channels = x_NHWC.shape
-        x_NPC = x_NHWC.reshape(n, height * width, channels).astype(jnp.float32)
-        size = channels // self.groups
-        member_CG = jnp.asarray(np.arange(channels)[:, None] // size == np.arange(self.groups), jnp.float32)
-        count = height * width * size
-        mean_NG = x_NPC.sum(1) @ member_CG / count
-        square_NG = (x_NPC * x_NPC).sum(1) @ member_CG / count
-        inverse_NG = lax.rsqrt(jnp.maximum(square_NG - mean_NG * mean_NG, 0.0) + 1e-5)
-        a_NC = inverse_NG @ member_CG.T * self.gamma[...][None]
-        b_NC = self.beta[...][None] - (mean_NG @ member_CG.T) * a_NC
-        return (x_NPC * a_NC[:, None] + b_NC[:, None]).astype(x_NHWC.dtype).reshape(x_NHWC.shape)
 
 
 class Projection(nnx.Module):
@@ -189,17 +133,6 @@ class Root(nnx.Module):
         return lax.reduce_window(x_NHWC, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
 
 
-class Dense(nnx.Module):
-    """The classifier; its kernel starts at zero."""
-
-    def __init__(self, cin: int, cout: int):
-        self.kernel = nnx.Param(jnp.zeros((cin, cout)))
-        self.bias = nnx.Param(jnp.zeros(cout))
-
-    def __call__(self, x_NC: jax.Array) -> jax.Array:
-        return x_NC @ self.kernel[...] + self.bias[...][None]
-
-
 class Head(nnx.Module):
     def __init__(self, cin: int, cout: int):
         self.conv2d = Dense(cin, cout)
@@ -209,7 +142,7 @@ class BiT(nnx.Module):
     """Images [N, H, W, C] -> logits [N, classes], float32. Its convolutions start at zero: see `init`."""
 
     def __init__(self, config: BiTConfig):
-        self.config = config
+        self.config, self.remat = config, False
         self.root_block = Root(config)
         cin = config.width
         for b, depth in enumerate(config.depths):
@@ -228,29 +161,15 @@ class BiT(nnx.Module):
         for b, depth in enumerate(self.config.depths):
             block = getattr(self, f"block{b + 1}")
             for u in range(depth):
-                x_NHWC = getattr(block, f"unit{u + 1:02d}")(x_NHWC)
+                unit = getattr(block, f"unit{u + 1:02d}")
+                x_NHWC = jax.checkpoint(unit.__call__)(x_NHWC) if self.remat else unit(x_NHWC)
         features_NC = jax.nn.relu(self.group_norm(x_NHWC)).astype(jnp.float32).mean((1, 2))
         return self.head.conv2d(features_NC)
 
 
-Params = dict  # nested dict of arrays, keyed by module attribute
-
-
 def init(config: BiTConfig, key: jax.Array) -> Params:
-    """Fresh parameters: convolutions He-normal (std sqrt(2 / fan-in)), gains 1, biases and the classifier 0.
-
-    All kernels are cut from one draw of normals, which compiles much faster than a draw for each.
-    """
-    params = nnx.to_pure_dict(nnx.state(BiT(config), nnx.Param))
-    leaves, tree = jax.tree.flatten(params)
-    kernels = [i for i, leaf in enumerate(leaves) if leaf.ndim == 4]
-    draw = jax.random.normal(key, (sum(leaves[i].size for i in kernels),))
-    start = 0
-    for i in kernels:
-        shape, size = leaves[i].shape, leaves[i].size
-        leaves[i] = math.sqrt(2 / math.prod(shape[:-1])) * draw[start : start + size].reshape(shape)
-        start += size
-    return jax.tree.unflatten(tree, leaves)
+    """Fresh parameters: see `layers.fresh`."""
+    return layers.fresh(BiT(config), key)
 
 
 def freeze(params: Params, dtype: str = "float32") -> Params:
@@ -261,15 +180,17 @@ def freeze(params: Params, dtype: str = "float32") -> Params:
     return jax.tree.map(lambda leaf: standardize(leaf).astype(dtype) if leaf.ndim == 4 else leaf, params)
 
 
-def apply(config: BiTConfig, params: Params, images_NHWC: jax.Array, frozen: bool = False) -> jax.Array:
-    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes; a pure function to be used under `jax.jit`."""
+def apply(config: BiTConfig, params: Params, images_NHWC: jax.Array, frozen: bool = False, remat: bool = False) -> jax.Array:
+    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes; a pure function to be used under `jax.jit`.
+
+    remat: a gradient keeps what enters each unit and no more, and computes the rest of the unit's activations again (Chen et al. 2016, arXiv:1604.06174).
+    """
     network = nnx.eval_shape(lambda: BiT(config))
+    network.remat = remat
     for _, module in nnx.iter_modules(network):
         if isinstance(module, StdConv):
             module.frozen = frozen
-    graph, state = nnx.split(network, nnx.Param)
-    nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)(images_NHWC)
+    return layers.call(network, params, images_NHWC)
 
 
 def macs(config: BiTConfig, image_size: int) -> int:

@@ -1,16 +1,13 @@
-"""Arrays and splits. The digits come inside scikit-learn's wheel: nothing is downloaded. The data sets of TFDS are prepared once:
+"""Arrays and splits. Some come inside scikit-learn's wheel (embedded.py): nothing is downloaded. The data sets of TFDS are prepared once:
 
 python -m distill_bench.data prepare --task=flowers102
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import importlib.util
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from distill_bench.errors import UserError
@@ -21,10 +18,10 @@ if TYPE_CHECKING:  # imported where it is used: the command tells of itself with
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set and its frozen split.
+    """An embedded data set of grey images and its frozen split.
 
     Attributes:
-      name: "digits" (UCI optical digits, 1,797 scans of 8x8).
+      name: "digits" or "photographs", see embedded.py.
       train_size: images in the train split; the others are the test split.
       split_seed: seed of the permutation that splits, by `numpy.random.RandomState`, whose stream numpy froze.
       sha256: digest of images and labels as loaded, so that another release cannot change the task unseen.
@@ -34,6 +31,10 @@ class Dataset:
     train_size: int
     split_seed: int
     sha256: str
+
+    @property
+    def channels(self) -> int:
+        return 1
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class TfdsDataset:
     test_size: int
     side: int | None
     clean: tuple[int, int]
+
+    @property
+    def channels(self) -> int:
+        return 3
 
 
 class Files(Protocol):
@@ -84,38 +89,28 @@ class Split:
     clean: np.ndarray | None = None
 
 
-@functools.lru_cache(maxsize=1)
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    import numpy as np
-
-    # scikit-learn's own file, without importing scikit-learn, which takes a second.
-    package = importlib.util.find_spec("sklearn")
-    if package is None or package.origin is None:
-        raise UserError("The digits come with scikit-learn, which is not installed: pip install scikit-learn")
-    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",", dtype=np.float32)
-    return table[:, :-1].reshape(-1, 8, 8, 1).astype(np.uint8), table[:, -1].astype(np.int32)
-
-
 def digest(images: np.ndarray, labels: np.ndarray) -> str:
     return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
 
 
 def load(dataset: Dataset) -> tuple[Split, Split]:
-    """The (train, test) splits.
+    """The (train, test) splits, scaled to [-1, 1].
 
     Raises:
       UserError: where the installed data is not the data of the task.
     """
     import numpy as np
 
-    images, labels = _digits()
+    from distill_bench import embedded
+
+    images, labels = embedded.arrays(dataset.name)
     if (found := digest(images, labels)) != dataset.sha256:
         raise UserError(
             f"The {dataset.name} images on this machine are not those of the task: sha256 {found[:16]}, "
-            f"expected {dataset.sha256[:16]}.\nInstall the tested scikit-learn: pip install -c constraints.txt scikit-learn"
+            f"expected {dataset.sha256[:16]}.\nInstall the tested versions: pip install -c constraints.txt scikit-learn pillow"
         )
     order = np.random.RandomState(dataset.split_seed).permutation(len(images))
-    scaled = images.astype(np.float32) / 8 - 1  # the scans hold 0..16
+    scaled = images.astype(np.float32) / (embedded.PEAK[dataset.name] / 2) - 1
     parts = order[: dataset.train_size], order[dataset.train_size :]
     train, test = (Split(scaled[i], labels[i]) for i in parts)
     return train, test

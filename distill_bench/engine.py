@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from distill_bench import bit, lanes, networks, stream
@@ -39,6 +40,7 @@ class Engine:
       source: the task's arrays.
       steps: length of a chunk.
       chunk: (seed, first step) -> Chunk.
+      dealt: shapes and places of a dealt chunk.
       exam: the fixed views on which students are measured.
       students: see lanes.make_students.
       evaluate: (active [D], parameters, exam) -> metrics [D], NaN for a lane that is not active.
@@ -48,6 +50,7 @@ class Engine:
     source: Source
     steps: int
     chunk: Callable[[int, int], Chunk]
+    dealt: Chunk
     exam: Exam
     students: Callable
     evaluate: Callable
@@ -76,8 +79,7 @@ class Engine:
         zeros = layout.spread([np.int32(0)] * layout.lanes)
         init = lanes.make_init(self.source, spec)
         state = init(values, self.students(zeros))
-        chunk = layout.deal([self.chunk(0, 0)] * layout.rows, stream.DEALT)
-        advance = lanes.make_advance(self.source, spec).lower(state, values, zeros, zeros, chunk).compile()
+        advance = lanes.make_advance(self.source, spec).lower(state, values, zeros, zeros, self.dealt).compile()
         return RulePrograms(init, advance, lanes.make_eval_params(self.source, spec))
 
 
@@ -112,7 +114,12 @@ def open_engine(task: Task, layout: Layout | None = None) -> Engine:
         params = pool.submit(lambda: students(layout.spread([np.int32(0)] * layout.lanes)))
         exam = pool.submit(lambda: first.result() and make_exam(source, forward, steps))
         evaluate = pool.submit(_compile_evaluate, source, params, exam)
-    return Engine(source, steps, chunk, exam.result(), students, evaluate.result())
+    return Engine(source, steps, chunk, _dealt(layout, first.result()), exam.result(), students, evaluate.result())
+
+
+def _dealt(layout: Layout, chunk: Chunk) -> Chunk:
+    place = NamedSharding(layout.mesh, stream.DEALT)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((layout.rows, *x.shape[1:]), x.dtype, sharding=place), chunk)
 
 
 def _compile_evaluate(source: Source, params: Future[bit.Params], exam: Future[Exam]) -> Callable:

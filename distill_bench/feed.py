@@ -8,6 +8,7 @@ the host wait.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 import os
 import threading
@@ -89,6 +90,8 @@ class Feed:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        if importlib.util.find_spec("grain") is None:
+            raise UserError(f"{self.task.name} streams its images with grain, which is not installed: pip install 'distill-bench[stream]'")
         views.check_batch(len(self.files), self.task.batch_size)
 
     def read(self, seed: int, first: int, steps: int) -> tuple[np.ndarray, ...]:

@@ -20,11 +20,10 @@ from distill_bench import checkpoints, hyperrule, layouts, pretrained, stream, t
 from distill_bench.atomic import replace_atomically
 from distill_bench.bit import BiTConfig, Params
 from distill_bench.data import TfdsDataset
-from distill_bench.engine import Engine, is_small, open_engine
+from distill_bench.engine import Engine
 from distill_bench.errors import UserError
 from distill_bench.events import Event, Finished, Point, Snapshot
 from distill_bench.lanes import Lane, params_of
-from distill_bench.layout import make_layout
 from distill_bench.task import ProbeConfig, Task
 from distill_bench.train import train
 from distill_bench.views import LABEL_MODES
@@ -79,18 +78,18 @@ def _mode(mixes: bool) -> str:
     return next(name for name, mode in LABEL_MODES.items() if mode.mixup == mixes)
 
 
-def search(task: Task, learning_rates: Sequence[float], say: Say, steps: int | None = None, in_turn: bool = False) -> Tuned:
+def search(engine: Engine, learning_rates: Sequence[float], say: Say, steps: int | None = None, in_turn: bool = False) -> Tuned:
     """Trains with each learning rate and returns the one with the best accuracy on the validation split; of equals, the smallest.
 
-    task: as `make_task` makes it. steps: in place of the rule's. in_turn: one learning rate after another, to save memory: each that trains takes
-    two copies of the parameters on its device (parameters and momentum), besides one that all start from.
+    engine: of a task of `make_task`. steps: in place of the rule's. in_turn: one learning rate after another, to save memory: each that trains
+    takes two copies of the parameters on its device (parameters and momentum), besides one that all start from.
 
     Raises:
-      UserError: where the task cannot be opened, or every learning rate diverges.
+      UserError: where every learning rate diverges.
     """
-    engine = open_engine(task, make_layout(small=is_small(task)))
-    assert isinstance(task.dataset, TfdsDataset)
-    bounds = hyperrule.boundaries(task.dataset.train_size, steps)
+    dataset = engine.source.task.dataset
+    assert isinstance(dataset, TfdsDataset)
+    bounds = hyperrule.boundaries(dataset.train_size, steps)
     build = hyperrule.update_rule(bounds)
     lanes = [Lane(build, {"lr": rate}, bounds[-1], seed=0) for rate in sorted(learning_rates)]
     best: Tuned | None = None

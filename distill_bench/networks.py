@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import jax
 
-from distill_bench import bit
-from distill_bench.bit import BiTConfig, Params
+from distill_bench import bit, mobilenet
+from distill_bench.bit import BiTConfig
+from distill_bench.layers import Params
+from distill_bench.mobilenet import MobileNetConfig
 
-NetworkConfig = BiTConfig
+NetworkConfig = BiTConfig | MobileNetConfig
 
 
 def init(config: NetworkConfig, key: jax.Array) -> Params:
     """Fresh parameters."""
-    return bit.init(config, key)
+    return mobilenet.init(config, key) if isinstance(config, MobileNetConfig) else bit.init(config, key)
 
 
-def apply(config: NetworkConfig, params: Params, images_NHWC: jax.Array) -> jax.Array:
-    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes."""
-    return bit.apply(config, params, images_NHWC)
+def apply(config: NetworkConfig, params: Params, images_NHWC: jax.Array, remat: bool = False) -> jax.Array:
+    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes; remat: see bit.apply."""
+    if isinstance(config, MobileNetConfig):
+        return mobilenet.apply(config, params, images_NHWC, remat=remat)
+    return bit.apply(config, params, images_NHWC, remat=remat)
 
 
 def macs(config: NetworkConfig, image_size: int) -> int:
     """Multiply-accumulates of one image's forward pass."""
-    return bit.macs(config, image_size)
+    return mobilenet.macs(config, image_size) if isinstance(config, MobileNetConfig) else bit.macs(config, image_size)

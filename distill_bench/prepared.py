@@ -74,24 +74,32 @@ def _to_stderr(text: str) -> None:
 
 
 def load(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None] = _to_stderr, splits: Sequence[str] = ("train", "test")) -> tuple[Split, ...]:
-    """The splits of these names, as memory maps; packs them first where only TFDS's own files are there.
+    """The splits of these names, as memory maps; where nothing is there yet, `prepare`s them first, if it can.
 
     Shapes, types, lengths, and the digests of labels and sizes are compared with the manifest; those of the pixels only by `prepare`.
 
     Raises:
-      UserError: where the data set is not prepared, or its files are not as they were packed.
+      UserError: where the data set is not prepared and cannot be, or its files are not as they were packed.
     """
     source = records.find(dataset, data_dir)
     if not is_packed(dataset, data_dir) or (dataset.side is None and source is None):
-        if source is None:
-            raise UserError(
-                f"{dataset.name} is not prepared: there is neither {folder(dataset, data_dir) / MANIFEST}\n"
-                f"nor a version in the format {records.FORMAT} in {data_dir / dataset.name}.\n"
-                f"Prepare it, which needs the network once: {datasets.command(dataset, data_dir)}"
-            )
+        source = source or _make(dataset, data_dir, say)
         _pack(dataset, data_dir, source, say)
     found = _open(dataset, data_dir, version=source.name if source and dataset.side is None else None)
     return tuple(_split(dataset, split, found[split], source) for split in splits)
+
+
+def _make(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None]) -> Path:
+    """What `prepare` would have TFDS do, where it can."""
+    say(f"{dataset.name} is not in {data_dir}: TFDS makes it, once, from the network")
+    try:
+        return records.make(dataset, data_dir, None)
+    except UserError as error:
+        raise UserError(
+            f"{dataset.name} is not prepared: there is neither {folder(dataset, data_dir) / MANIFEST}\n"
+            f"nor a version in the format {records.FORMAT} in {data_dir / dataset.name}, and it cannot be made here.\n{error}\n"
+            f"Prepare it where there is a network, once: {datasets.command(dataset, data_dir)}"
+        ) from None
 
 
 def _split(dataset: TfdsDataset, split: str, arrays: dict[str, np.ndarray], source: Path | None) -> Split:

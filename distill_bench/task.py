@@ -16,6 +16,7 @@ from distill_bench import bit, datasets, pretrained
 from distill_bench.bit import BiTConfig
 from distill_bench.data import Dataset, TfdsDataset
 from distill_bench.errors import UserError, suggestion
+from distill_bench.mobilenet import MobileNetConfig
 from distill_bench.networks import NetworkConfig
 from distill_bench.views import LABEL_MODES, MIX, MODES, Mode, ViewConfig
 
@@ -191,13 +192,45 @@ IMAGENET_TWO = dataclasses.replace(  # the mean of the logits of both
 
 CATALOGUE = {task.name: task for task in (DIGITS, FLOWERS, PETS, FOOD, SUN, IMAGENET, IMAGENET_160, IMAGENET_384, IMAGENET_TWO)}
 
+PHOTOGRAPHS = Dataset(
+    name="photographs",
+    train_size=400,
+    split_seed=0,
+    sha256="aa4ff312b6ef23bcdc4e6e2eeb0a5175de77a2d1b92704d7cfc86dc35ae5ca16",
+)
+
 _AT = "@"
 _SYNTHETIC, _TEACHER, _START, _IMAGES = "synthetic", "teacher-", "start-", "images-"
 
 STUDENTS: dict[str, Callable[[int], NetworkConfig]] = {
     "R50x1": _r50x1,
+    "mobilenetv3": MobileNetConfig,
 }
 """What a task of the paper may be taught to, by name: functions of the number of classes."""
+
+
+def image_sources() -> dict[str, Dataset | TfdsDataset]:
+    """The data sets that training views may be made of, by name: those of the tasks, and one that no task examines a student on."""
+    return {task.name: task.dataset for task in CATALOGUE.values()} | {PHOTOGRAPHS.name: PHOTOGRAPHS}
+
+
+def _source(task: Task, name: str) -> Dataset | TfdsDataset:
+    """The images called `name`, for a variation of the task.
+
+    Raises:
+      UserError: where there are none, or the task's networks cannot see them.
+    """
+    sources = image_sources()
+    if name not in sources:
+        raise UserError(f"There are no images {name!r}.{suggestion(name, sources)}\nImages: {', '.join(sources)}")
+    if (found := sources[name].channels) != (wanted := task.dataset.channels):
+        colours = {1: "grey", 3: "in colour"}
+        fitting = [other for other, source in sources.items() if source.channels == wanted and source.name != task.dataset.name]
+        raise UserError(
+            f"--images={name} are {colours[found]}, and the networks of {task.name} see images that are {colours[wanted]}.\n"
+            f"Images that fit: {', '.join(fitting)}"
+        )
+    return sources[name]
 
 
 def vary(
@@ -215,7 +248,7 @@ def vary(
 
     Its losses compare with none but its own, and it has no leaderboard. mode: another of views.MODES is taught. synthetic: random images and
     teacher. resolution: of views, in pixels; squeezed images are kept at twice that. student: another of STUDENTS. teacher, start: names of weights
-    (see pretrained). images: the task whose training images views are made of. Without any change it is the task itself.
+    (see pretrained). images: a name among `image_sources`, of whose training images views are made. Without any change it is the task itself.
 
     Raises:
       UserError: where something cannot be so.
@@ -249,12 +282,14 @@ def vary(
         change(_TEACHER + teacher, **pretrained.as_teacher(teacher, task.student))
     if start:
         change(_START + start, **pretrained.as_start(start, changed.student))
-    if images and images != task.name:
-        change(_IMAGES + images, images=get(images).dataset)
+    if images and (source := _source(task, images)).name != task.dataset.name:
+        change(_IMAGES + images, images=source)
     if resolution is not None and resolution != task.views.size:
         change(f"r{resolution}", **_resized(changed, resolution))
     if batch_size is not None and batch_size != task.batch_size:
         change(f"b{batch_size}", batch_size=batch_size)
+    if changed.batch_size > (there := (changed.images or changed.dataset).train_size):
+        raise UserError(f"A batch of {changed.batch_size} cannot be drawn from {there} images without repeating one: use --batch_size={there} or less.")
     return dataclasses.replace(changed, name=_AT.join(parts))
 
 

@@ -31,6 +31,8 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_spaceseplist("lr", [], "Learning rates to try, all at once. Default: 0.001,0.003,0.01,0.03.", comma_compat=True, flag_values=values)
     flags.DEFINE_integer("steps", None, "Steps in place of the rule's 500, 10,000 or 20,000, the schedule drawn out alike.", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("in_turn", False, "One learning rate after another, to save memory: each takes two copies of the parameters.", flag_values=values)
+    flags.DEFINE_integer("microbatches", 1, "Equal parts of a batch, one after another, for less memory.", lower_bound=1, flag_values=values)
+    flags.DEFINE_bool("remat", False, "Compute activations again in the backward pass, for less memory and more time.", flag_values=values)
     flags.DEFINE_string("out", None, "Where to write the .npz. Default: <task>-<from>.npz in the weights folder.", flag_values=values)
     flags.DEFINE_bool("synthetic", False, "Random images and weights of the real shapes: a dry run, on any machine.", flag_values=values)
     flags.DEFINE_integer("resolution", None, "Pixels of a view. Default: the task's.", flag_values=values)
@@ -84,8 +86,9 @@ def _run(values: flags.FlagValues) -> None:
 
 def _fine_tune(weights: str, values: flags.FlagValues) -> None:
     rates = _learning_rates(values.lr)
-    from distill_bench import finetune
+    from distill_bench import engine, finetune, hyperrule
     from distill_bench import task as tasks
+    from distill_bench.layout import make_layout
 
     varied = tasks.vary(tasks.get(values.task), synthetic=values.synthetic, resolution=values.resolution)
     task = finetune.make_task(varied, weights, values.batch_size)
@@ -93,7 +96,8 @@ def _fine_tune(weights: str, values: flags.FlagValues) -> None:
     path = _writable(Path(values.out).expanduser().absolute() if values.out else published.folder() / f"{name}.npz")
     if task.synthetic:
         _say("Random images and weights, for a dry run: no accuracy below means anything.")
-    best = finetune.search(task, rates or finetune.hyperrule.LEARNING_RATES, _say, values.steps, values.in_turn)
+    layout = make_layout(small=engine.is_small(task), microbatches=values.microbatches, remat=values.remat)
+    best = finetune.search(engine.open_engine(task, layout), rates or hyperrule.LEARNING_RATES, _say, values.steps, values.in_turn)
     _say(f"Chosen: lr {best.learning_rate:g}, with validation accuracy {best.validation:.4f}")
     _say(f"Test accuracy {finetune.accuracy_on_test(task, best.params):.4f}{' (synthetic)' if task.synthetic else ''}")
     digest = finetune.export(task, best.params, path)

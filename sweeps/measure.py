@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import statistics
@@ -13,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from distill_bench import bit
 from distill_bench import lanes as lanes_lib
@@ -20,7 +23,9 @@ from distill_bench import networks as nets
 from distill_bench.engine import Engine
 from distill_bench.events import Compiled, Losses
 from distill_bench.lanes import Lane
+from distill_bench.layout import BATCH, LANES
 from distill_bench.losses import kl_divergence
+from distill_bench.stream import Source, make_forward
 from distill_bench.task import Task
 from distill_bench.train import train
 from optimizers.api import Optimizer, offer
@@ -51,9 +56,9 @@ def interleaved(a: Callable[[], Any], b: Callable[[], Any], repeats: int = 3 * R
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def matmul_peak(n: int = 2048) -> float:
-    """float32 FLOP/s of a square product on the whole machine: on CPU one product uses every core."""
-    a = jax.random.normal(jax.random.key(0), (n, n))
+def matmul_peak(n: int = 2048, precision: str = "float32") -> float:
+    """FLOP/s of a square product on the whole machine: on CPU one product uses every core."""
+    a = jax.random.normal(jax.random.key(0), (n, n), precision)
     multiply = jax.jit(lambda x: x @ x)
     devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
     return devices * 2 * n**3 / seconds(lambda: multiply(a))
@@ -82,6 +87,34 @@ def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, f
         "core_utilisation": (time.process_time() - cpu) / (wall * cores),
         "compilations": rules,
     }
+
+
+def throughput(engine: Engine, opt: Optimizer, lanes: int, steps: int, peak: float) -> dict[str, float]:
+    """Images and trial-steps a second of whole training steps, and which fraction of `peak` their networks' arithmetic is.
+
+    An image counts once, however many lanes see it. Evaluation at the end is in the time and not in the arithmetic.
+    """
+    task = engine.source.task
+    sweep(engine, opt, lanes, steps)  # compiles, and warms up
+    step = sweep(engine, opt, lanes, steps)["ms_per_trial_step"] * lanes / 1e3
+    flops = 2 * task.batch_size * (task.teacher_macs + 3 * lanes * nets.macs(task.student, task.views.size))
+    return {
+        "ms_per_step": 1e3 * step,
+        "images_per_second": task.batch_size / step,
+        "trial_steps_per_second": lanes / step,
+        "peak_fraction": flops / step / peak,
+    }
+
+
+def input_rate(engine: Engine, batches: int) -> float:
+    """Images a second that the host reads, decodes and crops for a streamed task, nothing else running."""
+    feed = engine.source.feed
+    if feed is None:
+        return float("inf")
+    feed.read(0, 0, 1)
+    began = time.perf_counter()
+    feed.read(0, 1, batches)
+    return batches * len(feed.rows) / (time.perf_counter() - began)
 
 
 def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
@@ -119,7 +152,7 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
     """Milliseconds and fractions of the peak of a teacher's forward and a student's step, as the engine runs them: one on each device."""
     task = engine.source.task
     chunk = engine.chunk(0, 0)
-    from distill_bench.stream import DEALT, make_forward
+    from distill_bench.stream import DEALT
 
     forward = make_forward(engine.source)
     seen = np.asarray(chunk.views[0])
@@ -152,6 +185,36 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
         "teacher_peak_fraction": flops["teacher"] / teacher / peak,
         "student_peak_fraction": 3 * flops["student"] / student / peak,
     }
+
+
+def teacher_placements(source: Source) -> dict[str, float]:
+    """A chunk's teacher forward with its parameters on every device, and with each cut over the devices of a batch along its largest axis that they divide.
+
+    MiB of one device: parameters, and what the program takes beside arguments and results.
+    """
+    mesh = source.layout.mesh
+    shards = mesh.shape[BATCH]
+
+    def cut(leaf: jax.Array) -> NamedSharding:
+        sizes = [size if size % shards == 0 else 0 for size in leaf.shape]
+        axis = int(np.argmax(sizes))
+        return NamedSharding(mesh, P(*[BATCH if i == axis and sizes[axis] else None for i in range(leaf.ndim)]))
+
+    task, rng = source.task, np.random.default_rng(0)
+    shape = (source.layout.rows, task.batch_size)
+    seen = [rng.uniform(-1, 1, (*shape, *[it.size or task.views.size] * 2, it.network.channels)).astype(np.float32) for it in task.teachers]
+    views = source.layout.place(tuple(seen), P(LANES, BATCH))
+    placed = {"replicated": source.teachers, "sharded": jax.device_put(source.teachers, jax.tree.map(cut, source.teachers))}
+    forward, figures, calls = make_forward(source), {}, []
+    for name, params in placed.items():
+        program = forward.lower(params, views).compile()
+        calls.append(functools.partial(program, params, views))
+        held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(params))
+        figures[f"{name}_parameters_mib"] = held / 2**20
+        if memory := program.memory_analysis():
+            figures[f"{name}_temporary_mib"] = memory.temp_size_in_bytes / 2**20
+    times = interleaved(calls[0], calls[1], REPEATS)
+    return figures | {f"{name}_ms": 1e3 * took for name, took in zip(placed, times, strict=True)}
 
 
 def parameter_shapes(name: str) -> list[tuple[int, ...]]:

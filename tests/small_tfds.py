@@ -29,13 +29,14 @@ def write(data_dir: Path, splits: dict[str, list[tuple[bytes, int]]], name: str 
     """Makes a version with these (encoded image, label) in each split, with the features of oxford_flowers102; its folder."""
     folder = data_dir / name / version
     folder.mkdir(parents=True)
+    base, _, config = name.partition("/")
     features = tfds.features.FeaturesDict(
         {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=102), "file_name": tfds.features.Text()}
     )
     serializer = ExampleSerializer(features.get_serialized_info())
     infos = []
     for split, examples in splits.items():
-        template = tfds.core.ShardedFileTemplate(dataset_name=name, data_dir=folder, split=split, filetype_suffix="array_record")
+        template = tfds.core.ShardedFileTemplate(dataset_name=base, data_dir=folder, split=split, filetype_suffix="array_record")
         rows = [
             serializer.serialize_example(features.encode_example({"image": io.BytesIO(image), "label": label, "file_name": f"{split}_{i}.jpg"}))
             for i, (image, label) in enumerate(examples)
@@ -47,7 +48,7 @@ def write(data_dir: Path, splits: dict[str, list[tuple[bytes, int]]], name: str 
                 writer.write(rows[i])
             writer.close()
         infos.append(tfds.core.SplitInfo(name=split, shard_lengths=[len(part) for part in parts], num_bytes=0, filename_template=template))
-    identity = dataset_info.DatasetIdentity(name=name, version=tfds.core.Version(version), data_dir=str(folder), module_name="")
+    identity = dataset_info.DatasetIdentity(name=base, config_name=config or None, version=tfds.core.Version(version), data_dir=str(folder), module_name="")
     info = dataset_info.DatasetInfo(builder=identity, features=features)
     info.set_file_format("array_record")
     info.set_splits(tfds.core.splits.SplitDict(infos))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_bench import bit
+from distill_bench import bit, layers
 from distill_bench.bit import BiTConfig
 
 PUBLISHED = [  # parameters and forward GMAC, FunMatch and Big Transfer
@@ -108,7 +108,7 @@ def test_the_cpu_form_of_a_convolution_equals_xlas(size, stride, padding):
     rng = np.random.default_rng(0)
     x, kernel = rng.standard_normal((2, 9, 8, 3)).astype(np.float32), rng.standard_normal((size, size, 3, 5)).astype(np.float32)
     expected = jax.lax.conv_general_dilated(x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    np.testing.assert_allclose(bit._patches_conv(jnp.asarray(x), jnp.asarray(kernel), stride, padding), expected, atol=1e-4)
+    np.testing.assert_allclose(layers.patches_conv(jnp.asarray(x), jnp.asarray(kernel), stride, padding), expected, atol=1e-4)
 
 
 def test_groups_must_divide_channels():

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from test_start import folder, write  # noqa: F401 - a fixture
 
-from distill_bench import bit, checkpoints, finetune, hyperrule, lanes, prepared, pretrained, seen, stream, teacher, teacher_command
+from distill_bench import bit, checkpoints, engine, finetune, hyperrule, lanes, prepared, pretrained, seen, stream, teacher, teacher_command
 from distill_bench import task as tasks
 from distill_bench.bit import BiTConfig
 from distill_bench.data import Split
-from distill_bench.engine import open_engine
+from distill_bench.engine import open_engine as really_open_engine
 from distill_bench.errors import UserError
 from distill_bench.events import Finished, Losses, Snapshot
 from distill_bench.lanes import Lane
@@ -48,7 +48,7 @@ CLASSES = 6
 
 @functools.cache
 def engine_of(task):
-    return open_engine(task, make_layout(jax.devices()[:1]))
+    return really_open_engine(task, make_layout(jax.devices()[:1]))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def flowers(monkeypatch, folder):  # noqa: F811
     networks = {name: dataclasses.replace(getattr(FLOWERS, name), classes=CLASSES) for name in ("teacher", "student")}
     monkeypatch.setitem(tasks.CATALOGUE, "flowers102", dataclasses.replace(FLOWERS, **networks, precision="float32"))
     monkeypatch.setattr(prepared, "load", lambda dataset, data_dir, splits: tuple(SPLITS[name] for name in splits))
-    monkeypatch.setattr(finetune, "open_engine", lambda task, layout: engine_of(task))
+    monkeypatch.setattr(engine, "open_engine", lambda task, layout: engine_of(task))
     write(folder / "mine.npz", NETWORK)
     return tasks.vary(tasks.get("flowers102"), resolution=16)
 
@@ -76,7 +76,7 @@ def test_its_loss_is_the_cross_entropy_and_its_steps_are_the_rules(flowers):
     task = fine_tuning(flowers)
     assert (task.teaching.mixup, task.exam) == (False, "validation")
     bounds, peak = (2, 3, 4, 5, 6), 0.05
-    events = list(train(finetune.open_engine(task, None), [Lane(hyperrule.update_rule(bounds), {"lr": peak}, 4, seed=1)], keep=True))
+    events = list(train(engine_of(task), [Lane(hyperrule.update_rule(bounds), {"lr": peak}, 4, seed=1)], keep=True))
     losses = np.concatenate([event.values for event in events if isinstance(event, Losses)])
     (kept,) = (event for event in events if isinstance(event, Snapshot))
     assert isinstance(events[-1], Finished)
@@ -159,7 +159,7 @@ def test_mixup_is_drawn_from_beta():
 @pytest.mark.parametrize("in_turn", [False, True])
 def test_the_learning_rate_with_the_best_validation_accuracy_wins(flowers, in_turn):
     told, task = [], fine_tuning(flowers)
-    best = finetune.search(task, [1e30, 0.3, 1e-6], told.append, steps=25, in_turn=in_turn)
+    best = finetune.search(engine_of(task), [1e30, 0.3, 1e-6], told.append, steps=25, in_turn=in_turn)
     accuracies = {float(line.split()[1]): float(line.split()[-1]) for line in told if "accuracy" in line}
     assert accuracies[0.3] == pytest.approx(best.validation, abs=1e-4)
     assert best.validation > accuracies[1e-6] + 0.2
@@ -238,7 +238,7 @@ def test_what_cannot_be_fine_tuned_is_one_message(flags, message, flowers, folde
 
 def test_every_learning_rate_may_diverge(flowers):
     with pytest.raises(UserError, match="Every learning rate diverged: 1e\\+30, 1e\\+31"):
-        finetune.search(fine_tuning(flowers), [1e31, 1e30], lambda text: None, steps=25)
+        finetune.search(engine_of(fine_tuning(flowers)), [1e31, 1e30], lambda text: None, steps=25)
 
 
 def test_the_command_tells_of_itself_without_jax():

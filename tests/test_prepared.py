@@ -12,7 +12,7 @@ import pytest
 import small_tfds
 from small_flowers import DAMAGED, DATASET, FILES, SIDE, TRAIN, damage, python
 
-from distill_bench import data_command, datasets, prepared
+from distill_bench import data_command, datasets, prepared, records
 from distill_bench.errors import UserError
 
 
@@ -112,6 +112,15 @@ def test_without_data_the_error_names_folder_and_command(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"pip install 'distill-bench\[prepare\]'"):
         prepared.prepare(DATASET, tmp_path, lambda text: None)
     assert not list(tmp_path.iterdir())
+
+
+def test_training_makes_what_is_missing_where_it_can(published, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "make", lambda dataset, data_dir, _: shutil.copytree(published / dataset.name, data_dir / dataset.name) / "2.1.1")
+    said = []
+    _, validation = prepared.load(DATASET, tmp_path, said.append, ("train", "validation"))
+    assert said[0] == f"oxford_flowers102 is not in {tmp_path}: TFDS makes it, once, from the network"
+    test = prepared.load(DATASET, tmp_path, pytest.fail)[1]
+    np.testing.assert_array_equal(validation.clean, test.clean[:2])
 
 
 def test_data_dir_is_the_argument_else_the_environment_else_tfdss_own(monkeypatch):

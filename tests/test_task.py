@@ -121,6 +121,16 @@ def test_a_variation_is_found_by_its_name(changes):
         (lambda: tasks.get("flowers102@nonsense"), "no teaching mode 'nonsense'"),
         (lambda: tasks.vary(tasks.DIGITS, synthetic=True), "those of digits are built in"),
         (lambda: tasks.vary(tasks.DIGITS, batch_size=0), "--batch_size=0 is too small"),
+        (lambda: tasks.vary(tasks.DIGITS, batch_size=1001), "cannot be drawn from 1000 images .* use --batch_size=1000 or less"),
+        (lambda: tasks.vary(tasks.DIGITS, student="mobilenetv3"), "sees colours"),
+        (lambda: tasks.vary(tasks.PETS, student="mobilenet"), "Did you mean 'mobilenetv3'"),
+        (lambda: tasks.vary(tasks.DIGITS, images="photograph"), "no images 'photograph'. Did you mean 'photographs'"),
+        (lambda: tasks.vary(tasks.DIGITS, images="food101"), "in colour, and the networks of digits see images that are grey.\nImages that fit: photographs$"),
+        (
+            lambda: tasks.vary(tasks.PETS, images="photographs"),
+            "are grey, and the networks of pet37 see .* in colour.\nImages that fit: flowers102",
+        ),
+        (lambda: tasks.vary(tasks.DIGITS, images="photographs", batch_size=401), "cannot be drawn from 400 images"),
     ],
 )
 def test_what_cannot_be_varied_is_said(wrong, message):
@@ -128,9 +138,21 @@ def test_what_cannot_be_varied_is_said(wrong, message):
         wrong()
 
 
+def test_training_images_may_be_those_of_another_data_set():
+    digits = tasks.get("digits@images-photographs")
+    assert (digits.dataset, digits.images) == (DIGITS.dataset, tasks.PHOTOGRAPHS)
+    assert digits.fingerprint() != DIGITS.fingerprint()
+    assert tasks.vary(tasks.PETS, images="food101").images == tasks.FOOD.dataset
+    assert tasks.vary(DIGITS, images="digits") == DIGITS
+    for varied in (digits, tasks.vary(tasks.PETS, images="food101"), tasks.vary(tasks.FLOWERS, synthetic=True, student="mobilenetv3")):
+        assert tasks.get(varied.name) == varied
+    mobile = tasks.get("flowers102@mobilenetv3")
+    assert (mobile.student.classes, mobile.student.channels, mobile.teacher) == (102, 3, tasks.FLOWERS.teacher)
+
+
 def test_synthetic_arrays_have_the_published_shapes_and_are_the_same_each_time():
     dataset = tasks.get("flowers102@synthetic@r8").dataset
     train, test = synthetic.load(dataset)
     assert (train.images.shape, train.sizes.shape, train.images.dtype) == ((1020, 16, 16, 3), (1020, 2), np.uint8)
-    assert (test.images.shape, test.clean.shape) == ((6149, 16, 16, 3), (6149, 8, 8, 3))
+    assert (test.images.shape, test.clean.shape) == ((1024, 16, 16, 3), (1024, 8, 8, 3))
     np.testing.assert_array_equal(train.images, synthetic.load(dataset)[0].images)

@@ -1,0 +1,44 @@
+"""Tiles of photographs, against a reference that goes through colours; the digits' split is held in test_task.py."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn
+from PIL import Image
+
+from distill_bench import data, embedded
+from distill_bench.errors import UserError
+from distill_bench.task import DIGITS, PHOTOGRAPHS
+
+
+def test_tiles_are_the_photographs_luminance_averaged_by_area():
+    images, labels = embedded.arrays("photographs")
+    assert (images.shape, labels.tolist()) == ((520, 8, 8, 1), [0] * 520)
+    for p, name in enumerate(("china.jpg", "flower.jpg")):
+        colours = np.asarray(Image.open(Path(sklearn.__file__).parent / "datasets" / "images" / name).convert("RGB"), np.float64)
+        luminance = colours @ [0.299, 0.587, 0.114]
+        for tile, row, column in ((0, 0, 0), (19, 0, 19), (20, 1, 0), (147, 7, 7), (259, 12, 19)):
+            square = luminance[32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
+            expected = [[square[4 * i : 4 * i + 4, 4 * j : 4 * j + 4].mean() for j in range(8)] for i in range(8)]
+            # Colours are cut off at 0 and 255, so that luminance made of them differs by a little.
+            np.testing.assert_allclose(images[260 * p + tile, :, :, 0] / 16, expected, atol=4)
+
+
+def test_the_split_of_the_photographs_is_frozen_and_scaled_like_the_digits():
+    (train, test), (digits, _) = data.load(PHOTOGRAPHS), data.load(DIGITS.dataset)
+    assert (train.images.shape, test.images.shape) == ((400, 8, 8, 1), (120, 8, 8, 1))
+    assert train.images.dtype == digits.images.dtype == np.float32
+    together = np.concatenate([train.images, test.images])
+    assert -1 <= together.min() < -0.95
+    assert 0.95 < together.max() <= 1
+    assert len(np.unique(together.reshape(520, -1), axis=0)) == 520  # none is in both, and none is twice
+    np.testing.assert_allclose((train.images[:3, 0, 0, 0] + 1) * 2040, [936, 1151, 243], rtol=1e-6)
+
+
+def test_other_photographs_are_refused():
+    with pytest.raises(UserError, match="photographs images on this machine are not those"):
+        data.load(dataclasses.replace(PHOTOGRAPHS, sha256="0" * 64))

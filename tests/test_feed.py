@@ -1,0 +1,193 @@
+"""Data sets that do not fit on a device: their images are cropped on the host and streamed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import small_tfds
+from PIL import Image
+
+from distill_bench import bit, checkpoints, datasets, decoding, feed, prepared, seen, stream, teacher, views
+from distill_bench import task as tasks
+from distill_bench.data import TfdsDataset
+from distill_bench.engine import open_engine
+from distill_bench.errors import UserError
+from distill_bench.events import Finished, Losses, Snapshot
+from distill_bench.feed import Feed
+from distill_bench.lanes import Lane
+from distill_bench.layout import make_layout
+from distill_bench.losses import kl_divergence
+from distill_bench.task import SUN, ProbeConfig, Teacher
+from distill_bench.train import train
+
+COUNT = 20
+
+
+@pytest.fixture(scope="module")
+def small_sun(tmp_path_factory):
+    """A streamed data set of 29 pictures, one of them damaged, and two small teachers; prepared where TFDS_DATA_DIR will point."""
+    root = tmp_path_factory.mktemp("tfds")
+    files = [(small_tfds.encode(Image.fromarray(small_tfds.picture(40 + 3 * i, 64 - 2 * i, seed=i))), i) for i in range(COUNT)]
+    files.insert(3, (b"no picture", 77))
+    small_tfds.write(root, {"train": files, "validation": files[:5], "test": files[5:14]}, name="sun397/tfds")
+    network = dataclasses.replace(SUN.teacher, depths=(1,), width=8, groups=4, classes=5)
+    taught = []
+    for seed in (1, 2):
+        params = bit.init(network, jax.random.key(seed))
+        params["head"]["conv2d"]["kernel"] = jax.random.normal(jax.random.key(seed), params["head"]["conv2d"]["kernel"].shape)
+        (root / f"teacher{seed}.npz").write_bytes(content := checkpoints.dumps(params))
+        taught.append(Teacher(network, str(root / f"teacher{seed}.npz"), hashlib.sha256(content).hexdigest(), size=24 if seed == 2 else None))
+    task = dataclasses.replace(
+        SUN,
+        dataset=TfdsDataset("sun397/tfds", "train", "validation", "test", COUNT + 1, 5, 9, side=None, clean=(20, 16)),
+        teacher=network,
+        teacher_file=taught[0].file,
+        teacher_sha256=taught[0].sha256,
+        more_teachers=(taught[1],),
+        student=dataclasses.replace(SUN.student, depths=(1,), width=8, groups=4, classes=5),
+        views=dataclasses.replace(SUN.views, size=16),
+        batch_size=8,
+        temperature=1.0,
+        precision="float32",
+        probe=ProbeConfig(batches=2, batch_size=4),
+    )
+    prepared.prepare(task.dataset, root, lambda text: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(root))
+        yield task
+
+
+def sgd(hparams, horizon):
+    return optax.sgd(hparams["lr"])
+
+
+def feed_of(task, rows=None):
+    train_split, _ = prepared.load(task.dataset, datasets.data_dir(None))
+    return Feed(task, train_split.images, np.asarray(train_split.sizes), rows or range(task.batch_size))
+
+
+def losses_of(events, lane=0):
+    return np.concatenate([event.values for event in events if isinstance(event, Losses) and event.lane == lane])
+
+
+def test_boxes_drawn_on_the_host_are_distributed_as_those_of_the_device():
+    sizes = np.tile(np.array([[20.0, 30.0]], np.float32), (50_000, 1))
+    grid = np.linspace(0.05, 0.95, 19)
+    for crop in ("inception", "mild", "central", "whole"):
+        host = feed.draw_boxes(np.random.RandomState(0), crop, sizes, SUN.views)
+        device = np.asarray(views.boxes_of(crop, jax.random.key(0), len(sizes), 20, 30, SUN.views))
+        for side in range(4):
+            np.testing.assert_allclose(np.quantile(host[:, side], grid), np.quantile(device[:, side], grid), rtol=0.03, atol=0.15)
+
+
+@pytest.mark.parametrize("size", [5, 16, 40])
+def test_a_crop_on_the_host_is_that_of_the_device_to_one_level(size):
+    pixels = small_tfds.picture(37, 52, seed=3)
+    boxes = feed.draw_boxes(np.random.RandomState(1), "inception", np.tile(np.array([[37.0, 52.0]]), (12, 1)), SUN.views)
+    boxes = np.concatenate([boxes, [[0, 0, 37, 52]]])
+    exact = views.crop_and_resize(jnp.tile(jnp.asarray(pixels, jnp.float32), (len(boxes), 1, 1, 1)), jnp.asarray(boxes, jnp.float32), size)
+    for box, expected in zip(boxes, np.asarray(exact), strict=True):
+        np.testing.assert_allclose(decoding.cut(Image.fromarray(pixels), box, size).astype(float), expected, atol=1.01)
+
+
+def test_a_stream_is_a_function_of_seed_and_step_wherever_it_is_opened(small_sun):
+    whole = feed_of(small_sun)
+    crops, index = whole.read(0, 0, 6), whole.index(0, 0, 6)
+    assert [x.shape for x in crops] == [(6, 8, 16, 16, 3), (6, 8, 24, 24, 3)]
+    for start in (2, 0, 5):  # as after a kill, and back and forth
+        for a, b in zip(whole.read(0, start, 1), crops, strict=True):
+            np.testing.assert_array_equal(a[0], b[start])
+    np.testing.assert_array_equal(feed_of(small_sun, range(2, 5)).read(0, 1, 2)[0], crops[0][1:3, 2:5])  # what one host of several reads
+    assert sorted(index.reshape(-1)[:COUNT].tolist()) == list(range(COUNT))  # an epoch, without the damaged one
+    assert sorted(index.reshape(-1)[COUNT : 2 * COUNT].tolist()) == list(range(COUNT))
+    assert (whole.index(1, 0, 6) != index).any()
+    assert not np.array_equal(whole.read(1, 0, 1)[0], crops[0][:1])
+
+
+def expected_losses(task, steps, seed):
+    """A plain loop over the definition: crops, flips and mixtures made one step at a time, the teachers' logits averaged."""
+    train_split, _ = prepared.load(task.dataset, datasets.data_dir(None))
+    answers, params = teacher.load(task), stream.init_student(task, seed)
+
+    @jax.jit
+    def step_of(params, crops, step):
+        shown = seen.finish_step(task, crops, seed, step)
+        own = [next(x for x in shown if x.shape[1] == (it.size or task.views.size)) for it in task.teachers]
+        logits = sum(bit.apply(it.network, known, x) for it, known, x in zip(task.teachers, answers, own, strict=True)) / len(answers)
+        loss, gradients = jax.value_and_grad(lambda p: kl_divergence(logits, bit.apply(task.student, p, shown[0]), task.temperature))(params)
+        return loss, jax.tree.map(lambda p, g: p - 0.1 * g, params, gradients)
+
+    losses = []
+    for step in range(steps):
+        cuts = feed.cuts(task, np.asarray(train_split.sizes), seed, step)
+        pictures = [decoding.decode(train_split.images[i]) for i in cuts.index]
+        sizes = [look.size for look in seen.looks(task)[0]]
+        crops = tuple(
+            np.stack([decoding.cut(*both, size) for both in zip(pictures, boxes, strict=True)]) for boxes, size in zip(cuts.boxes, sizes, strict=True)
+        )
+        loss, params = step_of(params, crops, step)
+        losses.append(float(loss))
+    return losses
+
+
+def test_a_streamed_task_with_two_teachers_trains_as_defined_and_goes_on_after_a_stop(small_sun):
+    engine = open_engine(small_sun, make_layout(jax.devices()[:2], batch_shards=2))
+    lanes = [Lane(sgd, {"lr": 0.1}, 30, 1)]
+    events = list(train(engine, lanes, snapshot_due=lambda: True))
+    losses = losses_of(events)
+    np.testing.assert_allclose(losses[:4], expected_losses(small_sun, 4, 1), rtol=2e-4)
+    saved = [event.saved for event in events if isinstance(event, Snapshot)]
+    assert saved
+    resumed = losses_of(train(engine, lanes, resume={0: saved[0]}))
+    np.testing.assert_array_equal(resumed, losses[saved[0].step :])
+
+
+def test_the_mean_over_many_crops_streams_too(small_sun, monkeypatch):
+    monkeypatch.setitem(views.MODES, "fix/ic_ens", dataclasses.replace(views.MODES["fix/ic_ens"], ensemble=3))
+    task = tasks.vary(small_sun, "fix/ic_ens")
+    one = dataclasses.replace(task, more_teachers=())
+    events = list(train(open_engine(one, make_layout(jax.devices()[:1])), [Lane(sgd, {"lr": 0.1}, 2, 0)]))
+    assert [event.status for event in events if isinstance(event, Finished)] == ["ok"]
+
+
+def test_a_file_that_is_damaged_after_it_was_packed_is_named(small_sun):
+    class Torn:
+        def __len__(self):
+            return COUNT
+
+        def __getitem__(self, index):
+            return b"torn"
+
+    with pytest.raises(UserError, match=r"Image \d+ of the train split was whole when it was packed"):
+        Feed(small_sun, Torn(), np.full((COUNT, 2), 40.0, np.float32), range(8)).read(0, 0, 1)
+
+
+def test_packed_places_of_another_version_are_refused(small_sun, tmp_path):
+    import shutil
+
+    root = tmp_path / "data"
+    shutil.copytree(datasets.data_dir(None), root)
+    files = [(small_tfds.encode(Image.fromarray(small_tfds.picture(40, 40, seed=i))), i) for i in range(COUNT + 1)]
+    small_tfds.write(root, {"train": files, "validation": files[:5], "test": files[:9]}, name="sun397/tfds", version="3.0.0")
+    with pytest.raises(UserError, match=r"refers to TFDS's version 2\.1\.1, and 3\.0\.0 is there"):
+        prepared.load(small_sun.dataset, root)
+
+
+def test_imagenets_tasks_look_as_published():
+    for name, looked, places in (
+        ("imagenet2012", [224], (0,)),
+        ("imagenet2012-160", [160, 224], (1,)),
+        ("imagenet2012-384", [224, 384], (1,)),
+        ("imagenet2012-two", [224, 384], (1, 0)),
+    ):
+        found, sees = seen.looks(tasks.get(name))
+        assert ([look.size for look in found], sees) == (looked, places)
+        assert tasks.get(name).horizons == (91959, 367835, 2942681)
+    smaller = tasks.get("imagenet2012-two@synthetic@r32@b8")
+    assert [look.size for look in seen.looks(smaller)[0]] == [32, 55]

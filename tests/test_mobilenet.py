@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_bit import conv64
+
+from distill_bench import layers, mobilenet, networks
+from distill_bench.engine import open_engine
+from distill_bench.events import Losses, Point
+from distill_bench.lanes import Lane
+from distill_bench.layout import make_layout
+from distill_bench.mobilenet import MobileNetConfig, Row
+from distill_bench.train import train
+
+TINY = MobileNetConfig(
+    classes=5,
+    channels=2,
+    groups=4,
+    stem=8,
+    rows=(Row(3, 8, 8, False, "relu", 1), Row(5, 40, 12, True, "relu", 2), Row(5, 48, 12, True, "hard_swish", 1), Row(3, 24, 16, False, "hard_swish", 2)),
+    features=32,
+    hidden=24,
+)
+
+
+def random_params(config, seed):
+    params = mobilenet.init(config, jax.random.key(seed))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32), params)
+
+
+def test_mobilenetv3_large_has_the_published_size():
+    """Parameters as in torchvision. Multiply-accumulates of convolutions, squeeze-and-excite and head: Keras states 217 M, the paper 219 M."""
+    large = MobileNetConfig(1000)
+    shapes = jax.eval_shape(lambda: networks.init(large, jax.random.key(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 5_483_032
+    assert networks.macs(large, 224) / 1e6 == pytest.approx(217, rel=5e-3)
+    # The paper does not say what it counts; biases, the weighing of channels and the means over images make up for the difference.
+    assert networks.macs(large, 224) / 1e6 == pytest.approx(219, rel=0.0125)
+
+
+def test_the_squeezed_widths_are_the_published_ones():
+    assert [mobilenet.squeezed(row.expanded) for row in mobilenet.LARGE if row.squeeze] == [24, 32, 32, 120, 168, 168, 240, 240]
+    assert mobilenet.squeezed(16) == 8
+    assert mobilenet.squeezed(88) == 24  # 22 would become 16 or 24; 16 is below nine tenths
+
+
+# An independent float64 forward, written from the definition.
+
+
+def depthwise64(x, kernel, stride, padding):
+    return np.concatenate([conv64(x[..., [c]], kernel[..., [c]], stride, padding) for c in range(x.shape[-1])], axis=-1)
+
+
+def group_norm64(x, p, groups):
+    n, h, w, c = x.shape
+    g = x.reshape(n, h, w, groups, c // groups)
+    g = (g - g.mean((1, 2, 4), keepdims=True)) / np.sqrt(g.var((1, 2, 4), keepdims=True) + 1e-5)
+    return g.reshape(x.shape) * p["gamma"] + p["beta"]
+
+
+def gate64(x):
+    return np.clip(x + 3, 0, 6) / 6
+
+
+ACTIVATIONS64 = {"relu": lambda x: np.maximum(x, 0), "hard_swish": lambda x: x * gate64(x), None: lambda x: x}
+
+
+def forward64(config, p, x):
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), p)
+
+    def stage(x, p, activation, stride=1, convolve=conv64):
+        kernel = p["conv"]["kernel"]
+        return ACTIVATIONS64[activation](group_norm64(convolve(x, kernel, stride, len(kernel) // 2), p["group_norm"], config.groups))
+
+    def dense(x, p):
+        return x @ p["kernel"].reshape(x.shape[-1], -1) + p["bias"]
+
+    x = stage(x, p["stem"], "hard_swish", 2)
+    for i, row in enumerate(config.rows):
+        own = p[f"bottleneck{i + 1:02d}"]
+        y = stage(x, own["expand"], row.activation) if row.expanded != x.shape[-1] else x
+        assert ("expand" in own, "squeeze_excite" in own) == (row.expanded != x.shape[-1], row.squeeze)
+        y = stage(y, own["depthwise"], row.activation, row.stride, depthwise64)
+        if row.squeeze:
+            inner = np.maximum(dense(y.mean((1, 2)), own["squeeze_excite"]["reduce"]), 0)
+            y = y * gate64(dense(inner, own["squeeze_excite"]["expand"]))[:, None, None]
+        y = stage(y, own["project"], None)
+        x = x + y if y.shape == x.shape else y
+    x = stage(x, p["features"], "hard_swish").mean((1, 2))
+    return dense(ACTIVATIONS64["hard_swish"](dense(x, p["hidden"])), p["head"])
+
+
+@pytest.mark.parametrize("size", [16, 13])
+def test_forward_matches_float64(size):
+    params = random_params(TINY, 0)
+    images = np.random.default_rng(1).uniform(-1, 1, (3, size, size, TINY.channels)).astype(np.float32)
+    expected = forward64(TINY, params, images.astype(np.float64))
+    found = jax.jit(networks.apply, static_argnums=0)(TINY, params, images)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("size", "stride", "dtype"), [(3, 1, "float32"), (3, 2, "float32"), (5, 1, "float32"), (5, 2, "float32"), (5, 2, "bfloat16")])
+def test_the_cpu_form_of_a_depthwise_convolution_equals_xlas(size, stride, dtype):
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in ((2, 9, 8, 6), (size, size, 1, 6)))
+
+    def both(function):
+        def total(x, kernel):
+            y = function(x, kernel, stride, size // 2)
+            return jnp.sum(jnp.sin(y.astype(jnp.float32))), y
+
+        (_, y), gradients = jax.value_and_grad(total, (0, 1), has_aux=True)(x, kernel)
+        return y, *gradients
+
+    for found, expected in zip(both(layers.shifted_conv), both(layers.xla_conv), strict=True):
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        exact = np.asarray(expected, np.float64)
+        np.testing.assert_allclose(np.asarray(found, np.float64), exact, atol=(1e-5 if dtype == "float32" else 0.02) * np.abs(exact).max())
+
+
+def test_bfloat16_is_computed_in_bfloat16_and_close():
+    params, images = random_params(TINY, 0), jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (8, 16, 16, 2)), jnp.float32)
+    exact, rounded = (jax.jit(networks.apply, static_argnums=0)(TINY, params, images.astype(dtype)) for dtype in ("float32", "bfloat16"))
+    assert exact.dtype == rounded.dtype == jnp.float32
+    error = float(jnp.linalg.norm(exact - rounded) / jnp.linalg.norm(exact))
+    assert 1e-5 < error < 0.05  # bfloat16 has eight bits
+
+
+def test_init_is_he_normal_with_a_zero_classifier_and_every_kernel_learns():
+    params = networks.init(MobileNetConfig(3), jax.random.key(0))
+    assert float(params["bottleneck15"]["depthwise"]["conv"]["kernel"].std()) == pytest.approx(np.sqrt(2 / 25), rel=0.02)
+    assert float(params["hidden"]["kernel"].std()) == pytest.approx(np.sqrt(2 / 960), rel=0.02)
+    assert not params["head"]["kernel"].any()
+    tiny, images = networks.init(TINY, jax.random.key(0)), np.random.default_rng(1).uniform(-1, 1, (4, 16, 16, 2)).astype(np.float32)
+    tiny["head"]["kernel"] = jax.random.normal(jax.random.key(1), tiny["head"]["kernel"].shape)  # as after the first step
+    gradients = jax.jit(jax.grad(lambda p: networks.apply(TINY, p, images)[:, 0].sum()))(tiny)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients["bottleneck02"]) + jax.tree.leaves(gradients["hidden"]))
+
+
+def test_computing_activations_again_changes_no_gradient_and_keeps_less():
+    params, images = random_params(TINY, 0), np.random.default_rng(1).uniform(-1, 1, (4, 16, 16, 2)).astype(np.float32)
+    plain, again = (lambda p, remat=remat: jnp.sum(mobilenet.apply(TINY, p, images, remat) ** 2) for remat in (False, True))
+    for found, expected in zip(*(jax.tree.leaves(jax.jit(jax.grad(loss))(params)) for loss in (again, plain)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * float(np.abs(expected).max()))
+    kept = [sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda p, loss=loss: jax.vjp(loss, p)[1], params))) for loss in (again, plain)]
+    assert kept[0] < kept[1] / 2
+
+
+def sgd(hparams, horizon):
+    return optax.sgd(lambda count: hparams["lr"] * (1 - count / horizon), momentum=0.9)
+
+
+def test_lanes_of_mobilenets_are_equal_however_they_lie_on_the_device(tiny_task):
+    student = dataclasses.replace(TINY, channels=1, classes=10, rows=TINY.rows[1:3])
+    task = dataclasses.replace(tiny_task, student=student)
+    lanes = [Lane(sgd, {"lr": lr}, 6, 0) for lr in (0.03, 0.1)]
+    found = []
+    for mapping in ("dispatch", "loop", "vmap"):
+        engine = open_engine(task, make_layout(jax.devices()[:1], mapping=mapping, lanes_per_device=1 if mapping == "dispatch" else 2))
+        events = list(train(engine, lanes))
+        losses = [np.concatenate([event.values for event in events if isinstance(event, Losses) and event.lane == i]) for i in range(2)]
+        ends = [[event.metrics["probe_loss"] for event in events if isinstance(event, Point) and event.lane == i][-1] for i in range(2)]
+        found.append([*losses, ends])
+    for loop, vmap, dispatch in zip(found[1], found[2], found[0], strict=True):
+        np.testing.assert_array_equal(loop, dispatch)
+        np.testing.assert_allclose(vmap, dispatch, rtol=1e-4)
+    assert found[0][0][-1] < found[0][0][0]
