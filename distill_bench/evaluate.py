@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from distill_bench import bit, feed, networks
+from distill_bench import bit, feed, labels, networks
 from distill_bench.data import Split
 from distill_bench.layout import BATCH
 from distill_bench.losses import kl_divergence
@@ -57,12 +57,16 @@ def make_exam(source: Source, forward, rows: int) -> Exam:
 
     def batched(x: np.ndarray) -> np.ndarray:
         """In batches, padded to a multiple of `rows` of them."""
-        whole = np.pad(x, ((0, batches * size - len(x)), *[(0, 0)] * 3))
-        return np.pad(whole.reshape(batches, size, *x.shape[1:]), ((0, -batches % rows), *[(0, 0)] * 4))
+        rest = [(0, 0)] * (x.ndim - 1)
+        whole = np.pad(x, ((0, batches * size - len(x)), *rest))
+        return np.pad(whole.reshape(batches, size, *x.shape[1:]), ((0, -batches % rows), (0, 0), *rest))
 
     padded = [batched(x) for x in images]
-    seen = [padded[place] for place in places]
-    logits = np.concatenate([np.asarray(layout.replicate(forward(source.teachers, tuple(x[i : i + rows] for x in seen)))) for i in range(0, batches, rows)])
+    if task.teaching.labels:
+        logits = batched(labels.exam_logits(task, source.train, source.test))
+    else:
+        seen = [padded[place] for place in places]
+        logits = np.concatenate([np.asarray(layout.replicate(forward(source.teachers, tuple(x[i : i + rows] for x in seen)))) for i in range(0, batches, rows)])
     asked, logits = layout.place((padded[0][:batches], logits[:batches]), P(None, BATCH))
     return Exam(asked, logits, layout.replicate(source.test.labels))
 

@@ -26,6 +26,7 @@ from distill_bench.checkpointing import BadCheckpoint, Saved, mismatch, to_devic
 from distill_bench.layout import LANES
 from distill_bench.losses import kl_divergence
 from distill_bench.stream import Chunk, Source, init_student
+from distill_bench.task import Task
 
 Hparams = Mapping[str, Any]
 Build = Callable[[Hparams, Any], optax.GradientTransformation]
@@ -160,8 +161,19 @@ def restore(state: LaneState, saved: Sequence[Saved | None]) -> LaneState:
 
 
 def make_students(source: Source):
-    """jit (seeds [D]) -> the students' first parameters."""
-    return source.layout.spmd(source.layout.each(lambda seed: init_student(source.task, seed)))
+    """jit (seeds [D]) -> the students' first parameters: fresh ones, or those that all start from."""
+    layout = source.layout
+    if source.start is None:
+        return layout.spmd(layout.each(lambda seed: init_student(source.task, seed)))
+    # An argument, and no constant of the program: it may be gigabytes.
+    copies = layout.spmd(lambda seeds, start: layout.each(lambda seed: start)(seeds), last=P())
+    return lambda seeds: copies(seeds, source.start)
+
+
+def params_of(task: Task, leaves: Sequence[np.ndarray]) -> bit.Params:
+    """The student's parameters, of the leaves of a LaneState."""
+    tree = jax.tree.structure(jax.eval_shape(lambda: init_student(task, 0)))
+    return jax.tree.unflatten(tree, leaves[: tree.num_leaves])
 
 
 def make_init(source: Source, spec: RuleSpec):

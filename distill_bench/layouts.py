@@ -102,6 +102,7 @@ class Network:
     width: int
     channels: int
     classes: int
+    root: int  # size of the root's kernel
 
     def __str__(self) -> str:
         return f"depths {self.depths}, width {self.width}, {self.channels} channels"
@@ -114,8 +115,8 @@ def check(layout: Layout, found: Mapping[str, Shape], expected: Mapping[str, Sha
       Unfit: where the architecture or the number of classes is another, arrays are missing or too many, or a shape is wrong.
     """
     wanted = {stored_key(layout, key): key for key in expected}
-    ours = _network(layout, {name: stored_shapes(layout, key, expected[key])[0] for name, key in wanted.items()})
-    seems = _network(layout, found)
+    ours = network(layout, {name: stored_shapes(layout, key, expected[key])[0] for name, key in wanted.items()})
+    seems = network(layout, found)
     if seems and ours and str(seems) != str(ours):
         raise Unfit(f"holds another architecture: {seems}; wanted are {ours}.")
     if seems and ours and seems.classes != ours.classes:
@@ -129,8 +130,8 @@ def check(layout: Layout, found: Mapping[str, Shape], expected: Mapping[str, Sha
             raise Unfit(f"holds {name} with shape {found[name]}; the network wants {' or '.join(map(str, shapes))}.")
 
 
-def _network(layout: Layout, shapes: Mapping[str, Shape]) -> Network | None:
-    """What `shapes` seem to be of; None where root or head are missing or no kernels."""
+def network(layout: Layout, shapes: Mapping[str, Shape]) -> Network | None:
+    """What `shapes` (keys of `layout`) seem to be of; None where root or head are missing or no kernels."""
     root, head = shapes.get(stored_key(layout, _ROOT), ()), shapes.get(stored_key(layout, _HEAD), ())
     if len(root) != 4 or not head:
         return None
@@ -139,4 +140,4 @@ def _network(layout: Layout, shapes: Mapping[str, Shape]) -> Network | None:
         if match := re.search(r"\bblock(\d+)/unit(\d+)/", key):
             block, unit = int(match[1]), int(match[2])
             units[block] = max(unit, units.get(block, 0))
-    return Network(tuple(units[block] for block in sorted(units)), root[3], root[2], head[-1])
+    return Network(tuple(units[block] for block in sorted(units)), root[3], root[2], head[-1], root[0])

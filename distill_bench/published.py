@@ -102,9 +102,14 @@ def get(name: str) -> Published:
     raise UserError(f"There are no published weights {name!r}.{suggestion(name, CATALOGUE)}\nThe catalogue: python -m distill_bench.published")
 
 
+def folder(cache: str | Path | None = None) -> Path:
+    """The cache: the folder given, else $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights."""
+    return Path(cache or os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser().absolute()
+
+
 def place(name: str, cache: str | Path | None = None) -> Path:
     """Where the file called `name` is in the cache, or would be."""
-    return Path(cache or os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser().absolute() / f"{get(name).name}.npz"
+    return folder(cache) / f"{get(name).name}.npz"
 
 
 def fetch(
@@ -117,7 +122,7 @@ def fetch(
     """The file called `name`: found in the cache, else downloaded into it.
 
     Args:
-      cache: the cache's folder; default $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights.
+      cache: see `folder`.
       base_url: the server, or a mirror with the same paths.
       progress, pauses: see `download`.
 
@@ -171,7 +176,7 @@ def _catalogue(cache: str | None) -> str:
         path = place(name, cache)
         cached = f"{path.stat().st_size / 2**20:,.1f} MiB" if path.exists() else "-"
         lines.append(f"{name:27} {f'R{published.depth}x{published.factor}':>8} {published.classes:8,} {published.resolution:7}  {cached}")
-    return "\n".join([*lines, f"\nCache: {path.parent}"])
+    return "\n".join([*lines, f"\nCache: {folder(cache)}"])
 
 
 def _description(weights: Weights) -> str:

@@ -64,10 +64,21 @@ class Seen(NamedTuple):
         return self.views[0]
 
 
-def _look_key(task: Task, look: Look, seed: jax.Array | int, step: jax.Array | int) -> jax.Array:
+def _step_key(task: Task, seed: jax.Array | int, step: jax.Array | int) -> jax.Array:
     _, view_key = jax.random.split(stream_key(task, STREAM, seed))
-    key = jax.random.fold_in(view_key, step)
+    return jax.random.fold_in(view_key, step)
+
+
+def _look_key(task: Task, look: Look, seed: jax.Array | int, step: jax.Array | int) -> jax.Array:
+    key = _step_key(task, seed, step)
     return jax.random.fold_in(key, 1) if look.own else key
+
+
+def coefficient(task: Task, seed: jax.Array | int, step: jax.Array | int) -> jax.Array | None:
+    """The mixup coefficient of a training step, where it is no uniform one, which `views.finish` draws itself."""
+    if not task.teaching.mixup or task.teaching.alpha == 1:
+        return None
+    return jax.random.beta(jax.random.fold_in(_step_key(task, seed, step), 2), task.teaching.alpha, task.teaching.alpha)
 
 
 def step_views(task: Task, images_NHWC: jax.Array, seed: jax.Array | int, step: jax.Array | int, sizes_N2: jax.Array | None = None) -> Seen:
@@ -78,8 +89,9 @@ def step_views(task: Task, images_NHWC: jax.Array, seed: jax.Array | int, step: 
 
     def view(look: Look) -> jax.Array:
         key = _look_key(task, look, seed, step)
-        return views.make_views(key, images, task.views, sizes_N2=sizes, crop=look.crop, mixup=task.teaching.mixup, size=look.size)
+        return views.make_views(key, images, task.views, mixing, sizes_N2=sizes, crop=look.crop, mixup=task.teaching.mixup, size=look.size)
 
+    mixing = coefficient(task, seed, step)
     return Seen(tuple(view(look) for look in looks(task)[0]), index)
 
 
@@ -88,12 +100,13 @@ def finish_step(task: Task, crops: Sequence[jax.Array], seed: jax.Array | int, s
 
     def view(look: Look, crop_NHWC: jax.Array) -> jax.Array:
         pixels = views.scaled(crop_NHWC.astype(jnp.float32), crop_NHWC.dtype)
-        return views.finish(_look_key(task, look, seed, step), pixels, task.views, look.crop, task.teaching.mixup)
+        return views.finish(_look_key(task, look, seed, step), pixels, task.views, look.crop, task.teaching.mixup, mixing)
 
+    mixing = coefficient(task, seed, step)
     return tuple(view(*both) for both in zip(looks(task)[0], crops, strict=True))
 
 
-def _probe_keys(task: Task) -> tuple[jax.Array, jax.Array]:
+def probe_keys(task: Task) -> tuple[jax.Array, jax.Array]:
     """A key and a mixup coefficient for each batch of probe views, the coefficients stratified over [0, 1].
 
     With one coefficient for all of them, losses of two probe sets could not be compared.
@@ -114,7 +127,7 @@ def probe_views(task: Task, images_BNHWC: jax.Array, sizes_BN2: jax.Array | None
         key, images, sizes, coefficient = at
         return views.make_views(key, images, task.views, coefficient, sizes_N2=sizes, size=size)
 
-    keys, coefficients = _probe_keys(task)
+    keys, coefficients = probe_keys(task)
     return lax.map(batch, (keys, images_BNHWC, sizes_BN2, coefficients))
 
 
@@ -125,5 +138,5 @@ def finish_probe(task: Task, crops_BNHWC: jax.Array) -> jax.Array:
         key, crops, coefficient = at
         return views.finish(key, views.scaled(crops.astype(jnp.float32), crops.dtype), task.views, "inception", True, coefficient)
 
-    keys, coefficients = _probe_keys(task)
+    keys, coefficients = probe_keys(task)
     return lax.map(batch, (keys, crops_BNHWC, coefficients))

@@ -6,6 +6,7 @@ share, and handed to all lanes: the teacher's forward, most of a step's arithmet
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from distill_bench import bit, data, datasets, networks, synthetic, teacher, views
+from distill_bench import bit, data, datasets, labels, networks, start, synthetic, teacher, views
 from distill_bench import feed as feed_lib
 from distill_bench.errors import UserError
 from distill_bench.feed import Feed
@@ -27,7 +28,7 @@ from distill_bench.task import Task
 
 
 def init_student(task: Task, seed: jax.Array | int) -> bit.Params:
-    """The student's first parameters, a pure function of (task, seed) and common to all optimizers."""
+    """A fresh student's parameters, a pure function of (task, seed) and common to all optimizers."""
     return networks.init(task.student, stream_key(task, INIT, seed))
 
 
@@ -52,6 +53,7 @@ class Source:
       images, sizes: the train images, and what they measured before they were squeezed, on every device; None where they are streamed.
       feed: streams them.
       teachers: their frozen parameters (bit.freeze), on every device.
+      start: the parameters that all students start from, on every device; None where each is fresh.
     """
 
     task: Task
@@ -62,17 +64,18 @@ class Source:
     sizes: jax.Array | None
     feed: Feed | None
     teachers: tuple[bit.Params, ...]
+    start: bit.Params | None
 
 
-def _splits(task: Task, dataset: data.Dataset | data.TfdsDataset) -> tuple[data.Split, ...]:
-    """(train, test)."""
+def splits(task: Task, dataset: data.Dataset | data.TfdsDataset) -> tuple[data.Split, ...]:
+    """The train split, and that of the task's exam."""
     if not isinstance(dataset, data.TfdsDataset):
         return data.load(dataset)
     if task.synthetic:
         return synthetic.load(dataset)
     from distill_bench import prepared
 
-    return prepared.load(dataset, datasets.data_dir(None))
+    return prepared.load(dataset, datasets.data_dir(None), splits=("train", task.exam))
 
 
 def open_source(task: Task, layout: Layout) -> Source:
@@ -88,16 +91,17 @@ def open_source(task: Task, layout: Layout) -> Source:
     if layout.microbatches < 1 or share % layout.microbatches:
         whose = f"Each device's share of {share} images" if shards > 1 else f"A batch of {share} images"
         raise UserError(f"{whose} cannot be cut into {layout.microbatches} equal parts: choose a --microbatches that divides it.")
-    train, test = _splits(task, task.dataset)
+    train, test = splits(task, task.dataset)
     if task.images is not None:
-        train, _ = _splits(task, task.images)
+        train, _ = splits(task, task.images)
     freeze = jax.jit(bit.freeze, static_argnums=1)
     teachers = tuple(layout.replicate(freeze(params, task.precision)) for params in teacher.load(task))
+    first = layout.replicate(start.load(task)) if task.start else None
     if isinstance(train.images, np.ndarray):
         images, sizes = layout.replicate((train.images, train.sizes))
-        return Source(task, layout, train, test, images, sizes, None, teachers)
+        return Source(task, layout, train, test, images, sizes, None, teachers, first)
     assert train.sizes is not None
-    return Source(task, layout, train, test, None, None, Feed(task, train.images, np.asarray(train.sizes), _rows(task, layout)), teachers)
+    return Source(task, layout, train, test, None, None, Feed(task, train.images, np.asarray(train.sizes), _rows(task, layout)), teachers, first)
 
 
 def _rows(task: Task, layout: Layout) -> range:
@@ -134,15 +138,22 @@ def make_forward(source: Source):
     return _share_steps(source, share)
 
 
-def _make_answers(source: Source, forward) -> Callable[[Seen], jax.Array]:
-    """A function from C steps to the teachers' logits [C, N, K]: of their views, or the mean prediction over many crops of each image."""
-    task = source.task
+def _make_answers(source: Source, forward) -> Callable[[int, np.ndarray, Seen], jax.Array]:
+    """A function (seed, numbers of steps [C], what is seen in them) -> the answers [C, N, K].
+
+    They are the teachers' logits, of their views, or the mean prediction over many crops of each image; or those of the labels.
+    """
+    task, spread = source.task, NamedSharding(source.layout.mesh, P(LANES, BATCH))
+    if task.teaching.labels:
+        known_I = source.layout.replicate(source.train.labels)
+        name = jax.jit(jax.vmap(functools.partial(labels.step_logits, task), (None, None, 0, 0)), out_shardings=spread)
+        return lambda seed, step_C, seen: name(known_I, seed, step_C, seen)
     if not task.teaching.ensemble:
         _, places = looks(task)
-        return lambda seen: forward(source.teachers, tuple(seen.views[place] for place in places))
+        return lambda seed, step_C, seen: forward(source.teachers, tuple(seen.views[place] for place in places))
     table_IK = _ensemble(source, forward)
-    look_up = jax.jit(lambda index_CN: table_IK[index_CN], out_shardings=NamedSharding(source.layout.mesh, P(LANES, BATCH)))
-    return lambda seen: look_up(seen.index)
+    look_up = jax.jit(lambda index_CN: table_IK[index_CN], out_shardings=spread)
+    return lambda seed, step_C, seen: look_up(seen.index)
 
 
 def _ensemble(source: Source, forward) -> jax.Array:
@@ -200,8 +211,9 @@ def make_chunks(source: Source, steps: int, forward) -> Callable[[int, int], Chu
     make = _make_steps(source)
 
     def chunk(seed: int, first: int) -> Chunk:
-        seen = make(seed, np.arange(first, first + steps, dtype=np.int32))
-        both = Chunk(seen.student, answers(seen))
+        step_C = np.arange(first, first + steps, dtype=np.int32)
+        seen = make(seed, step_C)
+        both = Chunk(seen.student, answers(seed, step_C, seen))
         return layout.place(jax.tree.map(lambda x: x[None], both), P(None, *DEALT[1:]))
 
     return chunk

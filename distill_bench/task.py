@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distill_bench import bit, datasets
+from distill_bench import bit, datasets, pretrained
 from distill_bench.bit import BiTConfig
 from distill_bench.data import Dataset, TfdsDataset
 from distill_bench.errors import UserError, suggestion
 from distill_bench.mobilenet import MobileNetConfig
 from distill_bench.networks import NetworkConfig
-from distill_bench.views import MIX, MODES, Mode, ViewConfig
+from distill_bench.views import LABEL_MODES, MIX, MODES, Mode, ViewConfig
 
 # Raised whenever code changes what a task computes without changing a field below.
 REVISION = 1
@@ -40,7 +40,7 @@ class Teacher:
 
     Attributes:
       network: its architecture.
-      file: its weights: a file in `distill_bench/weights`, or the name of a published one.
+      file: its weights: an .npz in `distill_bench/weights`, or the name of weights, as pretrained.find has it.
       sha256: digest of that file; empty for a published one, whose digest is recorded when it is first fetched.
       size: height and width of the views that it sees, in pixels; None for the student's. Both are of the same crop, resized apart.
     """
@@ -70,8 +70,10 @@ class Task:
       precision: of the networks' activations; parameters, statistics and losses are float32.
       synthetic: random images and teacher of the real shapes.
       more_teachers: whose logits are averaged with the first's.
-      start: name of the weights that every student starts from, but for the classifier; "" for fresh ones.
+      start, start_sha256: the weights that every student starts from, whatever the seed, as Teacher has them, and their digest; its classifier is fresh
+        where theirs is of another number of classes. "" for fresh students.
       images: another data set, of whose images the training views are made; None for `dataset`. Held-out views and test images are always of `dataset`.
+      exam: the split that stands for the test images; hyperparameters that are to be judged on those are chosen on "validation".
     """
 
     name: str
@@ -92,11 +94,15 @@ class Task:
     teacher_size: int | None = None
     more_teachers: tuple[Teacher, ...] = ()
     start: str = ""
+    start_sha256: str = ""
     images: Dataset | TfdsDataset | None = None
+    exam: Literal["test", "validation"] = "test"
 
     @property
     def teachers(self) -> tuple[Teacher, ...]:
-        """Whose mean logits are the answer."""
+        """Whose mean logits are the answer; none where that is the label."""
+        if self.teaching.labels:
+            return ()
         return (Teacher(self.teacher, self.teacher_file, self.teacher_sha256, self.teacher_size), *self.more_teachers)
 
     @property
@@ -106,7 +112,7 @@ class Task:
 
     @property
     def teaching(self) -> Mode:
-        return MODES[self.mode]
+        return (MODES | LABEL_MODES)[self.mode]
 
     def fingerprint(self) -> str:
         """16 hex digits that change with anything that changes a loss; a different fingerprint is a different leaderboard."""
@@ -194,7 +200,7 @@ PHOTOGRAPHS = Dataset(
 )
 
 _AT = "@"
-_SYNTHETIC, _START, _IMAGES = "synthetic", "start-", "images-"
+_SYNTHETIC, _TEACHER, _START, _IMAGES = "synthetic", "teacher-", "start-", "images-"
 
 STUDENTS: dict[str, Callable[[int], NetworkConfig]] = {
     "R50x1": _r50x1,
@@ -234,14 +240,15 @@ def vary(
     resolution: int | None = None,
     batch_size: int | None = None,
     student: str | None = None,
+    teacher: str | None = None,
     start: str | None = None,
     images: str | None = None,
 ) -> Task:
     """The task with something changed, under a name that says what, such as "digits@same-ic" or "flowers102@synthetic@r32@b8".
 
     Its losses compare with none but its own, and it has no leaderboard. mode: another of views.MODES is taught. synthetic: random images and
-    teacher. resolution: of views, in pixels; squeezed images are kept at twice that. student: another of STUDENTS. start: see Task. images: a name
-    among `image_sources`, of whose training images views are made. Without any change it is the task itself.
+    teacher. resolution: of views, in pixels; squeezed images are kept at twice that. student: another of STUDENTS. teacher, start: names of weights
+    (see pretrained). images: a name among `image_sources`, of whose training images views are made. Without any change it is the task itself.
 
     Raises:
       UserError: where something cannot be so.
@@ -271,8 +278,10 @@ def vary(
             raise UserError(f"--student={student} sees colours, which the images of {task.name} have not: leave it out.")
         if (network := STUDENTS[student](task.student.classes)) != task.student:
             change(student, student=network)
+    if teacher and teacher != task.teacher_file:
+        change(_TEACHER + teacher, **pretrained.as_teacher(teacher, task.student))
     if start:
-        change(_START + start, start=start)
+        change(_START + start, **pretrained.as_start(start, changed.student))
     if images and (source := _source(task, images)).name != task.dataset.name:
         change(_IMAGES + images, images=source)
     if resolution is not None and resolution != task.views.size:
@@ -321,6 +330,8 @@ def get(name: str) -> Task:
             changes["resolution" if match[1] == "r" else "batch_size"] = int(match[2])
         elif part in STUDENTS:
             changes["student"] = part
+        elif part.startswith(_TEACHER):
+            changes["teacher"] = part.removeprefix(_TEACHER)
         elif part.startswith(_START):
             changes["start"] = part.removeprefix(_START)
         elif part.startswith(_IMAGES):

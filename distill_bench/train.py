@@ -85,12 +85,14 @@ def train(
     resume: Mapping[int, Saved] | None = None,
     snapshot_due: Callable[[], bool] = lambda: False,
     diagnose: Callable[[Any], dict[str, jax.Array]] | None = None,
+    keep: bool = False,
 ) -> Iterator[Event]:
     """Trains `lanes` and yields what happens; every lane ends in exactly one `Finished`.
 
     `resume` holds the saved states of lanes that were begun before; their events go on where those ended.
     Whenever `snapshot_due()` is true at the end of a chunk, all lanes under way yield a `Snapshot`.
     `diagnose` is a pure function from the state of an update rule to scalars, which come with every `Point`.
+    With `keep`, a lane that ends well yields a `Snapshot` of its last state before `Finished`.
 
     A lane's numbers are those of the same lane trained alone. A lane whose loss is not finite ends as
     diverged; an exception of an update rule ends all lanes of its rule as crashed; the others go on.
@@ -118,7 +120,7 @@ def train(
         ready = _chunks(engine, live, first + engine.steps)
         due = snapshot_due()
         for group, row in [(g, row) for g in groups for row in g.rows]:
-            yield from _drain(group, row)
+            yield from _drain(group, row, keep)
             if due:
                 yield from _snapshots(row, first)
             try:
@@ -126,7 +128,7 @@ def train(
             except Exception as error:  # the plug-in's own, raised by its program
                 yield from _crash(group, error)
             if not ready:
-                yield from _drain(group, row)
+                yield from _drain(group, row, keep)
         chunks, first = ready, first + engine.steps
         live = [slot for slot in live if not slot.done]
 
@@ -221,7 +223,7 @@ def _snapshots(row: _Row, first: int) -> Iterator[Snapshot]:
         yield Snapshot(slot.lane, Saved(first, leaves))
 
 
-def _drain(group: _Group, row: _Row) -> Iterator[Event]:
+def _drain(group: _Group, row: _Row, keep: bool) -> Iterator[Event]:
     """Waits for the row's results and turns them into events."""
     items, row.pending = row.pending, []
     if items:
@@ -235,7 +237,11 @@ def _drain(group: _Group, row: _Row) -> Iterator[Event]:
             return
         for d, slot in enumerate(row.slots):
             if slot is not None and not slot.done:
-                yield from _read(slot, d, item, losses, metrics, told)
+                for event in _read(slot, d, item, losses, metrics, told):
+                    if keep and isinstance(event, Finished) and event.status == "ok":
+                        # What was dispatched after its last step left the lane as it was.
+                        yield Snapshot(event.lane, Saved(event.step, lanes_lib.on_host(row.state, [d])[d]))
+                    yield event
 
 
 def _read(slot: _Slot, place: int, item: _Pending, losses: np.ndarray, metrics: dict[str, np.ndarray], told: dict[str, np.ndarray]) -> Iterator[Event]:

@@ -27,6 +27,8 @@ class Mode:
       same: the student sees the teacher's very view; else each has a view of its own.
       mixup: mix each view with its neighbour in the batch.
       ensemble: the teacher's answer is its mean prediction over so many of its crops, computed once for each image.
+      labels: the answer is the image's label, and there is no teacher.
+      alpha: of the Beta distribution of mixup's coefficients; 1 is uniform.
     """
 
     teacher: Crop
@@ -34,6 +36,8 @@ class Mode:
     same: bool = False
     mixup: bool = False
     ensemble: int = 0
+    labels: bool = False
+    alpha: float = 1.0
 
     def __post_init__(self) -> None:
         if self.same and self.teacher != self.student:
@@ -52,6 +56,12 @@ MODES = {
     MIX: Mode("inception", "inception", same=True, mixup=True),
 }
 """The paper's teaching modes. "mix" is FunMatch, and the only one whose losses a leaderboard compares."""
+
+LABEL_MODES = {
+    "labels": Mode("mild", "mild", same=True, labels=True),
+    "labels/mixup": Mode("mild", "mild", same=True, mixup=True, labels=True, alpha=0.1),
+}
+"""How teachers are fine-tuned (Kolesnikov et al. 2020, arXiv:1912.11370, section 3.3); no student of a comparison is taught so."""
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,13 @@ flags.DEFINE_spaceseplist("opt", [], "Optimizers: built-in names, 'all' of them,
 flags.DEFINE_string("task", "digits", "The task.")
 flags.DEFINE_string("mode", "mix", "What teacher and student see: mix (the task itself), same/ic, same/rc, ind/ic, ind/rc, fix/rs, fix/cc, fix/ic_ens.")
 flags.DEFINE_string("data_dir", None, "Where prepared data sets lie. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.")
-flags.DEFINE_string("weights_dir", None, "Where published weights lie. Default: $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights.")
+flags.DEFINE_string("weights_dir", None, "Where published and fine-tuned weights lie. Default: $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights.")
 flags.DEFINE_bool("synthetic", False, "Random images and teacher of the real shapes: for dry runs and benchmarks, on any machine.")
 flags.DEFINE_integer("resolution", None, "Pixels of a view, for a trial of a large task on a small machine.")
 flags.DEFINE_integer("batch_size", None, "Images in a batch, likewise.")
 flags.DEFINE_string("student", None, "Another student for a task of the paper.")
-flags.DEFINE_string("start", None, "Published weights, such as BiT-M-R50x1, that every student starts from, but for its classifier.")
+flags.DEFINE_string("teacher", None, "Other weights for the teacher: a published name, or that of an .npz in --weights_dir, such as a fine-tuned one.")
+flags.DEFINE_string("start", None, "Weights, likewise, such as BiT-M-R50x1, that every student starts from; with a fresh classifier for other classes.")
 flags.DEFINE_string("images", None, "The task of whose training images views are made, in place of its own.")
 flags.DEFINE_spaceseplist("horizons", [], "Steps of each rung, rising; 'ladder' for all of the task's. Default: its first two.", comma_compat=True)
 flags.DEFINE_integer("trials", 8, "Tuning trials of each optimizer at each horizon.")
@@ -107,7 +108,7 @@ def _wanted() -> dict[str, Any]:
         "learning_rates": FLAGS.lr,
         "settings": FLAGS.set,
         "shard": FLAGS.shard,
-        "variation": {name: getattr(FLAGS, name) for name in ("mode", "synthetic", "resolution", "batch_size", "student", "start", "images")},
+        "variation": {name: getattr(FLAGS, name) for name in ("mode", "synthetic", "resolution", "batch_size", "student", "teacher", "start", "images")},
     }
 
 

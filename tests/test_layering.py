@@ -46,7 +46,7 @@ def test_no_optimizer_is_named_outside_of_optimizers_and_the_leaderboards_data()
         literals = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
         assert not literals & set(registry.builtins()), path
     for path in (ROOT / "distill_bench").rglob("*.py"):
-        if path.name != "teacher.py":  # it fits the teacher, once, with one
+        if path.name not in ("digits_teacher.py", "hyperrule.py"):  # teachers are fitted to labels with one, which no comparison knows
             words = {
                 word.lower()
                 for node in ast.walk(ast.parse(path.read_text()))

@@ -51,7 +51,7 @@ def test_an_unknown_task_is_refused_with_the_nearest_name():
 def test_the_embedded_teacher_is_right_on_99_percent_of_the_test_images():
     _, test = data.load(DIGITS.dataset)
     (params,) = teacher.load(DIGITS)
-    assert teacher.accuracy(DIGITS, params, test) >= 0.99
+    assert teacher.accuracy(DIGITS.teacher, params, test) >= 0.99
     assert (WEIGHTS / DIGITS.teacher_file).stat().st_size <= 4 * 2**20
 
 

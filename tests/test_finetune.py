@@ -1,0 +1,252 @@
+"""Fine-tuning a teacher on labels: the rule, the loss, the choice of the learning rate, and what is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import re
+
+import jax
+import numpy as np
+import pytest
+from test_start import folder, write  # noqa: F401 - a fixture
+
+from distill_bench import bit, checkpoints, engine, finetune, hyperrule, lanes, prepared, pretrained, seen, stream, teacher, teacher_command
+from distill_bench import task as tasks
+from distill_bench.bit import BiTConfig
+from distill_bench.data import Split
+from distill_bench.engine import open_engine as really_open_engine
+from distill_bench.errors import UserError
+from distill_bench.events import Finished, Losses, Snapshot
+from distill_bench.lanes import Lane
+from distill_bench.layout import make_layout
+from distill_bench.losses import kl_divergence
+from distill_bench.task import FLOWERS
+from distill_bench.train import train
+
+NETWORK = BiTConfig((1,), 32, 5, root="small")  # the narrowest with 32 groups
+COLOURS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [240, 240, 20]], np.uint8)
+
+
+def pictures(n, seed, wrong=0):
+    """Images of one colour each, with some noise; the label is the colour's number, or is `wrong` by so much."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, len(COLOURS), n).astype(np.int32)
+
+    def painted(size):
+        return np.clip(COLOURS[labels][:, None, None].astype(int) + rng.integers(-40, 41, (n, size, size, 3)), 0, 255).astype(np.uint8)
+
+    return Split(painted(24), (labels + wrong).astype(np.int32), np.full((n, 2), 30, np.float32), painted(16))
+
+
+SPLITS = {"train": pictures(64, 0), "validation": pictures(40, 1), "test": pictures(30, 2, wrong=1)}
+
+
+CLASSES = 6
+
+
+@functools.cache
+def engine_of(task):
+    return really_open_engine(task, make_layout(jax.devices()[:1]))
+
+
+@pytest.fixture
+def flowers(monkeypatch, folder):  # noqa: F811
+    """Flowers of few kinds, of which few are prepared; and weights "mine"."""
+    networks = {name: dataclasses.replace(getattr(FLOWERS, name), classes=CLASSES) for name in ("teacher", "student")}
+    monkeypatch.setitem(tasks.CATALOGUE, "flowers102", dataclasses.replace(FLOWERS, **networks, precision="float32"))
+    monkeypatch.setattr(prepared, "load", lambda dataset, data_dir, splits: tuple(SPLITS[name] for name in splits))
+    monkeypatch.setattr(engine, "open_engine", lambda task, layout: engine_of(task))
+    write(folder / "mine.npz", NETWORK)
+    return tasks.vary(tasks.get("flowers102"), resolution=16)
+
+
+def fine_tuning(flowers, **changes):
+    return dataclasses.replace(finetune.make_task(flowers, "mine", batch_size=16), **changes)
+
+
+def log_softmax64(logits):
+    logits = np.asarray(logits, np.float64)
+    return logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(-1, keepdims=True)
+
+
+def test_its_loss_is_the_cross_entropy_and_its_steps_are_the_rules(flowers):
+    """Against a plain loop."""
+    task = fine_tuning(flowers)
+    assert (task.teaching.mixup, task.exam) == (False, "validation")
+    bounds, peak = (2, 3, 4, 5, 6), 0.05
+    events = list(train(engine_of(task), [Lane(hyperrule.update_rule(bounds), {"lr": peak}, 4, seed=1)], keep=True))
+    losses = np.concatenate([event.values for event in events if isinstance(event, Losses)])
+    (kept,) = (event for event in events if isinstance(event, Snapshot))
+    assert isinstance(events[-1], Finished)
+
+    split, params = SPLITS["train"], jax.tree.map(np.asarray, checkpoints.read(pretrained.place("mine"), NETWORK)[0])
+    params["head"]["conv2d"] = {"kernel": np.zeros((128, CLASSES), np.float32), "bias": np.zeros(CLASSES, np.float32)}
+    momentum = jax.tree.map(np.zeros_like, params)
+
+    @jax.jit
+    def gradient(params, views, target):
+        def loss_of(params):
+            logits = bit.apply(task.student, params, views)
+            return -(target * jax.nn.log_softmax(logits)).sum(-1).mean(), logits
+
+        return jax.grad(loss_of, has_aux=True)(params)
+
+    for step, rate in enumerate([0.0, peak / 2, peak, peak]):
+        shown = seen.step_views(task, split.images, 1, step, split.sizes)
+        labels = split.labels[np.asarray(shown.index)]
+        gradients, logits = gradient(params, shown.student, np.eye(CLASSES, dtype=np.float32)[labels])
+        np.testing.assert_allclose(losses[step], -log_softmax64(logits)[np.arange(len(labels)), labels].mean(), rtol=2e-4)
+        momentum = jax.tree.map(lambda m, g: 0.9 * m + np.asarray(g), momentum, gradients)
+        params = jax.tree.map(lambda p, m, rate=rate: p - np.float32(rate) * m, params, momentum)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), lanes.params_of(task, kept.saved.leaves), params)
+
+
+def test_labels_are_mixed_as_their_images_are(flowers, monkeypatch):
+    """Then the loss is the cross-entropy but for the mixed labels' own entropy."""
+    monkeypatch.setattr(hyperrule, "SMALL", 10)
+    task, split = fine_tuning(flowers), SPLITS["train"]
+    assert task.teaching.mixup
+    chunk = stream.make_chunks(stream.open_source(task, make_layout(jax.devices()[:1])), 3, None)(1, 0)
+    coefficients = set()
+    for step in range(3):
+        plain = seen.step_views(dataclasses.replace(task, mode="labels"), split.images, 1, step, split.sizes)
+        coefficients.add(drawn := float(seen.coefficient(task, 1, step)))
+        a, target = max(drawn, 1 - drawn), np.eye(CLASSES)[split.labels[np.asarray(plain.index)]]
+        views, target = (a * x + (1 - a) * np.concatenate([x[-1:], x[:-1]]) for x in (np.asarray(plain.student), target))
+        np.testing.assert_allclose(chunk.views[0, step], views, atol=1e-5)
+        student = np.random.default_rng(step).standard_normal(target.shape).astype(np.float32)
+        entropy = -(target * np.log(np.where(target > 0, target, 1))).sum(-1).mean()
+        expected = -(target * log_softmax64(student)).sum(-1).mean() - entropy
+        np.testing.assert_allclose(kl_divergence(chunk.logits[0, step], student), expected, rtol=1e-4)
+    assert len(coefficients) == 3
+
+
+def published_rate(step, images, peak):
+    """As Big Transfer's code has it, told in other words."""
+    warm_up, first, second, third, last = {
+        1_020: (100, 200, 300, 400, 500),
+        68_175: (500, 3000, 6000, 9000, 10_000),
+        1_255_544: (500, 6000, 12_000, 18_000, 20_000),
+    }[images]
+    assert step < last
+    if step < warm_up:
+        return peak * step / warm_up
+    return peak * (1 if step <= first else 0.1 if step <= second else 0.01 if step <= third else 0.001)
+
+
+@pytest.mark.parametrize("images", [1_020, 68_175, 1_255_544])
+def test_the_schedule_is_the_rules(images):
+    bounds = hyperrule.boundaries(images)
+    steps = np.arange(bounds[-1])
+    found = jax.jit(lambda step: hyperrule.learning_rate(0.003, step, bounds))(steps)
+    np.testing.assert_allclose(found, [published_rate(step, images, 0.003) for step in steps], rtol=1e-5)
+    assert hyperrule.mixes(images) == (images >= 20_000)
+    assert hyperrule.boundaries(images, 100)[-1] == 100
+    assert max(abs(100 * a / bounds[-1] - b) for a, b in zip(bounds, hyperrule.boundaries(images, 100), strict=True)) <= 0.5
+
+
+def test_mixup_is_drawn_from_beta():
+    """Beta(0.1, 0.1): 1 / (4 (2 alpha + 1)) is its variance, and most of it lies near 0 and 1."""
+    task = dataclasses.replace(FLOWERS, mode="labels/mixup")
+    drawn = np.asarray(jax.jit(jax.vmap(lambda step: seen.coefficient(task, 0, step)))(np.arange(4000)))
+    assert abs(drawn.mean() - 0.5) < 0.03
+    assert abs(drawn.var() - 1 / 4.8) < 0.01
+    assert seen.coefficient(FLOWERS, 0, 0) is None
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_the_learning_rate_with_the_best_validation_accuracy_wins(flowers, in_turn):
+    told, task = [], fine_tuning(flowers)
+    best = finetune.search(engine_of(task), [1e30, 0.3, 1e-6], told.append, steps=25, in_turn=in_turn)
+    accuracies = {float(line.split()[1]): float(line.split()[-1]) for line in told if "accuracy" in line}
+    assert accuracies[0.3] == pytest.approx(best.validation, abs=1e-4)
+    assert best.validation > accuracies[1e-6] + 0.2
+    assert best.learning_rate == 0.3
+    assert any(line.startswith("lr 1e+30") and "diverged" in line for line in told)
+    validation = SPLITS["validation"]
+    logits = bit.apply(task.student, best.params, validation.clean.astype(np.float32) / 127.5 - 1)
+    assert np.mean(np.argmax(logits, -1) == validation.labels) == pytest.approx(best.validation)
+
+
+def test_the_command_writes_a_teacher_that_a_task_can_have(flowers, folder, capsys):  # noqa: F811
+    flags = ["--task=flowers102", "--from=mine", "--resolution=16", "--batch_size=16", "--steps=25", "--lr=0.3"]
+    assert teacher_command.main(["teacher", *flags]) == 0
+    said = capsys.readouterr().out
+    path = folder / "flowers102-mine.npz"
+    assert f"{path}: " in said
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in said
+    assert "--teacher=flowers102-mine" in said
+    assert "synthetic" not in said
+    task = tasks.vary(flowers, teacher="flowers102-mine")
+    assert task.teacher == dataclasses.replace(NETWORK, classes=CLASSES)
+    (params,) = teacher.load(task)
+    told = dict(re.findall(r"(validation|Test) accuracy (\d\.\d{4})$", said, re.MULTILINE))
+    for name, split in (("validation", SPLITS["validation"]), ("Test", SPLITS["test"])):
+        answers = np.argmax(bit.apply(task.teacher, params, split.clean.astype(np.float32) / 127.5 - 1), -1)
+        assert np.mean(answers == split.labels) == pytest.approx(float(told[name]), abs=1e-4)
+    assert float(told["validation"]) > 0.6 > 0.2 > float(told["Test"])  # on the test split all labels are wrong
+
+
+@pytest.mark.parametrize("padding", ["zero", "inf"])
+def test_what_is_exported_is_read_back_to_the_same_logits_and_padding(flowers, folder, padding):  # noqa: F811
+    task = finetune.make_task(flowers, "mine")
+    task = dataclasses.replace(task, student=dataclasses.replace(task.student, root="imagenet", pool_padding=padding))
+    params = write(folder / "other.npz", task.student, seed=1)
+    digest = finetune.export(task, params, folder / "out.npz")
+    assert hashlib.sha256((folder / "out.npz").read_bytes()).hexdigest() == digest
+    found = pretrained.find("out")
+    assert (found.network, found.sha256) == (task.student, digest)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
+    logits = [bit.apply(found.network, p, images) for p in (params, pretrained.load(found))]
+    np.testing.assert_array_equal(*logits)
+
+
+def test_validation_chooses_and_the_data_is_that_of_the_task(flowers):
+    task = finetune.make_task(flowers, "mine")
+    assert (task.dataset, task.batch_size, task.horizons) == (flowers.dataset, 512, (500,))
+    assert task.teachers == () == teacher.load(task)
+    assert stream.splits(task, task.dataset)[1] is SPLITS["validation"]
+    large = finetune.make_task(tasks.get("imagenet2012"), "mine")
+    assert (large.batch_size, large.horizons, large.teaching.mixup) == (512, (20_000,), True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--from=mine"], "The images of digits have no validation split"),
+        (["--task=flowers102", "--from=mone"], "no weights 'mone'.*Did you mean 'mine'"),
+        (["--task=flowers102", "--from=./mine.npz"], r"--from=\./mine.npz is no .npz that is there"),
+        (["--task=flowers102", "--from=grey"], "--from=grey sees 1 channels; the images of .* have 3"),
+        (["--task=flowers102", "--from=mine", "--lr=0.1,fast"], "'fast' is no learning rate"),
+        (["--task=flowers102", "--from=mine", "--lr=-1"], "'-1' is no learning rate"),
+        (["--task=flowers102", "--from=mine", "--out=BiT-M-R50x1.npz"], "is no published one"),
+        (["--task=flowers102"], "published --name=R152x2_T_flowers128"),
+        (["--task=flower102", "--from=mine"], "Did you mean 'flowers102'"),
+        (["--task=flowers102", "mine"], "Unexpected argument 'mine'"),
+        (["--task=flowers102", "--form=mine"], "Unknown command line flag 'form'. Did you mean: from"),
+    ],
+)
+def test_what_cannot_be_fine_tuned_is_one_message(flags, message, flowers, folder, capsys):  # noqa: F811
+    write(folder / "grey.npz", dataclasses.replace(NETWORK, channels=1))
+    assert teacher_command.main(["teacher", *flags]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert re.search(message, said), said
+
+
+def test_every_learning_rate_may_diverge(flowers):
+    with pytest.raises(UserError, match="Every learning rate diverged: 1e\\+30, 1e\\+31"):
+        finetune.search(engine_of(fine_tuning(flowers)), [1e31, 1e30], lambda text: None, steps=25)
+
+
+def test_the_command_tells_of_itself_without_jax():
+    import subprocess
+    import sys
+
+    from conftest import ROOT
+
+    code = "import sys; from distill_bench import teacher, teacher_command; teacher_command.main(['', '--help']); assert 'jax' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--from" in done.stdout
