@@ -142,7 +142,7 @@ class BiT(nnx.Module):
     """Images [N, H, W, C] -> logits [N, classes], float32. Its convolutions start at zero: see `init`."""
 
     def __init__(self, config: BiTConfig):
-        self.config = config
+        self.config, self.remat = config, False
         self.root_block = Root(config)
         cin = config.width
         for b, depth in enumerate(config.depths):
@@ -161,7 +161,8 @@ class BiT(nnx.Module):
         for b, depth in enumerate(self.config.depths):
             block = getattr(self, f"block{b + 1}")
             for u in range(depth):
-                x_NHWC = getattr(block, f"unit{u + 1:02d}")(x_NHWC)
+                unit = getattr(block, f"unit{u + 1:02d}")
+                x_NHWC = jax.checkpoint(unit.__call__)(x_NHWC) if self.remat else unit(x_NHWC)
         features_NC = jax.nn.relu(self.group_norm(x_NHWC)).astype(jnp.float32).mean((1, 2))
         return self.head.conv2d(features_NC)
 
@@ -179,9 +180,13 @@ def freeze(params: Params, dtype: str = "float32") -> Params:
     return jax.tree.map(lambda leaf: standardize(leaf).astype(dtype) if leaf.ndim == 4 else leaf, params)
 
 
-def apply(config: BiTConfig, params: Params, images_NHWC: jax.Array, frozen: bool = False) -> jax.Array:
-    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes; a pure function to be used under `jax.jit`."""
+def apply(config: BiTConfig, params: Params, images_NHWC: jax.Array, frozen: bool = False, remat: bool = False) -> jax.Array:
+    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes; a pure function to be used under `jax.jit`.
+
+    remat: a gradient keeps what enters each unit and no more, and computes the rest of the unit's activations again (Chen et al. 2016, arXiv:1604.06174).
+    """
     network = nnx.eval_shape(lambda: BiT(config))
+    network.remat = remat
     for _, module in nnx.iter_modules(network):
         if isinstance(module, StdConv):
             module.frozen = frozen

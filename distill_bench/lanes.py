@@ -21,6 +21,7 @@ from jax.extend.core import Jaxpr, jaxprs_in_params
 from jax.sharding import PartitionSpec as P
 
 from distill_bench import bit, networks
+from distill_bench.accumulate import accumulated
 from distill_bench.checkpointing import BadCheckpoint, Saved, mismatch, to_device, to_host
 from distill_bench.layout import LANES
 from distill_bench.losses import kl_divergence
@@ -180,8 +181,14 @@ def make_advance(source: Source, spec: RuleSpec):
     """
     task, layout = source.task, source.layout
 
+    def batch_loss(params: bit.Params, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        logits_NK, views_NHWC = batch
+        return kl_divergence(logits_NK, networks.apply(task.student, params, views_NHWC.astype(task.precision), layout.remat), task.temperature)
+
+    step_loss = accumulated(batch_loss, layout.microbatches)
+
     def loss_of(params: bit.Params, chunk: Chunk, i: jax.Array) -> jax.Array:
-        return kl_divergence(chunk.logits[i], networks.apply(task.student, params, chunk.views[i].astype(task.precision)), task.temperature)
+        return step_loss(params, (chunk.logits[i], chunk.views[i]))
 
     def update(chunk: Chunk, i: jax.Array, state: LaneState, loss: jax.Array, gradients: bit.Params, traced: dict[str, jax.Array]) -> LaneState:
         extras = spec.contract.extras(loss, gradients, lambda params: loss_of(params, chunk, i))

@@ -1,4 +1,4 @@
-"""How lanes lie on devices: which share a batch, how many lanes a dispatch carries, and in what form.
+"""How lanes lie on devices: which share a batch, how many lanes a dispatch carries, in what form, and in how much memory.
 
 A mesh has two axes. Devices along LANES train different lanes side by side; devices along BATCH share every
 batch of one lane, and of the teacher. LANES is handled by shard_map, so that lanes never communicate; BATCH is
@@ -36,11 +36,15 @@ class Layout:
     mapping: "dispatch" one program run per lane; "loop" one after another within a run; "vmap" as one batched
       computation.
     width: lanes of one dispatch on each row of the mesh; 1 for "dispatch".
+    microbatches: equal parts of a batch whose gradients a student computes one after another (accumulate.py).
+    remat: whether a student's gradient computes activations again that would else be kept (bit.apply).
     """
 
     mesh: Mesh
     mapping: Form = "dispatch"
     width: int = 1
+    microbatches: int = 1
+    remat: bool = False
 
     @property
     def rows(self) -> int:
@@ -105,7 +109,10 @@ class Layout:
         for what `deal` made.
         """
 
+        @functools.wraps(function)
         def run(*args):
+            if self.rows == 1 and BATCH not in self.manual:
+                return function(*args)  # no row to keep apart, and an update rule may spread its own work over BATCH
             specs = [P(LANES)] * len(args)
             if last is not None:
                 specs[-1] = last
@@ -126,6 +133,8 @@ def make_layout(
     mapping: Form | None = None,
     lanes_per_device: int | None = None,
     small: bool = True,
+    microbatches: int = 1,
+    remat: bool = False,
 ) -> Layout:
     """A layout of `devices` (default: all), the lanes' form chosen for the platform where it is not given.
 
@@ -146,4 +155,4 @@ def make_layout(
     width = lanes_per_device or (1 if mapping == "dispatch" else TOGETHER)
     if width < 1 or (mapping == "dispatch" and width > 1):
         raise UserError(f"--lanes_per_device={width} does not go with --lane_mapping={mapping}: use loop or vmap for more than one lane a dispatch.")
-    return Layout(Mesh(np.array(found).reshape(-1, batch_shards), (LANES, BATCH)), mapping, width)
+    return Layout(Mesh(np.array(found).reshape(-1, batch_shards), (LANES, BATCH)), mapping, width, microbatches, remat)

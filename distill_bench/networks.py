@@ -17,9 +17,11 @@ def init(config: NetworkConfig, key: jax.Array) -> Params:
     return mobilenet.init(config, key) if isinstance(config, MobileNetConfig) else bit.init(config, key)
 
 
-def apply(config: NetworkConfig, params: Params, images_NHWC: jax.Array) -> jax.Array:
-    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes."""
-    return mobilenet.apply(config, params, images_NHWC) if isinstance(config, MobileNetConfig) else bit.apply(config, params, images_NHWC)
+def apply(config: NetworkConfig, params: Params, images_NHWC: jax.Array, remat: bool = False) -> jax.Array:
+    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes; remat: see bit.apply."""
+    if isinstance(config, MobileNetConfig):
+        return mobilenet.apply(config, params, images_NHWC, remat=remat)
+    return bit.apply(config, params, images_NHWC, remat=remat)
 
 
 def macs(config: NetworkConfig, image_size: int) -> int:

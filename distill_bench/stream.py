@@ -79,11 +79,15 @@ def open_source(task: Task, layout: Layout) -> Source:
     """Loads and verifies the task's data and teachers.
 
     Raises:
-      UserError: where either is not what the task names, or a batch cannot be shared by so many devices.
+      UserError: where either is not what the task names, or a batch cannot be shared by so many devices or cut into so many parts.
     """
     shards = layout.mesh.shape[BATCH]
     if task.batch_size % shards:
         raise UserError(f"A batch of {task.batch_size} cannot be shared equally by {shards} devices: choose a --batch_shards that divides it.")
+    share = task.batch_size // shards
+    if layout.microbatches < 1 or share % layout.microbatches:
+        whose = f"Each device's share of {share} images" if shards > 1 else f"A batch of {share} images"
+        raise UserError(f"{whose} cannot be cut into {layout.microbatches} equal parts: choose a --microbatches that divides it.")
     train, test = _splits(task, task.dataset)
     if task.images is not None:
         train, _ = _splits(task, task.images)

@@ -29,16 +29,19 @@ flags.DEFINE_string("task", "digits", "The task.")
 flags.DEFINE_integer("lanes", 8, "Learning rates that share one stream.", lower_bound=1)
 flags.DEFINE_integer("steps", 500, "Steps of each lane.", lower_bound=10)
 flags.DEFINE_enum("params", None, ["twenty", "r50x1"], "Time single updates alone, on parameters of these shapes, and nothing else.")
+flags.DEFINE_bool("teacher", False, "Compare the teacher's parameters on every device with parameters cut over a batch's devices, and nothing else.")
 flags.DEFINE_bool("throughput", False, "Time whole training steps with one lane and with --lanes, and nothing else: for the paper's tasks.")
 flags.DEFINE_multi_string("set", [], "name=value: a hyperparameter of the optimizer, for --params.")
 flags.DEFINE_enum("lane_mapping", None, ["dispatch", "loop", "vmap"], "As in run.py.")
 flags.DEFINE_integer("lanes_per_device", None, "As in run.py.", lower_bound=1)
 flags.DEFINE_integer("devices", None, "As in run.py.", lower_bound=1)
+flags.DEFINE_integer("batch_shards", None, "As in run.py.", lower_bound=1)
 flags.DEFINE_enum("format", "text", ["text", "json"], "How to print the figures.")
 
 
 def main() -> int:
     cli.set_up_jax(None, FLAGS.devices)  # compilations are measured: none comes from a cache
+    from distill_bench import stream
     from distill_bench import task as tasks
     from sweeps import execute, measure, plan
     from sweeps.entries import BASELINE
@@ -46,7 +49,10 @@ def main() -> int:
     opt, baseline = (plan.resolve(name).optimizer for name in (FLAGS.opt or BASELINE, BASELINE))
     if FLAGS.params:
         return _show({"optimizer": opt.name, "baseline": baseline.name, "params": FLAGS.params} | _updates(opt, baseline) | {"environment": plan.environment()})
-    where = execute.Where(devices=FLAGS.devices, mapping=FLAGS.lane_mapping, lanes_per_device=FLAGS.lanes_per_device)
+    where = execute.Where(devices=FLAGS.devices, batch_shards=FLAGS.batch_shards, mapping=FLAGS.lane_mapping, lanes_per_device=FLAGS.lanes_per_device)
+    if FLAGS.teacher:
+        source = stream.open_source(tasks.get(FLAGS.task), where.layout_of(tasks.get(FLAGS.task)))
+        return _show({"task": FLAGS.task} | measure.teacher_placements(source) | {"environment": plan.environment()})
     engine = where.open_engine(tasks.get(FLAGS.task))
     if FLAGS.throughput:
         return _show({"optimizer": opt.name, "task": FLAGS.task} | _throughput(engine, opt) | {"environment": plan.environment()})

@@ -20,6 +20,7 @@ from optimizers import registry
 from sweeps import multihost, store
 from sweeps.curves import TrialCurves, write_layout
 from sweeps.plan import Entrant, Plan, environment, own_traceback
+from sweeps.profiling import Profiler
 from sweeps.rows import winner
 from sweeps.study import Trial
 
@@ -50,6 +51,8 @@ class Where:
     checkpoint_seconds: between checkpoints of the trials under way; on Ray a trial starts again from its beginning.
     devices: how many to use; on CPU, into how many the cores are divided. None for all.
     batch_shards, mapping, lanes_per_device: how lanes lie on them, see layout.make_layout; None lets it choose.
+    microbatches, remat: less memory for more time, see layout.Layout.
+    profile: write a trace of a few chunks into the folder of results; of process 0 where there are several, and not on Ray.
     diagnostics: keep, with every point of a curve, what the states of update rules tell (optimizers.diagnostics).
     """
 
@@ -62,6 +65,9 @@ class Where:
     batch_shards: int | None = None
     mapping: layout.Form | None = None
     lanes_per_device: int | None = None
+    microbatches: int = 1
+    remat: bool = False
+    profile: bool = False
     diagnostics: bool = False
 
     def diagnose(self) -> Callable[[Any], dict[str, jax.Array]] | None:
@@ -70,12 +76,23 @@ class Where:
 
         return diagnostics if self.diagnostics else None
 
-    def open_engine(self, task: Task) -> Engine:
-        """The task on these devices."""
+    def layout_of(self, task: Task) -> layout.Layout:
+        """How lanes of the task lie on these devices."""
         shards = self.batch_shards or (jax.device_count() if self.executor == "multihost" else 1)
         found = jax.devices() if self.executor == "multihost" else jax.devices()[: self.devices]
-        chosen = layout.make_layout(found, batch_shards=shards, mapping=self.mapping, lanes_per_device=self.lanes_per_device, small=is_small(task))
-        return open_engine(task, chosen)
+        return layout.make_layout(
+            found,
+            batch_shards=shards,
+            mapping=self.mapping,
+            lanes_per_device=self.lanes_per_device,
+            small=is_small(task),
+            microbatches=self.microbatches,
+            remat=self.remat,
+        )
+
+    def open_engine(self, task: Task) -> Engine:
+        """The task on these devices."""
+        return open_engine(task, self.layout_of(task))
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,7 @@ class _Runner:
     faults: Faults
     where: Where
     environment: dict[str, Any]
+    profiler: Profiler | None
     engine: Engine | None = None
 
     def run(self, label: str, jobs: Sequence[Job]) -> None:
@@ -123,7 +141,8 @@ class _Runner:
         told: set[str] = set()
         left = sum(entrant.optimizer.steps(trial.horizon) for entrant, trial in jobs) - sum(saved.step for saved in resume.values())
         self.display.begin(label, left)
-        for event in self._events(jobs, resume):
+        events = self._events(jobs, resume)
+        for event in self.profiler.watch(events) if self.profiler else events:
             match event:
                 case Losses(lane, first, values):
                     sinks[lane].losses(first, values)
@@ -255,15 +274,23 @@ def execute(plan: Plan, root: Path, display: Display, where: Where, faults: Faul
         for path, reason in store.load_study(folder).problems:
             display.say(f"Damaged: {reason}\n  set aside as {store.set_aside(path)}; the trial runs again.")
     write_layout(root)
-    runner = _Runner(plan, root, display, faults, where, environment())
+    profiler = Profiler(root, display.say) if where.profile else None
+    _run(_Runner(plan, root, display, faults, where, environment(), profiler))
+    if profiler:
+        profiler.close()
+    return folders
+
+
+def _run(runner: _Runner) -> None:
+    """The trials that are missing, then the winners'."""
+    plan, root = runner.plan, runner.root
     runner.run("tuning", list(_missing(root, plan.mine(plan.tuning))))
     if elsewhere := list(_missing(root, plan.tuning)):
         left = [trial for entrant, trial in elsewhere if entrant.optimizer.name not in runner.faults.dead]
         if left and plan.shard[1] > 1:
-            display.say(f"{len(left)} tuning trials of other shards are not here yet: run this shard again when they are, for its final runs.")
-            return folders
+            runner.display.say(f"{len(left)} tuning trials of other shards are not here yet: run this shard again when they are, for its final runs.")
+            return
     runner.run("finals", list(_missing(root, plan.mine(_finals(plan, root)))))
-    return folders
 
 
 def _missing(root: Path, jobs: Sequence[Job]) -> Iterator[Job]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import statistics
@@ -13,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from distill_bench import bit
 from distill_bench import lanes as lanes_lib
@@ -20,7 +23,9 @@ from distill_bench import networks as nets
 from distill_bench.engine import Engine
 from distill_bench.events import Compiled, Losses
 from distill_bench.lanes import Lane
+from distill_bench.layout import BATCH, LANES
 from distill_bench.losses import kl_divergence
+from distill_bench.stream import Source, make_forward
 from distill_bench.task import Task
 from distill_bench.train import train
 from optimizers.api import Optimizer, offer
@@ -147,7 +152,7 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
     """Milliseconds and fractions of the peak of a teacher's forward and a student's step, as the engine runs them: one on each device."""
     task = engine.source.task
     chunk = engine.chunk(0, 0)
-    from distill_bench.stream import DEALT, make_forward
+    from distill_bench.stream import DEALT
 
     forward = make_forward(engine.source)
     seen = np.asarray(chunk.views[0])
@@ -180,6 +185,36 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
         "teacher_peak_fraction": flops["teacher"] / teacher / peak,
         "student_peak_fraction": 3 * flops["student"] / student / peak,
     }
+
+
+def teacher_placements(source: Source) -> dict[str, float]:
+    """A chunk's teacher forward with its parameters on every device, and with each cut over the devices of a batch along its largest axis that they divide.
+
+    MiB of one device: parameters, and what the program takes beside arguments and results.
+    """
+    mesh = source.layout.mesh
+    shards = mesh.shape[BATCH]
+
+    def cut(leaf: jax.Array) -> NamedSharding:
+        sizes = [size if size % shards == 0 else 0 for size in leaf.shape]
+        axis = int(np.argmax(sizes))
+        return NamedSharding(mesh, P(*[BATCH if i == axis and sizes[axis] else None for i in range(leaf.ndim)]))
+
+    task, rng = source.task, np.random.default_rng(0)
+    shape = (source.layout.rows, task.batch_size)
+    seen = [rng.uniform(-1, 1, (*shape, *[it.size or task.views.size] * 2, it.network.channels)).astype(np.float32) for it in task.teachers]
+    views = source.layout.place(tuple(seen), P(LANES, BATCH))
+    placed = {"replicated": source.teachers, "sharded": jax.device_put(source.teachers, jax.tree.map(cut, source.teachers))}
+    forward, figures, calls = make_forward(source), {}, []
+    for name, params in placed.items():
+        program = forward.lower(params, views).compile()
+        calls.append(functools.partial(program, params, views))
+        held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(params))
+        figures[f"{name}_parameters_mib"] = held / 2**20
+        if memory := program.memory_analysis():
+            figures[f"{name}_temporary_mib"] = memory.temp_size_in_bytes / 2**20
+    times = interleaved(calls[0], calls[1], REPEATS)
+    return figures | {f"{name}_ms": 1e3 * took for name, took in zip(placed, times, strict=True)}
 
 
 def parameter_shapes(name: str) -> list[tuple[int, ...]]:

@@ -51,6 +51,9 @@ flags.DEFINE_integer("devices", None, "Devices to use; on CPU, into how many the
 flags.DEFINE_integer("batch_shards", None, "Devices that share each trial's batch. Default: 1; with --multihost all.", lower_bound=1)
 flags.DEFINE_enum("lane_mapping", None, ["dispatch", "loop", "vmap"], "How a device runs its trials: each by itself, or several in one program.")
 flags.DEFINE_integer("lanes_per_device", None, "Trials in one program on each device, for loop and vmap.", lower_bound=1)
+flags.DEFINE_integer("microbatches", 1, "Equal parts of a batch whose gradients are computed one after another, for less memory.", lower_bound=1)
+flags.DEFINE_bool("remat", False, "Compute a student's activations again in the backward pass, for less memory and more time.")
+flags.DEFINE_bool("profile", False, "Write a trace of a few chunks of steps into --outdir, where TensorBoard finds it.")
 flags.DEFINE_bool("diagnostics", False, "Also show what optimizers tell of themselves, such as Shampoo's residuals, in TensorBoard.")
 flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds between checkpoints of the trials under way.", lower_bound=0.0)
 flags.DEFINE_float("stall_seconds", 600.0, "Seconds without progress after which an optimizer counts as hanging.", lower_bound=1.0)
@@ -75,6 +78,8 @@ def main() -> int:
 
     if FLAGS.multihost and FLAGS.executor == "ray":
         raise UserError("--multihost spreads one sweep over hosts that know each other; --executor=ray lets Ray place trials: use one of them.")
+    if FLAGS.profile and FLAGS.executor == "ray":
+        raise UserError("--profile traces the process that trains, and with --executor=ray that is another for each trial: leave one of them out.")
     request = {"plan": _wanted(), "outdir": FLAGS.outdir, "where": _where(cache)}
     with progress() as display:
         folders = supervise.supervise(request, supervise.Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
@@ -118,6 +123,9 @@ def _where(cache: str | None) -> dict[str, Any]:
         "batch_shards": FLAGS.batch_shards,
         "mapping": FLAGS.lane_mapping,
         "lanes_per_device": FLAGS.lanes_per_device,
+        "microbatches": FLAGS.microbatches,
+        "remat": FLAGS.remat,
+        "profile": FLAGS.profile,
         "diagnostics": FLAGS.diagnostics,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -137,3 +138,10 @@ def _final(horizon: float) -> float:
 
 def _round(x: float) -> float:
     return float(f"{x:.6g}")
+
+
+def mutated(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """A small board with something changed in place."""
+    made = board(4, horizons=(250, 500))
+    change(made)
+    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -40,3 +41,29 @@ def media(browser: Chrome, **features: str) -> None:
 def resize(browser: Chrome, width: int, height: int = 900) -> None:
     """Sets the viewport's size in CSS pixels, however small."""
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
+
+
+def script(browser: Chrome, code: str, *arguments: Any) -> Any:
+    """Runs JavaScript in which `one` and `all` find elements by CSS path."""
+    short = "const all = (path) => [...document.querySelectorAll(path)]; const one = (path) => document.querySelector(path);"
+    return browser.execute_script(short + code, *arguments)
+
+
+def column(browser: Chrome, key: str) -> list[str]:
+    """The texts of a column of the table."""
+    return script(browser, "return all(`tbody tr.entry .col-${arguments[0]}`).map((cell) => cell.textContent)", key)
+
+
+def names(browser: Chrome) -> list[str]:
+    """The optimizers in the table, in its order."""
+    return script(browser, "return all('tr.entry .expand').map((button) => button.textContent)")
+
+
+def pick(browser: Chrome, path: str) -> None:
+    script(browser, "one(arguments[0]).click()", path)
+
+
+def leading(cells: list[str]) -> list[float | None]:
+    """The number that each cell starts with; what has none comes last in either direction."""
+    found = [re.search(r"-?\d+(\.\d+)?(e-?\d+)?", cell) for cell in cells]
+    return [float(match[0]) if match else None for match in found]

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -150,13 +151,51 @@ class Silent:
         self.said.append(text)
 
 
+@pytest.fixture(scope="session")
+def browser():
+    import browsers
+
+    if not browsers.installed():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(browsers.MISSING)
+    opened = browsers.open_browser()
+    yield opened
+    opened.quit()
+
+
 @pytest.fixture
-def script(compilation_cache, tmp_path):
-    """Runs a script of sweeps/ with an outdir of its own."""
+def show(browser, tmp_path):
+    """Opens a board, from a file; in the end the console must hold nothing."""
+    import browsers
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from sweeps.page import render
+
+    def opened(board):
+        path = tmp_path / "page.html"
+        path.write_text(render(board), encoding="utf-8")
+        browser.get(path.as_uri())
+        WebDriverWait(browser, 30).until(
+            lambda b: b.execute_script("return document.querySelector('#count').textContent || !document.querySelector('#empty').hidden")
+        )
+        return browser
+
+    browsers.resize(browser, 1280)
+    browsers.media(browser, prefers_color_scheme="light")
+    browser.get_log("browser")
+    yield opened
+    assert browser.get_log("browser") == []
+
+
+@pytest.fixture
+def script(compilation_cache, tiny_task, tmp_path, monkeypatch):
+    """Runs a script of sweeps/ with an outdir of its own, in a process that knows the tiny task too; sweeps are of it unless they name another."""
+    (tmp_path / "tiny.pickle").write_bytes(pickle.dumps(tiny_task))
+    monkeypatch.setenv("TINY_TASK", str(tmp_path / "tiny.pickle"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "small_task"), str(ROOT)]))
 
     def command(name, *flags):
-        cache = [f"--cache={compilation_cache}"] if name == "run" else []
-        return [sys.executable, str(ROOT / "sweeps" / f"{name}.py"), f"--outdir={tmp_path / 'runs'}", *cache, *flags]
+        given = [f"--cache={compilation_cache}", "--task=tiny"] if name == "run" else []
+        return [sys.executable, str(ROOT / "sweeps" / f"{name}.py"), f"--outdir={tmp_path / 'runs'}", *given, *flags]
 
     def run(name, *flags):
         return subprocess.run(command(name, *flags), cwd=tmp_path, capture_output=True, text=True, timeout=300)

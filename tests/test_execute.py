@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import optax
 import pytest
 from conftest import BRISK, CALM, Silent, contents
+from jax.profiler import ProfileData
 
 from distill_bench import task as tasks
+from distill_bench.events import Finished
+from distill_bench.lanes import Lane
+from distill_bench.train import train
 from sweeps import plan, store
 from sweeps.execute import Faults, Where, execute
+from sweeps.profiling import Profiler
 
 
 @pytest.fixture
@@ -21,6 +27,39 @@ def run(tiny_task, monkeypatch, tmp_path):
         return display.said
 
     return run
+
+
+def test_a_profile_is_of_chunks_after_the_first_and_names_their_programs(tiny_task, monkeypatch, tmp_path):
+    monkeypatch.setitem(tasks.CATALOGUE, "tiny", tiny_task)
+
+    def profile():
+        display = Silent()
+        execute(plan.make_plan([str(CALM)], "tiny", ["5"], 2, 1, [], []), tmp_path, display, Where(devices=2, profile=True), Faults())
+        return "\n".join(display.said)
+
+    said = profile()  # tuning is one chunk, and the final run another
+    (file,) = (tmp_path / "plugins" / "profile").glob("*/*.xplane.pb")
+    assert str(file.parent) in said
+    assert any("advance" in event.name for plane in ProfileData.from_file(str(file)).planes for line in plane.lines for event in line.events)
+    assert len(store.load(tmp_path)[0].results) == 3
+    assert "nothing was left to run" in profile()
+
+
+def test_a_profile_waits_for_the_second_chunk_and_ends_with_the_training(tiny_engine, tmp_path):
+    said = []
+
+    def profile(steps, folder):
+        profiler = Profiler(tmp_path / folder, said.append)
+        lane = Lane(lambda hparams, horizon: optax.sgd(0.1), {}, steps, 0)
+        told = [type(event) for event in profiler.watch(train(tiny_engine, [lane])) if isinstance(event, Finished)]
+        profiler.close()
+        return told, (tmp_path / folder).exists()
+
+    assert profile(tiny_engine.steps, "one") == ([Finished], False)
+    assert profile(2 * tiny_engine.steps, "two") == ([Finished], True)
+    assert "only one chunk of steps ran" in said[0]
+    assert "Profile of " in said[1]
+    assert len(said) == 2
 
 
 def test_shards_together_give_what_one_process_gives(run, tmp_path):

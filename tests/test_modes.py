@@ -91,14 +91,21 @@ def test_training_in_a_mode_is_what_its_definition_says(tiny_task, mode):
     images, answers = jnp.asarray(data.load(task.dataset)[0].images), teacher.load(task)[0]
     params, rule = stream.init_student(task, 3), optax.sgd(0.1)
     state = rule.init(params)
-    key = stream_key(task, ENSEMBLE, 0)
+
+    members = np.resize(np.arange(len(images)), (-(-len(images) // task.batch_size), task.batch_size))
+
+    @jax.jit
+    def answer(batch, place, crop):
+        key = jax.random.fold_in(jax.random.fold_in(stream_key(task, ENSEMBLE, 0), batch), crop)
+        crops = views.make_views(key, images[jnp.asarray(members)[batch]], task.views, mixup=False)
+        return jax.nn.softmax(bit.apply(task.teacher, answers, crops[place][None])[0])
 
     def ensemble_answer(index):
-        batch, place = index // task.batch_size, index % task.batch_size
-        members = np.resize(np.arange(len(images)), (-(-len(images) // task.batch_size), task.batch_size))
-        keys = [jax.random.fold_in(jax.random.fold_in(key, int(batch)), crop) for crop in range(CROPS)]
-        crops = [views.make_views(k, images[members[batch]], task.views, mixup=False)[place] for k in keys]
-        return np.mean(jax.nn.softmax(bit.apply(task.teacher, answers, jnp.stack(crops))), axis=0)
+        return np.mean([answer(*divmod(index, task.batch_size), crop) for crop in range(CROPS)], axis=0)
+
+    @jax.jit
+    def gradient(params, seen, logits):
+        return jax.value_and_grad(lambda p: kl_divergence(logits, bit.apply(task.student, p, seen), task.temperature))(params)
 
     expected = []
     for step in range(4):
@@ -107,7 +114,7 @@ def test_training_in_a_mode_is_what_its_definition_says(tiny_task, mode):
             logits = jnp.log(jnp.asarray(np.stack([ensemble_answer(i) for i in np.asarray(found.index)])))
         else:
             logits = bit.apply(task.teacher, answers, found.views[-1])
-        loss, gradients = jax.value_and_grad(lambda p, f=found, t=logits: kl_divergence(t, bit.apply(task.student, p, f.student), task.temperature))(params)
+        loss, gradients = gradient(params, found.student, logits)
         updates, state = rule.update(gradients, state, params)
         params = optax.apply_updates(params, updates)
         expected.append(float(loss))

@@ -68,9 +68,20 @@ def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(script,
         assert contents(tmp_path / "runs") == {name: content for name, content in beside.items() if "/calm-" in name}
 
 
+# A state too large for the disk of the test below.
+HEAVY = """
+import jax.numpy as jnp, optax
+from optimizers import Schedule, optimizer
+
+@optimizer
+def heavy(lr: Schedule = 0.1):
+    ballast = optax.GradientTransformation(lambda params: jnp.ones(100_000), lambda updates, state, params=None: (updates, state))
+    return optax.chain(ballast, optax.scale_by_learning_rate(lr))
+"""
+
 # Each costs the start of a process. The full twenty: DISTILL_BENCH_KILLS=20 pytest tests/test_supervise.py -k killed
 KILLS = int(os.environ.get("DISTILL_BENCH_KILLS", "3"))
-FLAGS = [f"--opt={CALM}", "--horizons=75", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
+FLAGS = [f"--opt={CALM}", "--horizons=1500", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
 
 
 def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_path):
@@ -104,7 +115,8 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_pa
 
 def test_a_full_disk_loses_nothing(script, tmp_path):
     """A limit on the size of files stands in for the disk: writes fail in the middle of a file."""
-    flags = [f"--opt={CALM}", "--horizons=100", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
+    (tmp_path / "heavy.py").write_text(HEAVY)
+    flags = [f"--opt={tmp_path / 'heavy.py'}", "--horizons=100", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
 
     limited = f"ulimit -f 200; exec {shlex.join(script.command('run', *flags, '--cache='))}"
     full = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, timeout=300)
@@ -112,11 +124,11 @@ def test_a_full_disk_loses_nothing(script, tmp_path):
     assert "could not be written" in full.stderr
     assert "Traceback" not in full.stderr
     assert script("run", *flags).returncode == 0
-    assert [row["status"] for row in rows(script) if row["opt"] == "calm"] == ["ok"]
+    assert [row["status"] for row in rows(script) if row["opt"] == "heavy"] == ["ok"]
 
 
 def test_two_sweeps_do_not_share_a_folder(script, tmp_path):
-    process = subprocess.Popen(script.command("run", f"--opt={CALM}", "--horizons=5000", "--trials=1"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(script.command("run", f"--opt={CALM}", "--horizons=1000000", "--trials=1"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         lock = tmp_path / "runs" / ".lock"
         deadline = time.monotonic() + 60
@@ -132,7 +144,7 @@ def test_two_sweeps_do_not_share_a_folder(script, tmp_path):
 
 
 def test_a_checkpoint_of_another_source_is_refused_with_the_reason(script, tmp_path):
-    flags = [f"--opt={CALM}", "--horizons=3000", "--trials=1", "--seeds=1", "--checkpoint_seconds=0"]
+    flags = [f"--opt={CALM}", "--horizons=1000000", "--trials=1", "--seeds=1", "--checkpoint_seconds=0"]
     process = subprocess.Popen(script.command("run", *flags), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (states := list((tmp_path / "runs").rglob("state.npz"))):

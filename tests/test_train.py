@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +45,12 @@ def run(engine, lanes):
                 compiled = event
     assert all(ends)
     return losses, points, ends, compiled
+
+
+@pytest.fixture(scope="module")
+def wide_engine(tiny_task):
+    """On all eight devices."""
+    return open_engine(tiny_task)
 
 
 def test_a_lane_equals_the_same_trial_alone_bit_for_bit(tiny_engine):
@@ -110,8 +118,8 @@ def test_seed_zero_is_a_seed_like_any_other(tiny_engine):
     assert len({tuple(values) for values in losses}) == 3
 
 
-def test_all_trials_and_horizons_of_a_rule_share_one_compilation(tiny_task):
-    engine = open_engine(tiny_task)
+def test_all_trials_and_horizons_of_a_rule_share_one_compilation(wide_engine):
+    engine = dataclasses.replace(wide_engine, rules={})
     _, _, ends, compiled = run(engine, [Lane(sgd, {"lr": lr}, h, 0) for lr in (0.1, 0.2, 0.3) for h in (3, 7)])
     assert (compiled.rules, len(engine.rules)) == (1, 1)
     assert [end.status for end in ends] == ["ok"] * 6
@@ -209,7 +217,7 @@ def noisy(hparams, horizon):
 
 
 @pytest.mark.parametrize("stops", [{1}, {2, 3}, {1, 2, 3, 4}])
-def test_a_resumed_lane_ends_with_the_same_bits(tiny_task, tiny_engine, tmp_path, stops):
+def test_a_resumed_lane_ends_with_the_same_bits(tiny_engine, wide_engine, tmp_path, stops):
     lanes = [Lane(noisy, {}, 130, 2), Lane(sgd, {"lr": 0.1}, 230, 0), Lane(sgd, {"lr": 0.2}, 70, 1), Lane(noisy, {}, 230, 2)]
     losses, points, _, _ = run(tiny_engine, lanes)
     chunk = iter(range(100))
@@ -219,7 +227,7 @@ def test_a_resumed_lane_ends_with_the_same_bits(tiny_task, tiny_engine, tmp_path
     resume = {i: checkpointing.load(tmp_path / f"{i}.npz", {"lane": i}) for i in range(4) if (tmp_path / f"{i}.npz").exists()}
     assert resume
     again, more, ends = [[] for _ in lanes], [{} for _ in lanes], []
-    for event in train(open_engine(tiny_task), lanes, resume):
+    for event in train(wide_engine, lanes, resume):
         match event:
             case Losses(lane, first, values):
                 assert first == (resume[lane].step if lane in resume else 0) + len(again[lane]) + 1
