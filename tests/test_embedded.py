@@ -5,14 +5,23 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import sklearn
 from PIL import Image
 
 from distill_bench import data, embedded
+from distill_bench.engine import open_engine
 from distill_bench.errors import UserError
+from distill_bench.events import Point
+from distill_bench.lanes import Lane
+from distill_bench.layout import make_layout
+from distill_bench.seen import step_views
 from distill_bench.task import DIGITS, PHOTOGRAPHS
+from distill_bench.train import train
 
 
 def test_tiles_are_the_photographs_luminance_averaged_by_area():
@@ -42,3 +51,16 @@ def test_the_split_of_the_photographs_is_frozen_and_scaled_like_the_digits():
 def test_other_photographs_are_refused():
     with pytest.raises(UserError, match="photographs images on this machine are not those"):
         data.load(dataclasses.replace(PHOTOGRAPHS, sha256="0" * 64))
+
+
+def test_views_are_of_the_photographs_and_the_exam_of_the_digits(tiny_task):
+    """And a student learns from them, whom the labels of photographs could tell nothing."""
+    task = dataclasses.replace(tiny_task, images=PHOTOGRAPHS)
+    engine = open_engine(task, make_layout(jax.devices()[:1]))
+    tiles, digits = data.load(PHOTOGRAPHS)[0], data.load(task.dataset)[1]
+    np.testing.assert_array_equal(engine.source.images, tiles.images)
+    np.testing.assert_array_equal(engine.exam.labels, digits.labels)
+    seen = step_views(task, jnp.asarray(tiles.images), 0, 0)
+    np.testing.assert_allclose(engine.chunk(0, 0).views[0, 0], seen.student, atol=1e-6)
+    points = [event.metrics for event in train(engine, [Lane(lambda hparams, horizon: optax.sgd(0.3), {}, 100, 0)]) if isinstance(event, Point)]
+    assert points[-1]["probe_loss"] < points[0]["probe_loss"]

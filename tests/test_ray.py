@@ -27,7 +27,7 @@ def ray_workers():
 
 def test_ray_gives_the_bits_of_the_local_executor_though_a_worker_is_killed(script, tmp_path):
     # Ray's workers get a path of their own, on which there is no tiny task.
-    flags = ["--task=digits", f"--opt={CALM},{BRISK}", "--horizons=60", "--trials=2", "--seeds=1"]
+    flags = ["--task=digits", "--batch_size=16", f"--opt={CALM},{BRISK}", "--horizons=60", "--trials=2", "--seeds=1"]
     assert script("run", *flags).returncode == 0
     local = contents(tmp_path / "runs")
     (tmp_path / "runs").rename(tmp_path / "local")
