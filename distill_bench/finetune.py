@@ -51,7 +51,7 @@ def make_task(task: Task, weights: str, batch_size: int | None = None) -> Task:
     found = pretrained.find(weights)
     if found.network.channels != task.student.channels:
         raise UserError(f"--from={weights} sees {found.network.channels} channels; the images of {task.name} have {task.student.channels}.")
-    network = dataclasses.replace(found.network, classes=task.student.classes)
+    network = dataclasses.replace(found.network, classes=task.student.classes, groups=task.teacher.groups)
     mixes, images = hyperrule.mixes(task.dataset.train_size), task.dataset.train_size
     return dataclasses.replace(
         task,

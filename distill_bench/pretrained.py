@@ -43,7 +43,8 @@ def place(name: str) -> Path:
 def find(name: str) -> Pretrained:
     """What the weights called `name` are of, by the catalogue, or by the names and shapes of the file's arrays; no parameter is read.
 
-    A published file is taken for what the catalogue says, whether it is there or not. BiT networks have 32 groups, which no file tells.
+    A published file is taken for what the catalogue says, whether it is there or not. No file tells the groups of its network: 32, as all published
+    ones have; a task whose networks have another number takes that.
 
     Raises:
       UserError: where there is none of this name, or the file holds no BiT network.
@@ -105,24 +106,28 @@ def load(weights: Pretrained) -> bit.Params:
     return checkpoints.read(path, weights.network)[0]
 
 
-def _named(name: str) -> Pretrained:
+def _named(name: str, groups: int) -> Pretrained:
+    """What `find` gives, of a name that may stand in a task's, with the groups of the task's network where only those tell."""
     if not re.fullmatch(_NAME, name):
         raise UserError(f"{name!r} is no name of weights: put the file into {published.folder()} and name it without folder and .npz.")
-    return find(name)
+    weights = find(name)
+    if name not in published.CATALOGUE and weights.network.width % groups:
+        raise UserError(f"{name} is {weights.network.width} channels wide, which {groups} groups, the task's, do not divide: name other weights.")
+    return weights if name in published.CATALOGUE else dataclasses.replace(weights, network=dataclasses.replace(weights.network, groups=groups))
 
 
-def as_teacher(name: str, student: Any) -> dict[str, Any]:
-    """The fields of a task whose only teacher these weights are; `student` is its student's network.
+def as_teacher(name: str, teacher: bit.BiTConfig) -> dict[str, Any]:
+    """The fields of a task whose only teacher these weights are, in place of one with the network `teacher`.
 
     Raises:
       UserError: as `find`, and where they are of another number of classes or channels.
     """
-    network = (weights := _named(name)).network
-    if network.channels != student.channels:
-        raise UserError(f"--teacher={name} sees {network.channels} channels; the task's images have {student.channels}: name other weights.")
-    if network.classes != student.classes:
+    network = (weights := _named(name, teacher.groups)).network
+    if network.channels != teacher.channels:
+        raise UserError(f"--teacher={name} sees {network.channels} channels; the task's images have {teacher.channels}: name other weights.")
+    if network.classes != teacher.classes:
         raise UserError(
-            f"--teacher={name} has {network.classes} classes; the task has {student.classes}.\n"
+            f"--teacher={name} has {network.classes} classes; the task has {teacher.classes}.\n"
             f"Fine-tune it to the task, and name the result: python -m distill_bench.teacher --task=TASK --from={name}"
         )
     return {"teacher": network, "teacher_file": name, "teacher_sha256": weights.sha256, "teacher_size": None, "more_teachers": ()}
@@ -136,7 +141,7 @@ def as_start(name: str, student: Any) -> dict[str, Any]:
     """
     from distill_bench import bit
 
-    weights = _named(name)
+    weights = _named(name, student.groups)
     fits = isinstance(student, bit.BiTConfig)
     expected = dataclasses.replace(student, classes=weights.network.classes, pool_padding=weights.network.pool_padding) if fits else None
     if weights.network != expected:

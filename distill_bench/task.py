@@ -279,7 +279,7 @@ def vary(
         if (network := STUDENTS[student](task.student.classes)) != task.student:
             change(student, student=network)
     if teacher and teacher != task.teacher_file:
-        change(_TEACHER + teacher, **pretrained.as_teacher(teacher, task.student))
+        change(_TEACHER + teacher, **pretrained.as_teacher(teacher, task.teacher))
     if start:
         change(_START + start, **pretrained.as_start(start, changed.student))
     if images and (source := _source(task, images)).name != task.dataset.name:

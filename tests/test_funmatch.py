@@ -35,7 +35,7 @@ def small_flowers(tmp_path_factory):
     root = tmp_path_factory.mktemp("tfds")
     shapes = [(40 + 3 * i, 64 - 2 * i) for i in range(20)]
     files = {split: [(small_tfds.encode(Image.fromarray(small_tfds.picture(*shapes[i], seed=i))), i) for i in range(n)] for split, n in COUNTS.items()}
-    small_tfds.write(root, files | {"validation": files["test"]})
+    small_tfds.write(root, files | {"validation": files["train"][-COUNTS["test"] :]})
     network = dataclasses.replace(FLOWERS.teacher, depths=(1, 1), width=8, groups=4)
     params = bit.init(network, jax.random.key(1))
     params["head"]["conv2d"]["kernel"] = jax.random.normal(jax.random.key(2), params["head"]["conv2d"]["kernel"].shape)
@@ -102,6 +102,16 @@ def test_prepared_data_trains_without_network_and_as_defined(small_flowers, monk
         loss, params = step_of(params, step)
         expected.append(float(loss))
     np.testing.assert_allclose(found[0], expected, rtol=2e-4)
+
+
+def test_an_exam_may_be_on_the_validation_split(small_flowers):
+    task = dataclasses.replace(small_flowers, exam="validation")
+    train_split, validation = stream.splits(task, task.dataset)
+    _, test = stream.splits(small_flowers, task.dataset)
+    assert (test.labels.tolist(), validation.labels.tolist()) == (list(range(9)), list(range(11, 20)))
+    assert len(train_split.labels) == COUNTS["train"]
+    assert validation.clean.shape == test.clean.shape
+    assert not np.array_equal(validation.clean, test.clean)
 
 
 def test_bfloat16_is_computed_in_bfloat16_and_close(small_flowers):

@@ -16,7 +16,7 @@ from distill_bench.errors import UserError
 from distill_bench.layout import make_layout
 from distill_bench.task import FLOWERS
 
-NETWORK = BiTConfig((1,), 32, 7, channels=1, root="small")  # the narrowest with 32 groups
+NETWORK = BiTConfig((1,), 8, 7, channels=1, groups=4, root="small")  # the groups of the task's networks, which no file tells
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_every_student_starts_from_the_weights_whatever_its_seed_with_a_fresh_he
     layout = make_layout(jax.devices()[:2], mapping=mapping, lanes_per_device=width)
     source = stream.open_source(tasks.vary(task, start="mine"), layout)
     found = jax.device_get(lanes.make_students(source)(layout.spread([np.int32(seed) for seed in range(layout.lanes)])))
-    expected = params | {"head": {"conv2d": {"kernel": np.zeros((128, 10), np.float32), "bias": np.zeros(10, np.float32)}}}
+    expected = params | {"head": {"conv2d": {"kernel": np.zeros((32, 10), np.float32), "bias": np.zeros(10, np.float32)}}}
     for lane in range(layout.lanes):
         same(jax.tree.map(lambda leaf, lane=lane: leaf[lane], found), expected)
 
@@ -67,10 +67,10 @@ def test_weights_of_the_tasks_own_classes_keep_their_head_and_seeds_their_own_da
 def test_padding_follows_the_files_layout(task, folder, layout, padding):
     network = dataclasses.replace(NETWORK, classes=10)
     params = write(folder / "mine.npz", network, layout)
-    assert pretrained.find("mine").network == dataclasses.replace(network, pool_padding=padding)
+    assert pretrained.find("mine").network == dataclasses.replace(network, groups=32, pool_padding=padding)
     assert tasks.vary(task, start="mine").student.pool_padding == padding
     varied = tasks.vary(task, teacher="mine")
-    assert varied.teacher.pool_padding == padding
+    assert varied.teacher == dataclasses.replace(network, pool_padding=padding)
     same(teacher.load(varied), (params,))
 
 
@@ -117,11 +117,12 @@ def test_synthetic_students_start_from_random_weights_of_the_same_shapes(task, f
         (lambda task: tasks.vary(task, start="minr"), r"no weights 'minr'.*Did you mean 'mine'(.|\n)*distill_bench\.published"),
         (lambda task: tasks.vary(task, teacher="BiT-M-R50x2"), "Did you mean 'BiT-M-R50x"),
         (lambda task: tasks.vary(task, start="../mine"), r"'\.\./mine' is no name of weights: put the file into"),
-        (lambda task: tasks.vary(task, start="deep"), r"depths \(2,\), width 32.*the student is a BiT of depths \(1,\), width 32"),
+        (lambda task: tasks.vary(task, start="deep"), r"depths \(2,\), width 8.*the student is a BiT of depths \(1,\), width 8"),
         (lambda task: tasks.vary(FLOWERS, start="BiT-M-R101x1"), r"depths \(3, 4, 23, 3\), width 64.*the student is a BiT of depths \(3, 4, 6, 3\), width 64"),
         (lambda task: tasks.vary(FLOWERS, student="mobilenetv3", start="BiT-M-R50x1"), "the student is a MobileNet: name weights of the student's network"),
         (lambda task: tasks.vary(task, teacher="mine"), r"--teacher=mine has 7 classes; the task has 10(.|\n)*distill_bench.teacher --task=TASK --from=mine"),
         (lambda task: tasks.vary(task, teacher="BiT-S-R50x1"), "sees 3 channels; the task's images have 1"),
+        (lambda task: tasks.vary(task, teacher="narrow"), "narrow is 6 channels wide, which 4 groups, the task's, do not divide"),
         (lambda task: tasks.vary(task, start="none"), r"none.npz names its arrays as in neither layout"),
         (lambda task: tasks.vary(task, start="torn"), "torn.npz"),
     ],
@@ -129,6 +130,7 @@ def test_synthetic_students_start_from_random_weights_of_the_same_shapes(task, f
 def test_what_cannot_be_is_said(task, folder, change, message):
     write(folder / "mine.npz", NETWORK)
     write(folder / "deep.npz", dataclasses.replace(NETWORK, depths=(2,)))
+    write(folder / "narrow.npz", dataclasses.replace(NETWORK, width=6, groups=2))
     np.savez(folder / "none.npz", weights=np.zeros(3, np.float32))
     (folder / "torn.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match=message):
