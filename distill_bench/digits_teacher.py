@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import optax
 
 from distill_bench import bit, checkpoints, data, views
-from distill_bench.task import DIGITS, WEIGHTS, Task
+from distill_bench.catalogue import DIGITS
+from distill_bench.task import WEIGHTS, Task
 from distill_bench.teacher import accuracy
 
 STEPS, CHUNK = 1500, 250
@@ -73,4 +74,4 @@ def main(out: str | None) -> None:
     path = Path(out or WEIGHTS / DIGITS.teacher_file)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    print(f"{path}: {len(content) / 2**20:.2f} MiB; set teacher_sha256 in distill_bench/task.py to\n{hashlib.sha256(content).hexdigest()}")
+    print(f"{path}: {len(content) / 2**20:.2f} MiB; set teacher_sha256 in distill_bench/catalogue.py to\n{hashlib.sha256(content).hexdigest()}")

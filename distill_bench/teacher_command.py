@@ -76,7 +76,7 @@ def _run(values: flags.FlagValues) -> None:
 
         digits_teacher.main(values.out)
     else:
-        from distill_bench import task as tasks
+        from distill_bench import catalogue as tasks
 
         raise UserError(
             f"The teacher of {tasks.get(values.task).name} is published: python -m distill_bench.published --name={tasks.get(values.task).teacher_file}\n"
@@ -86,8 +86,8 @@ def _run(values: flags.FlagValues) -> None:
 
 def _fine_tune(weights: str, values: flags.FlagValues) -> None:
     rates = _learning_rates(values.lr)
+    from distill_bench import catalogue as tasks
     from distill_bench import engine, finetune, hyperrule
-    from distill_bench import task as tasks
     from distill_bench.layout import make_layout
 
     varied = tasks.vary(tasks.get(values.task), synthetic=values.synthetic, resolution=values.resolution)

@@ -41,8 +41,8 @@ flags.DEFINE_enum("format", "text", ["text", "json"], "How to print the figures.
 
 def main() -> int:
     cli.set_up_jax(None, FLAGS.devices)  # compilations are measured: none comes from a cache
+    from distill_bench import catalogue as tasks
     from distill_bench import stream
-    from distill_bench import task as tasks
     from sweeps import execute, measure, plan
     from sweeps.entries import BASELINE
 

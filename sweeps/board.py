@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from distill_bench import __version__
-from distill_bench import task as tasks
+from distill_bench import catalogue as tasks
 from sweeps import statistics, verdicts
 from sweeps.certificate import HELD_OUT, Concordance, certify
 from sweeps.entries import BASELINE, FOLDER, Entry

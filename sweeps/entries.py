@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill_bench import task as tasks
+from distill_bench import catalogue as tasks
 from sweeps.study import TUNING_SEED, Result, Study, Trial
 
 SCHEMA = 2

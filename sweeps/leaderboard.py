@@ -121,7 +121,7 @@ def _studies(path: Path) -> list[Loaded]:
 def _cost(loaded: Loaded) -> Cost:
     """Of the update rule as it is here, which must be the one that ran."""
     cli.set_up_jax(str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None)
-    from distill_bench import task as tasks
+    from distill_bench import catalogue as tasks
     from sweeps import entries, measure, plan
 
     rule, baseline = plan.resolve(loaded.spec), plan.resolve(entries.BASELINE)

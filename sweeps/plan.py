@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from distill_bench import task as tasks
+from distill_bench import catalogue as tasks
 from distill_bench.errors import UserError, suggestion
 from distill_bench.lanes import Contract, Lane
 from distill_bench.task import Task

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_bench import task as tasks
+from distill_bench import catalogue as tasks
 from distill_bench.errors import UserError
 from sweeps.entries import FOLDER, REQUIRED_RUNGS, REQUIRED_SEEDS, REQUIRED_TRIALS, SCHEMA, BadEntry, Cost, validate
 from sweeps.rows import finals, winner

@@ -29,7 +29,7 @@ TrialSpec = tuple[dict[str, Any], int, int]  # hyperparameters, horizon, seed
 @functools.cache
 def _open(task: str, where: Where) -> Engine:
     """This Ray worker's engine, kept for its next unit."""
-    from distill_bench import task as tasks
+    from distill_bench import catalogue as tasks
     from sweeps import cli
 
     cli.set_up_jax(where.cache, where.devices)

@@ -88,7 +88,7 @@ def main() -> int:
 
 
 def _list() -> int:
-    from distill_bench import task as tasks
+    from distill_bench import catalogue as tasks
     from optimizers import registry
 
     print("Optimizers:", ", ".join(registry.builtins()))

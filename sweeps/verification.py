@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distill_bench import task as tasks
+from distill_bench import catalogue as tasks
 from distill_bench.errors import UserError
 from distill_bench.events import Event, Finished, Point
 from optimizers import registry

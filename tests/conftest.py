@@ -21,10 +21,11 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 from distill_bench import bit, checkpoints
-from distill_bench import task as tasks
+from distill_bench import catalogue as tasks
+from distill_bench.catalogue import DIGITS
 from distill_bench.engine import Engine, open_engine
 from distill_bench.layout import make_layout
-from distill_bench.task import DIGITS, ProbeConfig, Task
+from distill_bench.task import ProbeConfig, Task
 
 ROOT = Path(__file__).resolve().parent.parent
 CALM, BRISK = (ROOT / "tests" / "plug_ins" / f"{name}.py" for name in ("calm", "brisk"))

@@ -14,13 +14,13 @@ import sklearn
 from PIL import Image
 
 from distill_bench import data, embedded
+from distill_bench.catalogue import DIGITS, PHOTOGRAPHS
 from distill_bench.engine import open_engine
 from distill_bench.errors import UserError
 from distill_bench.events import Point
 from distill_bench.lanes import Lane
 from distill_bench.layout import make_layout
 from distill_bench.seen import step_views
-from distill_bench.task import DIGITS, PHOTOGRAPHS
 from distill_bench.train import train
 
 

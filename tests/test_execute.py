@@ -7,7 +7,7 @@ import pytest
 from conftest import BRISK, CALM, Silent, contents
 from jax.profiler import ProfileData
 
-from distill_bench import task as tasks
+from distill_bench import catalogue as tasks
 from distill_bench.events import Finished
 from distill_bench.lanes import Lane
 from distill_bench.train import train

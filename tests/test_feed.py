@@ -14,7 +14,8 @@ import small_tfds
 from PIL import Image
 
 from distill_bench import bit, checkpoints, datasets, decoding, feed, prepared, seen, stream, teacher, views
-from distill_bench import task as tasks
+from distill_bench import catalogue as tasks
+from distill_bench.catalogue import SUN
 from distill_bench.data import TfdsDataset
 from distill_bench.engine import open_engine
 from distill_bench.errors import UserError
@@ -23,7 +24,7 @@ from distill_bench.feed import Feed
 from distill_bench.lanes import Lane
 from distill_bench.layout import make_layout
 from distill_bench.losses import kl_divergence
-from distill_bench.task import SUN, ProbeConfig, Teacher
+from distill_bench.task import ProbeConfig, Teacher
 from distill_bench.train import train
 
 COUNT = 20

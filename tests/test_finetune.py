@@ -13,8 +13,9 @@ import pytest
 from test_start import folder, write  # noqa: F401 - a fixture
 
 from distill_bench import bit, checkpoints, engine, finetune, hyperrule, lanes, prepared, pretrained, seen, stream, teacher, teacher_command
-from distill_bench import task as tasks
+from distill_bench import catalogue as tasks
 from distill_bench.bit import BiTConfig
+from distill_bench.catalogue import FLOWERS
 from distill_bench.data import Split
 from distill_bench.engine import open_engine as really_open_engine
 from distill_bench.errors import UserError
@@ -22,7 +23,6 @@ from distill_bench.events import Finished, Losses, Snapshot
 from distill_bench.lanes import Lane
 from distill_bench.layout import make_layout
 from distill_bench.losses import kl_divergence
-from distill_bench.task import FLOWERS
 from distill_bench.train import train
 
 NETWORK = BiTConfig((1,), 8, 5, groups=2, root="small")

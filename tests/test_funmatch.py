@@ -15,7 +15,8 @@ import small_tfds
 from PIL import Image
 
 from distill_bench import bit, checkpoints, datasets, prepared, seen, stream, teacher
-from distill_bench import task as tasks
+from distill_bench import catalogue as tasks
+from distill_bench.catalogue import FLOWERS
 from distill_bench.data import TfdsDataset
 from distill_bench.engine import open_engine
 from distill_bench.errors import UserError
@@ -23,7 +24,7 @@ from distill_bench.events import Losses, Point
 from distill_bench.lanes import Lane
 from distill_bench.layout import make_layout
 from distill_bench.losses import kl_divergence
-from distill_bench.task import FLOWERS, ProbeConfig
+from distill_bench.task import ProbeConfig
 from distill_bench.train import train
 
 COUNTS = {"train": 20, "test": 9}

@@ -11,7 +11,8 @@ import optax
 import pytest
 
 from distill_bench import bit, data, stream, teacher, views
-from distill_bench import task as tasks
+from distill_bench import catalogue as tasks
+from distill_bench.catalogue import DIGITS
 from distill_bench.engine import open_engine
 from distill_bench.errors import UserError
 from distill_bench.events import Losses
@@ -19,7 +20,6 @@ from distill_bench.lanes import Lane
 from distill_bench.layout import make_layout
 from distill_bench.losses import kl_divergence
 from distill_bench.seen import ENSEMBLE, step_views, stream_key
-from distill_bench.task import DIGITS
 from distill_bench.train import train
 from distill_bench.views import MODES, ViewConfig
 

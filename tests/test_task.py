@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from distill_bench import bit, checkpoints, data, synthetic, task, teacher
-from distill_bench import task as tasks
+from distill_bench import catalogue as tasks
+from distill_bench.catalogue import DIGITS
 from distill_bench.errors import UserError
-from distill_bench.task import DIGITS, WEIGHTS
+from distill_bench.task import WEIGHTS
 
 
 def test_digits_split_is_frozen():
@@ -45,7 +46,7 @@ def test_the_ladder_is_not_part_of_the_fingerprint():
 
 def test_an_unknown_task_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match="Did you mean 'digits'"):
-        task.get("digit")
+        tasks.get("digit")
 
 
 def test_the_embedded_teacher_is_right_on_99_percent_of_the_test_images():
