@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -167,6 +168,12 @@ def test_a_file_that_is_damaged_after_it_was_packed_is_named(small_sun):
 
     with pytest.raises(UserError, match=r"Image \d+ of the train split was whole when it was packed"):
         Feed(small_sun, Torn(), np.full((COUNT, 2), 40.0, np.float32), range(8)).read(0, 0, 1)
+
+
+def test_without_grain_one_message_says_what_to_install(small_sun, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"sun397 streams its images with grain.*pip install 'distill-bench\[stream\]'"):
+        Feed(small_sun, [b""] * COUNT, np.full((COUNT, 2), 40.0, np.float32), range(8))
 
 
 def test_packed_places_of_another_version_are_refused(small_sun, tmp_path):
