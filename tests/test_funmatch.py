@@ -126,14 +126,6 @@ def test_bfloat16_is_computed_in_bfloat16_and_close(small_flowers):
     assert 1e-5 < error < 0.05  # bfloat16 has eight bits
 
 
-def test_eight_devices_sharing_the_batch_give_what_one_gives(small_flowers):
-    task = dataclasses.replace(small_flowers, precision="float32")
-    lanes = [Lane(sgd, {"lr": 0.1}, 10, 0)]
-    one = losses_of(open_engine(task, make_layout(jax.devices()[:1])), lanes)[0]
-    eight = losses_of(open_engine(task, make_layout(jax.devices()[:8], batch_shards=8)), lanes)[0]
-    np.testing.assert_allclose(eight, one, rtol=1e-5)
-
-
 def test_without_data_or_weights_one_message_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"python -m distill_bench\.data prepare --task=flowers102"):

@@ -5,17 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from test_bit import conv64
 
 from distill_bench import layers, mobilenet, networks
-from distill_bench.engine import open_engine
-from distill_bench.events import Losses, Point
-from distill_bench.lanes import Lane
-from distill_bench.layout import make_layout
 from distill_bench.mobilenet import MobileNetConfig, Row
-from distill_bench.train import train
 
 TINY = MobileNetConfig(
     classes=5,
@@ -158,20 +152,11 @@ def test_computing_activations_again_changes_no_gradient_and_keeps_less():
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * float(np.abs(expected).max()))
 
 
-def sgd(hparams, horizon):
-    return optax.sgd(lambda count: hparams["lr"] * (1 - count / horizon), momentum=0.9)
-
-
-def test_lanes_of_mobilenets_are_equal_however_they_lie_on_the_device(tiny_task):
-    task = dataclasses.replace(tiny_task, student=SMALL)
-    lanes = [Lane(sgd, {"lr": lr}, 6, 0) for lr in (0.03, 0.1)]
-    found = []
-    for mapping in ("dispatch", "vmap"):
-        engine = open_engine(task, make_layout(jax.devices()[:1], mapping=mapping, lanes_per_device=1 if mapping == "dispatch" else 2))
-        events = list(train(engine, lanes))
-        losses = [np.concatenate([event.values for event in events if isinstance(event, Losses) and event.lane == i]) for i in range(2)]
-        ends = [[event.metrics["probe_loss"] for event in events if isinstance(event, Point) and event.lane == i][-1] for i in range(2)]
-        found.append([*losses, ends])
-    for dispatch, vmap in zip(*found, strict=True):
-        np.testing.assert_allclose(vmap, dispatch, rtol=1e-4)
-    assert found[0][0][-1] < found[0][0][0]
+def test_a_batch_of_networks_is_each_by_itself():
+    """Under vmap depthwise convolutions become grouped by network and channel."""
+    images = jnp.asarray(np.random.default_rng(3).standard_normal((4, 16, 16, SMALL.channels)), jnp.float32)
+    several = [random_params(SMALL, seed) for seed in (0, 1)]
+    together = jax.jit(jax.vmap(lambda p: mobilenet.apply(SMALL, p, images)))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *several))
+    alone = jax.jit(lambda p: mobilenet.apply(SMALL, p, images))
+    for found, params in zip(together, several, strict=True):
+        np.testing.assert_allclose(found, alone(params), rtol=1e-4, atol=1e-5)
