@@ -13,6 +13,10 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Programs here run for a moment and took five times as long to compile as to run. Scripts under test are compiled as they are for users;
+# XLA_FLAGS= makes the tests so too.
+XLA_FLAGS = os.environ.get("XLA_FLAGS", "")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import jax
 import pytest
@@ -191,6 +195,7 @@ def show(browser, tmp_path):
 def script(compilation_cache, tiny_task, tmp_path, monkeypatch):
     """Runs a script of sweeps/ with an outdir of its own, in a process that knows the tiny task too; sweeps are of it unless they name another."""
     (tmp_path / "tiny.pickle").write_bytes(pickle.dumps(tiny_task))
+    monkeypatch.setenv("XLA_FLAGS", XLA_FLAGS)
     monkeypatch.setenv("TINY_TASK", str(tmp_path / "tiny.pickle"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "small_task"), str(ROOT)]))
 
