@@ -8,6 +8,7 @@ done, so that a unit has happened wholly or not at all. Files of optimizers must
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,8 +72,9 @@ def run(task: str, where: Where, opts: Sequence[str], trials: Sequence[TrialSpec
         raise UserError("--executor=ray needs Ray, which is not installed: pip install 'distill-bench[ray]'") from None
     if not ray.is_initialized():
         root = str(Path(__file__).resolve().parent.parent)
+        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         try:
-            ray.init(address=where.ray_address, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
+            ray.init(address=where.ray_address, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": paths}})
         except ConnectionError as error:
             raise UserError(f"--ray_address={where.ray_address} cannot be reached: {error}") from None
     cluster = ray.cluster_resources()

@@ -26,8 +26,7 @@ def ray_workers():
 
 
 def test_ray_gives_the_bits_of_the_local_executor_though_a_worker_is_killed(script, tmp_path):
-    # Ray's workers get a path of their own, on which there is no tiny task.
-    flags = ["--task=digits", "--batch_size=16", f"--opt={CALM},{BRISK}", "--horizons=60", "--trials=2", "--seeds=1"]
+    flags = [f"--opt={CALM},{BRISK}", "--horizons=600", "--trials=2", "--seeds=1"]
     assert script("run", *flags).returncode == 0
     local = contents(tmp_path / "runs")
     (tmp_path / "runs").rename(tmp_path / "local")
@@ -38,7 +37,7 @@ def test_ray_gives_the_bits_of_the_local_executor_though_a_worker_is_killed(scri
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        time.sleep(2)
+        time.sleep(1)
         os.kill(workers[0], signal.SIGKILL)
         output, _ = process.communicate(timeout=240)
     finally:
