@@ -74,7 +74,7 @@ def test_a_mistake_is_one_message(flags, message, tmp_path):
 
 
 def test_a_study_that_is_no_entry_yet_is_told_why_and_nothing_is_written(script, tmp_path):
-    done = script("run", "--task=digits", f"--opt={BRISK}", "--horizons=20", "--trials=1", "--seeds=1")
+    done = script("run", f"--opt={BRISK}", "--horizons=20", "--trials=1", "--seeds=1")
     assert done.returncode == 0, done.stderr
     done = run(f"--add={tmp_path / 'runs'}", f"--entries={tmp_path / 'board'}", cwd=tmp_path)
     assert (done.returncode, "its ladder is unfinished: it has none of 250,500,1000,2000,4000" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
