@@ -36,7 +36,10 @@ def squeeze(image: Image.Image, side: int) -> np.ndarray:
 def cut(image: Image.Image, box_4: np.ndarray, size: int) -> np.ndarray:
     """The box (top, left, height, width, in pixels, not rounded) of the image as [size, size, 3], uint8: bilinear, without antialiasing."""
     top, left, height, width = map(float, box_4)
-    return np.asarray(image.transform((size, size), Image.Transform.EXTENT, (left, top, left + width, top + height), Image.Resampling.BILINEAR))
+    extent = left, top, min(left + width, image.width), min(top + height, image.height)
+    if max(height, width) <= size:  # nothing shrinks, so the faster filter does not average either: the same to a level
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, extent))
+    return np.asarray(image.transform((size, size), Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR))
 
 
 def clean(image: Image.Image, shorter: int, crop: int) -> np.ndarray:

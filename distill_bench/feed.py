@@ -106,11 +106,15 @@ class Feed:
                 stream.close()
             stream = iter(self._open(seed, first))
         assert stream is not None
-        taken = [next(stream) for _ in range(steps)]
+        sizes = [look.size for look in looks(self.task)[0]]
+        read = tuple(np.empty((steps, len(self.rows), size, size, 3), np.uint8) for size in sizes)
+        for step_row in np.ndindex(steps, len(self.rows)):
+            for crops, crop in zip(read, next(stream), strict=True):
+                crops[step_row] = crop
         self._streams[seed] = (first + steps, stream)
         while len(self._streams) > OPEN_STREAMS:
             self._streams.pop(next(iter(self._streams)))[1].close()
-        return tuple(np.stack(crops) for crops in zip(*taken, strict=True))
+        return read
 
     def index(self, seed: int, first: int, steps: int) -> np.ndarray:
         """Which images [steps, N] these steps show."""
@@ -123,8 +127,8 @@ class Feed:
         bytes_each = sum(3 * look.size**2 for look in looks(self.task)[0])
         ahead = max(2 * cores, min(2 * n, AHEAD_BYTES // bytes_each))
         places = grain.MapDataset.range(first * n, 2**62)
-        crops = places.map(lambda place: self._crops(seed, *divmod(place, n))).to_iter_dataset(grain.ReadOptions(num_threads=cores, prefetch_buffer_size=ahead))
-        return crops.batch(n)
+        crops = places.map(lambda place: self._crops(seed, *divmod(place, n)))
+        return crops.to_iter_dataset(grain.ReadOptions(num_threads=cores, prefetch_buffer_size=ahead))
 
     def _crops(self, seed: int, step: int, place: int) -> tuple[np.ndarray, ...]:
         made, row = self._cut(seed, step), self.rows[place]

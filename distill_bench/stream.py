@@ -97,11 +97,29 @@ def open_source(task: Task, layout: Layout) -> Source:
     freeze = jax.jit(bit.freeze, static_argnums=1)
     teachers = tuple(layout.replicate(freeze(params, task.precision)) for params in teacher.load(task))
     first = layout.replicate(start.load(task)) if task.start else None
+    feed = _feed(task, train, _rows(task, layout))
+    images, sizes = (None, None) if feed else layout.replicate((train.images, train.sizes))
+    return Source(task, layout, train, test, images, sizes, feed, teachers, first)
+
+
+def open_feed(task: Task) -> Feed:
+    """Whole batches of a streamed task's images, without a device.
+
+    Raises:
+      UserError: where its images are not streamed, or are not what the task names.
+    """
+    train, _ = splits(task, task.images or task.dataset)
+    if feed := _feed(task, train, range(task.batch_size)):
+        return feed
+    raise UserError(f"The images of {task.name} lie on the device: nothing is streamed. Name another task, such as sun397.")
+
+
+def _feed(task: Task, train: data.Split, rows: range) -> Feed | None:
+    """What streams these images; None where they fit on a device."""
     if isinstance(train.images, np.ndarray):
-        images, sizes = layout.replicate((train.images, train.sizes))
-        return Source(task, layout, train, test, images, sizes, None, teachers, first)
+        return None
     assert train.sizes is not None
-    return Source(task, layout, train, test, None, None, Feed(task, train.images, np.asarray(train.sizes), _rows(task, layout)), teachers, first)
+    return Feed(task, train.images, np.asarray(train.sizes), rows)
 
 
 def _rows(task: Task, layout: Layout) -> range:

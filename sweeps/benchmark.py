@@ -31,6 +31,7 @@ flags.DEFINE_integer("steps", 500, "Steps of each lane.", lower_bound=10)
 flags.DEFINE_enum("params", None, ["twenty", "r50x1"], "Time single updates alone, on parameters of these shapes, and nothing else.")
 flags.DEFINE_bool("teacher", False, "Compare the teacher's parameters on every device with parameters cut over a batch's devices, and nothing else.")
 flags.DEFINE_bool("throughput", False, "Time whole training steps with one lane and with --lanes, and nothing else: for the paper's tasks.")
+flags.DEFINE_bool("input", False, "Time how fast this host reads the images of a streamed task, and nothing else.")
 flags.DEFINE_multi_string("set", [], "name=value: a hyperparameter of the optimizer, for --params.")
 flags.DEFINE_enum("lane_mapping", None, ["dispatch", "loop", "vmap"], "As in run.py.")
 flags.DEFINE_integer("lanes_per_device", None, "As in run.py.", lower_bound=1)
@@ -49,6 +50,8 @@ def main() -> int:
     opt, baseline = (plan.resolve(name).optimizer for name in (FLAGS.opt or BASELINE, BASELINE))
     if FLAGS.params:
         return _show({"optimizer": opt.name, "baseline": baseline.name, "params": FLAGS.params} | _updates(opt, baseline) | {"environment": plan.environment()})
+    if FLAGS.input:
+        return _show({"task": FLAGS.task} | measure.input_rate(stream.open_feed(tasks.get(FLAGS.task))) | {"environment": plan.environment()})
     where = execute.Where(devices=FLAGS.devices, batch_shards=FLAGS.batch_shards, mapping=FLAGS.lane_mapping, lanes_per_device=FLAGS.lanes_per_device)
     if FLAGS.teacher:
         source = stream.open_source(tasks.get(FLAGS.task), where.layout_of(tasks.get(FLAGS.task)))
@@ -92,7 +95,7 @@ def _throughput(engine: Engine, opt: Optimizer) -> dict[str, Any]:
     peak = measure.matmul_peak(2048 if engine.layout.mesh.devices.flat[0].platform == "cpu" else 8192, task.precision)
     found: dict[str, Any] = {"precision": task.precision, "matmul_peak_gflops": peak / 1e9}
     if engine.source.feed:
-        found["input_images_per_second"] = measure.input_rate(engine, max(1, 2048 // task.batch_size))
+        found |= measure.input_rate(engine.source.feed)
     for lanes in sorted({1, FLAGS.lanes}):
         figures = measure.throughput(engine, opt, lanes, FLAGS.steps, peak)
         found |= {f"{name}_{lanes}_lanes": value for name, value in figures.items()}

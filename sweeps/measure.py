@@ -22,6 +22,7 @@ from distill_bench import lanes as lanes_lib
 from distill_bench import networks as nets
 from distill_bench.engine import Engine
 from distill_bench.events import Compiled, Losses
+from distill_bench.feed import Feed
 from distill_bench.lanes import Lane
 from distill_bench.layout import BATCH, LANES
 from distill_bench.losses import kl_divergence
@@ -106,15 +107,14 @@ def throughput(engine: Engine, opt: Optimizer, lanes: int, steps: int, peak: flo
     }
 
 
-def input_rate(engine: Engine, batches: int) -> float:
-    """Images a second that the host reads, decodes and crops for a streamed task, nothing else running."""
-    feed = engine.source.feed
-    if feed is None:
-        return float("inf")
+def input_rate(feed: Feed, images: int = 4096) -> dict[str, float]:
+    """Images a second that this host reads, decodes and crops, of at least `images`, nothing else running; and how many of its cores are busy."""
+    batches = -(-images // len(feed.rows))
     feed.read(0, 0, 1)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     feed.read(0, 1, batches)
-    return batches * len(feed.rows) / (time.perf_counter() - began)
+    wall = time.perf_counter() - began
+    return {"input_images_per_second": batches * len(feed.rows) / wall, "input_cores_busy": (time.process_time() - cpu) / wall}
 
 
 def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 import small_tfds
+from conftest import ROOT
 from PIL import Image
 
 from distill_bench import bit, checkpoints, datasets, decoding, feed, prepared, seen, stream, teacher, views
@@ -185,6 +189,17 @@ def test_packed_places_of_another_version_are_refused(small_sun, tmp_path):
     small_tfds.write(root, {"train": files, "validation": files[:5], "test": files[:9]}, name="sun397/tfds", version="3.0.0")
     with pytest.raises(UserError, match=r"refers to TFDS's version 2\.1\.1, and 3\.0\.0 is there"):
         prepared.load(small_sun.dataset, root)
+
+
+def test_the_benchmark_tells_how_fast_this_host_reads():
+    def measure(task):
+        command = [sys.executable, str(ROOT / "sweeps" / "benchmark.py"), "--input", f"--task={task}", "--format=json"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    done = measure("sun397@synthetic@r32@b8")
+    assert json.loads(done.stdout)["input_images_per_second"] > 0
+    done = measure("digits")
+    assert (done.returncode, done.stderr.count("\n"), "The images of digits lie on the device" in done.stderr) == (2, 1, True), done.stderr
 
 
 def test_imagenets_tasks_look_as_published():
