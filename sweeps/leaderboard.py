@@ -48,14 +48,16 @@ def main() -> int:
     folder = Path(FLAGS.entries) if FLAGS.entries else entries.FOLDER
     if not folder.is_dir():
         raise UserError(f"--entries={folder} is no folder: name one that holds <task>/<optimizer>.json files.")
+    if FLAGS.readme and not Path(FLAGS.readme).is_file():
+        raise UserError(f"--readme={FLAGS.readme} is no file: name the one that the leaderboard stands in.")
+    if FLAGS.html and not Path(FLAGS.html).absolute().parent.is_dir():
+        raise UserError(f"--html={FLAGS.html} cannot be written: name a file in a folder that exists.")
     made = board.make(*entries.load(folder))
     if FLAGS.html:
         from sweeps import page
 
         _write(FLAGS.html, page.render(made))
     elif FLAGS.readme:
-        if not Path(FLAGS.readme).is_file():
-            raise UserError(f"--readme={FLAGS.readme} is no file: name the one that the leaderboard stands in.")
         tables.update(Path(FLAGS.readme), made)
     elif FLAGS.format == "json":
         print(json.dumps(made, indent=1, allow_nan=False))
@@ -137,7 +139,7 @@ def _write(path: str, content: str) -> None:
     try:
         write_atomically(Path(path), content)
     except OSError as error:
-        raise UserError(f"--html={path} cannot be written: {error.strerror}.\nName a file in a folder that exists.") from None
+        raise UserError(f"--html={path} cannot be written: {error.strerror}.") from None
 
 
 def script() -> None:
