@@ -106,7 +106,8 @@ def make_evaluate(source: Source) -> Callable[[bit.Params, Exam], dict[str, jax.
     """A pure function (student parameters, exam) -> one float32 scalar for each of METRICS.
 
     probe_loss and heldout_kl are at the task's temperature, test_kl at temperature 1, in nats; agreement is
-    the fraction of clean test images on which student and teacher name the same class.
+    the fraction of clean test images on which student and teacher name the same class. All are NaN where a parameter is not finite: logits may be
+    finite all the same, since weights are standardised, and compiled code may take the larger of NaN and zero for zero.
     """
     task = source.task
     n = task.probe.batches * task.probe.batch_size
@@ -126,6 +127,7 @@ def make_evaluate(source: Source) -> Callable[[bit.Params, Exam], dict[str, jax.
             jnp.mean(answer == jnp.argmax(teacher[clean], -1), dtype=jnp.float32),
             jnp.mean(answer == exam.labels, dtype=jnp.float32),
         )
-        return dict(zip(METRICS, values, strict=True))
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
+        return {name: jnp.where(finite, value, jnp.nan) for name, value in zip(METRICS, values, strict=True)}
 
     return evaluate

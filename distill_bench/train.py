@@ -94,8 +94,8 @@ def train(
     `diagnose` is a pure function from the state of an update rule to scalars, which come with every `Point`.
     With `keep`, a lane that ends well yields a `Snapshot` of its last state before `Finished`.
 
-    A lane's numbers are those of the same lane trained alone. A lane whose loss is not finite ends as
-    diverged; an exception of an update rule ends all lanes of its rule as crashed; the others go on.
+    A lane's numbers are those of the same lane trained alone. A lane whose loss is not finite, or whose
+    parameters are not when it is evaluated, ends as diverged; an exception of an update rule ends all lanes of its rule as crashed; the others go on.
     """
     began = time.perf_counter()
     groups, crashes = _plan(engine, lanes)
@@ -256,8 +256,9 @@ def _read(slot: _Slot, place: int, item: _Pending, losses: np.ndarray, metrics: 
         yield _end(slot, "diverged", step, f"the loss of step {step} is {values[good]}")
     elif item.evaluated[place]:
         point = {name: float(value[place]) for name, value in metrics.items()}
-        if not np.isfinite(list(point.values())).all():
-            yield _end(slot, "diverged", stop, f"the probe loss after step {stop} is {point['probe_loss']}")
+        if bad := {name: value for name, value in point.items() if not np.isfinite(value)}:
+            what = "the parameters are not finite" if len(bad) == len(point) else " and ".join(f"{name} is {value}" for name, value in bad.items())
+            yield _end(slot, "diverged", stop, f"after step {stop} {what}")
             return
         yield Point(slot.lane, stop, point, {name: float(value[place]) for name, value in told.items()})
         if stop == slot.spec.horizon:

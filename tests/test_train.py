@@ -158,6 +158,12 @@ def test_a_nan_in_one_lane_changes_nothing_in_another(tiny_engine):
     assert alone[1] == [points[0], points[2]]
 
 
+def test_parameters_that_are_not_finite_have_diverged_though_the_loss_is_finite(tiny_engine):
+    events = list(train(tiny_engine, [Lane(sgd, {"lr": 1e30}, 12, 0)]))
+    assert [np.isfinite(event.values).all() for event in events if isinstance(event, Losses)] == [True]
+    assert events[-1] == Finished(0, "diverged", 12, "after step 12 the parameters are not finite")
+
+
 def raises_in(where):
     def fail(*args):
         raise RuntimeError(f"my own error in {where}")
