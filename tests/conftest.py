@@ -10,6 +10,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -125,6 +126,17 @@ def once_packed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     shutil.copytree(published, data_dir)
     prepared.prepare(DATASET, data_dir, lambda text: None)
     return data_dir
+
+
+@pytest.fixture(scope="module")
+def small_sun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Task]:
+    """A streamed task, prepared where TFDS_DATA_DIR points."""
+    import small_sun
+
+    root = tmp_path_factory.mktemp("tfds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(root))
+        yield small_sun.make(root)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 import subprocess
@@ -17,11 +16,11 @@ import pytest
 import small_tfds
 from conftest import ROOT
 from PIL import Image
+from small_sun import COUNT
 
-from distill_bench import bit, checkpoints, datasets, decoding, feed, prepared, seen, stream, teacher, views
+from distill_bench import bit, datasets, decoding, feed, prepared, seen, stream, teacher, views
 from distill_bench import catalogue as tasks
 from distill_bench.catalogue import SUN
-from distill_bench.data import TfdsDataset
 from distill_bench.engine import open_engine
 from distill_bench.errors import UserError
 from distill_bench.events import Finished, Losses, Snapshot
@@ -29,44 +28,7 @@ from distill_bench.feed import Feed
 from distill_bench.lanes import Lane
 from distill_bench.layout import make_layout
 from distill_bench.losses import kl_divergence
-from distill_bench.task import ProbeConfig, Teacher
 from distill_bench.train import train
-
-COUNT = 20
-
-
-@pytest.fixture(scope="module")
-def small_sun(tmp_path_factory):
-    """A streamed data set of 29 pictures, one of them damaged, and two small teachers; prepared where TFDS_DATA_DIR will point."""
-    root = tmp_path_factory.mktemp("tfds")
-    files = [(small_tfds.encode(Image.fromarray(small_tfds.picture(40 + 3 * i, 64 - 2 * i, seed=i))), i) for i in range(COUNT)]
-    files.insert(3, (b"no picture", 77))
-    small_tfds.write(root, {"train": files, "validation": files[:5], "test": files[5:14]}, name="sun397/tfds")
-    network = dataclasses.replace(SUN.teacher, depths=(1,), width=8, groups=4, classes=5)
-    taught = []
-    for seed in (1, 2):
-        params = bit.init(network, jax.random.key(seed))
-        params["head"]["conv2d"]["kernel"] = jax.random.normal(jax.random.key(seed), params["head"]["conv2d"]["kernel"].shape)
-        (root / f"teacher{seed}.npz").write_bytes(content := checkpoints.dumps(params))
-        taught.append(Teacher(network, str(root / f"teacher{seed}.npz"), hashlib.sha256(content).hexdigest(), size=24 if seed == 2 else None))
-    task = dataclasses.replace(
-        SUN,
-        dataset=TfdsDataset("sun397/tfds", "train", "validation", "test", COUNT + 1, 5, 9, side=None, clean=(20, 16)),
-        teacher=network,
-        teacher_file=taught[0].file,
-        teacher_sha256=taught[0].sha256,
-        more_teachers=(taught[1],),
-        student=dataclasses.replace(SUN.student, depths=(1,), width=8, groups=4, classes=5),
-        views=dataclasses.replace(SUN.views, size=16),
-        batch_size=8,
-        temperature=1.0,
-        precision="float32",
-        probe=ProbeConfig(batches=2, batch_size=4),
-    )
-    prepared.prepare(task.dataset, root, lambda text: None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TFDS_DATA_DIR", str(root))
-        yield task
 
 
 def sgd(hparams, horizon):

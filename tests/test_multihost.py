@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import pickle
 import socket
 import subprocess
 
 import numpy as np
+import pytest
 from conftest import CALM
 
 
@@ -25,7 +28,11 @@ def losses(folder):
     return found
 
 
-def test_two_processes_give_the_losses_of_one(script, tmp_path):
+@pytest.mark.parametrize("streamed", [False, True])
+def test_two_processes_give_the_losses_of_one(script, tmp_path, monkeypatch, request, streamed):
+    if streamed:
+        (tmp_path / "streamed.pickle").write_bytes(pickle.dumps(dataclasses.replace(request.getfixturevalue("small_sun"), name="tiny")))
+        monkeypatch.setenv("TINY_TASK", str(tmp_path / "streamed.pickle"))
     flags = [f"--opt={CALM}", "--lr=0.02", "--horizons=20", "--trials=1", "--seeds=1"]
     assert script("run", *flags).returncode == 0
     (tmp_path / "runs").rename(tmp_path / "single")
