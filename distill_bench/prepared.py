@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import math
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from distill_bench import datasets, packing, records
 from distill_bench.checkpointing import replace_atomically
 from distill_bench.data import Split, TfdsDataset
 from distill_bench.errors import UserError
+from distill_bench.status import LOG
 
 # Raised whenever code changes what is packed; folders of another layout are left alone.
 LAYOUT = 2
@@ -69,11 +69,7 @@ def prepare(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None], ma
     _pack(dataset, data_dir, source, say)
 
 
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def load(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None] = _to_stderr, splits: Sequence[str] = ("train", "test")) -> tuple[Split, ...]:
+def load(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None] = LOG.info, splits: Sequence[str] = ("train", "test")) -> tuple[Split, ...]:
     """The splits of these names, as memory maps; where nothing is there yet, `prepare`s them first, if it can.
 
     Shapes, types, lengths, and the digests of labels and sizes are compared with the manifest; those of the pixels only by `prepare`.

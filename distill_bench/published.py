@@ -11,8 +11,10 @@ Sources: the READMEs of Big Transfer and of big_vision's `configs/proj/distill`,
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from distill_bench.cache import obtain
 from distill_bench.download import PAUSES, Progress
 from distill_bench.errors import UserError, suggestion
 from distill_bench.layouts import POOL_PADDING, Layout
+from distill_bench.status import LOG, listen, to_stderr
 
 if TYPE_CHECKING:
     from distill_bench import bit
@@ -165,9 +168,29 @@ def load(name: str, cache: str | Path | None = None, base_url: str = BASE_URL, p
     """
     from distill_bench import checkpoints
 
-    path, digest = _fetch(name, cache, base_url, progress, PAUSES)
+    path, digest = _fetch(name, cache, base_url, progress or _Told(name), PAUSES)
     params, layout = checkpoints.read(path, get(name).config("zero"))
     return Weights(path, digest, layout, get(name).config(POOL_PADDING[layout]), params)
+
+
+TOLD_SECONDS = 10.0
+
+
+@dataclass
+class _Told:
+    """Tells how far a download is: at its begin, every ten seconds, and at its end."""
+
+    name: str
+    last: float = -math.inf
+
+    def __call__(self, there: int, total: int | None) -> None:
+        if there == total or time.monotonic() - self.last >= TOLD_SECONDS:
+            self.last = time.monotonic()
+            LOG.info(f"{self.name}: {_mib(there, total)}")
+
+
+def _mib(there: int, total: int | None) -> str:
+    return f"{there / 2**20:,.0f}{f' of {total / 2**20:,.0f}' if total else ''} MiB"
 
 
 def _catalogue(cache: str | None) -> str:
@@ -195,8 +218,7 @@ def _description(weights: Weights) -> str:
 
 
 def _show(there: int, total: int | None) -> None:
-    of = f" of {total / 2**20:,.0f}" if total else ""
-    print(f"\r{there / 2**20:,.0f}{of} MiB", end="\n" if there == total else "", file=sys.stderr, flush=True)
+    print(f"\r{_mib(there, total)}", end="\n" if there == total else "", file=sys.stderr, flush=True)
 
 
 def main(argv: list[str]) -> int:
@@ -208,6 +230,7 @@ def main(argv: list[str]) -> int:
     if any(argument in ("--help", "-h", "-help", "--helpshort") for argument in argv[1:]):
         print(f"{__doc__}\n{values.get_help(include_special_flags=False)}")
         return 0
+    listen(to_stderr)
     try:
         if extra := values(argv)[1:]:
             raise UserError(f"Unexpected argument {extra[0]!r}: flags are written --name=value. See --help.")

@@ -11,6 +11,7 @@ from absl import flags
 
 from distill_bench import published
 from distill_bench.errors import UserError, suggestion
+from distill_bench.status import listen, to_stderr
 
 USAGE = """Fine-tunes a teacher on a task's labels, from trained weights, by BiT-HyperRule; the learning rate is chosen on the validation split.
 
@@ -48,6 +49,7 @@ def main(argv: list[str]) -> int:
     if any(argument in ("--help", "-h", "-help", "--helpshort") for argument in argv[1:]):
         print(f"{USAGE}\n{values.get_help(include_special_flags=False)}")
         return 0
+    listen(to_stderr)
     try:
         if extra := values(argv)[1:]:
             raise UserError(f"Unexpected argument {extra[0]!r}: flags are written --name=value. See --help.")

@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from distill_bench.errors import SweepFailed, UserError
+from distill_bench.status import listen, to_stderr
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -36,6 +37,7 @@ def run(main: Callable[..., int], usage: str, takes_arguments: bool = False) -> 
     takes_arguments: whether `main` wants the arguments that are no flags, as a list.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    listen(to_stderr)
     try:
         if any(argument in ("--help", "-h", "-help", "--helpshort", "-helpshort") for argument in sys.argv[1:]):
             print(f"{usage}\n\n{flags.FLAGS.main_module_help()}")

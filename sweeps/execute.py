@@ -38,7 +38,7 @@ class Display(Protocol):
     def say(self, text: str) -> None: ...
 
     def suspect(self, optimizers: Sequence[str]) -> None:
-        """If this process dies or hangs now, it is one of these."""
+        """If this process dies or hangs now, it is one of these. Where there are none, it is not hanging, however long it takes."""
         ...
 
 
@@ -168,16 +168,19 @@ class _Runner:
             specs = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
             typed = [entrant.spec for entrant, _ in jobs]
             return ray_executor.run(self.plan.task.name, self.where, typed, specs)
-        lanes = [entrant.lane(trial) for entrant, trial in jobs]
+        lanes, names = [entrant.lane(trial) for entrant, trial in jobs], [entrant.optimizer.name for entrant, _ in jobs]
         due = _every(self.where.checkpoint_seconds)
         if self.where.executor == "multihost":
-            return multihost.lead(self._open, [entrant.optimizer.name for entrant, _ in jobs], lanes, resume, due, self.where.diagnose())
-        return train(self._open(), lanes, resume, due, self.where.diagnose())
+            return multihost.lead(lambda: self._open(names), names, lanes, resume, due, self.where.diagnose())
+        return train(self._open(names), lanes, resume, due, self.where.diagnose())
 
-    def _open(self) -> Engine:
+    def _open(self, names: Sequence[str]) -> Engine:
+        """The engine, for trials of these optimizers. None of them is waited for while it is opened, which may be for a download."""
         if self.engine is None:
+            self.display.suspect([])
             self.display.say(f"Opening {self.plan.task.name}: data, teacher, compilation ...")
             self.engine = self.where.open_engine(self.plan.task)
+            self.display.suspect(sorted(set(names)))
         return self.engine
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from distill_bench.errors import UserError
+from distill_bench.status import listen
 from sweeps import cli
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def main() -> None:
     faulthandler.enable()
     request = json.load(sys.stdin)
     channel = _Channel(os.fdopen(request["pipe"], "w", buffering=1))
+    listen(channel.say)
     try:
         _work(request, channel)
     except UserError as error:

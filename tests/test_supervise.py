@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import pickle
 import random
 import shlex
 import signal
@@ -125,6 +127,26 @@ def test_a_full_disk_loses_nothing(script, tmp_path):
     assert "Traceback" not in full.stderr
     assert script("run", *flags).returncode == 0
     assert [row["status"] for row in rows(script) if row["opt"] == "heavy"] == ["ok"]
+
+
+def test_a_download_that_takes_its_time_is_no_optimizers_fault(script, tiny_task, tmp_path, monkeypatch):
+    """A pipe stands in for a file that comes slowly."""
+    os.mkfifo(slow := tmp_path / "slow.npz")
+    (tmp_path / "slow.pickle").write_bytes(pickle.dumps(dataclasses.replace(tiny_task, teacher_file=str(slow))))
+    monkeypatch.setenv("TINY_TASK", str(tmp_path / "slow.pickle"))
+    command = script.command("run", f"--opt={CALM}", "--horizons=20", "--trials=1", "--seeds=1", "--stall_seconds=12")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr is not None
+    try:
+        while "Opening" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(15)
+        with subprocess.Popen(["timeout", "60", "cp", tiny_task.teacher_file, str(slow)]):
+            said = process.communicate(timeout=240)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, "No progress" in said) == (0, False), said
 
 
 def test_two_sweeps_do_not_share_a_folder(script, tmp_path):
