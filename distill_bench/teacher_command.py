@@ -80,8 +80,9 @@ def _run(values: flags.FlagValues) -> None:
     else:
         from distill_bench import catalogue as tasks
 
+        task = tasks.get(values.task)
         raise UserError(
-            f"The teacher of {tasks.get(values.task).name} is published: python -m distill_bench.published --name={tasks.get(values.task).teacher_file}\n"
+            f"The teacher of {task.name} is published: {published.command(task.teacher_file)}\n"
             f"To make another, name the weights to start from: --from=BiT-M-R101x3"
         )
 

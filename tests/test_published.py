@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -88,6 +89,20 @@ def test_without_a_network_the_message_says_what_to_do(tmp_path):
     for said in (f"{served.url}/distill/{NAME}.npz", str(tmp_path / f"{NAME}.npz"), f"--name={NAME} --cache={tmp_path}", "cannot be reached"):
         assert said in str(refused.value)
     assert "tries" not in str(refused.value)
+
+
+def test_the_command_of_the_message_fetches_to_where_the_file_was_missed(tmp_path, monkeypatch):
+    def said():
+        with pytest.raises(UserError) as refused:
+            published.fetch(NAME, base_url=served.url, pauses=())
+        return re.search(r"^  command  (.*)$", str(refused.value), re.MULTILINE)[1]
+
+    with serve(FILE) as served:
+        pass
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert said() == f"python -m distill_bench.published --name={NAME}"
+    monkeypatch.setenv(published.CACHE_VARIABLE, str(tmp_path / "my weights"))
+    assert shlex.split(said())[3:] == [f"--name={NAME}", f"--cache={tmp_path / 'my weights'}"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
