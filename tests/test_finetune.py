@@ -203,12 +203,13 @@ def test_what_is_exported_is_read_back_to_the_same_logits_and_padding(flowers, f
     np.testing.assert_array_equal(*logits)
 
 
-def test_validation_chooses_and_the_data_is_that_of_the_task(flowers):
+def test_validation_chooses_and_the_data_is_that_of_the_task(flowers, folder):  # noqa: F811
     task = finetune.make_task(flowers, "mine")
     assert (task.dataset, task.batch_size, task.horizons) == (flowers.dataset, 512, (500,))
     assert task.teachers == () == teacher.load(task)
     assert stream.splits(task, task.dataset)[1] is SPLITS["validation"]
-    large = finetune.make_task(tasks.get("imagenet2012"), "mine")
+    write(folder / "wide.npz", dataclasses.replace(NETWORK, width=32))
+    large = finetune.make_task(tasks.get("imagenet2012"), "wide")
     assert (large.batch_size, large.horizons, large.teaching.mixup) == (512, (20_000,), True)
 
 
@@ -219,6 +220,7 @@ def test_validation_chooses_and_the_data_is_that_of_the_task(flowers):
         (["--task=flowers102", "--from=mone"], "no weights 'mone'.*Did you mean 'mine'"),
         (["--task=flowers102", "--from=./mine.npz"], r"--from=\./mine.npz is no .npz that is there"),
         (["--task=flowers102", "--from=grey"], "--from=grey sees 1 channels; the images of .* have 3"),
+        (["--task=flowers102", "--from=narrow"], "narrow is 7 channels wide, which 2 groups, the task's, do not divide"),
         (["--task=flowers102", "--from=mine", "--lr=0.1,fast"], "'fast' is no learning rate"),
         (["--task=flowers102", "--from=mine", "--lr=-1"], "'-1' is no learning rate"),
         (["--task=flowers102", "--from=mine", "--out=BiT-M-R50x1.npz"], "is no published one"),
@@ -230,6 +232,7 @@ def test_validation_chooses_and_the_data_is_that_of_the_task(flowers):
 )
 def test_what_cannot_be_fine_tuned_is_one_message(flags, message, flowers, folder, capsys):  # noqa: F811
     write(folder / "grey.npz", dataclasses.replace(NETWORK, channels=1))
+    write(folder / "narrow.npz", dataclasses.replace(NETWORK, width=7, groups=1))
     assert teacher_command.main(["teacher", *flags]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
