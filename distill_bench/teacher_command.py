@@ -22,6 +22,7 @@ python -m distill_bench.teacher --task=digits
 The result lies in the weights folder, under the name that --teacher and --start of sweeps/run.py take. Without --from, the embedded teacher
 of the digits is trained again."""
 DIGITS = "digits"
+_SYNTHETIC = "-synthetic"  # ends the name of what a dry run writes, and the next one replaces
 
 
 def _flags() -> flags.FlagValues:
@@ -34,7 +35,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_bool("in_turn", False, "One learning rate after another, to save memory: each takes two copies of the parameters.", flag_values=values)
     flags.DEFINE_integer("microbatches", 1, "Equal parts of a batch, one after another, for less memory.", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("remat", False, "Compute activations again in the backward pass, for less memory and more time.", flag_values=values)
-    flags.DEFINE_string("out", None, "Where to write the .npz. Default: <task>-<from>.npz in the weights folder.", flag_values=values)
+    flags.DEFINE_string("out", None, "Where to write the .npz, which is not to be there. Default: <task>-<from>.npz in the weights folder.", flag_values=values)
     flags.DEFINE_bool("synthetic", False, "Random images and weights of the real shapes: a dry run, on any machine.", flag_values=values)
     flags.DEFINE_integer("resolution", None, "Pixels of a view. Default: the task's.", flag_values=values)
     flags.DEFINE_integer("batch_size", None, "Images in a batch. Default: the rule's 512.", lower_bound=2, flag_values=values)
@@ -95,8 +96,9 @@ def _fine_tune(weights: str, values: flags.FlagValues) -> None:
 
     varied = tasks.vary(tasks.get(values.task), synthetic=values.synthetic, resolution=values.resolution)
     task = finetune.make_task(varied, weights, values.batch_size)
-    name = f"{values.task}-{Path(weights).stem}{'-synthetic' if task.synthetic else ''}"
-    path = _writable(Path(values.out).expanduser().absolute() if values.out else published.folder() / f"{name}.npz")
+    name = f"{values.task.replace('@', '-')}-{Path(weights).stem}{_SYNTHETIC if task.synthetic else ''}"
+    path = Path(values.out).expanduser().absolute() if values.out else published.folder() / f"{name}.npz"
+    _check_writable(path, replaces=task.synthetic and path.stem.endswith(_SYNTHETIC))
     if task.synthetic:
         _say("Random images and weights, for a dry run: no accuracy below means anything.")
     layout = make_layout(small=engine.is_small(task), microbatches=values.microbatches, remat=values.remat)
@@ -136,11 +138,12 @@ def _weights(given: str) -> str:
     return given.removesuffix(".npz")
 
 
-def _writable(path: Path) -> Path:
-    """The path, refused before hours of training where the file could not be written there."""
+def _check_writable(path: Path, replaces: bool) -> None:
+    """Refuses the path before hours of training where the file could not be written there, or would replace one that it must not."""
     if path.suffix != ".npz" or path.stem in published.CATALOGUE:
         raise UserError(f"--out={path} cannot be: the name ends in .npz and is no published one.")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK) or path.is_dir():
         raise UserError(f"{path} cannot be written: choose another --out.")
-    return path
+    if path.exists() and not replaces:
+        raise UserError(f"{path} is there already, and a study that names it needs it as it is: name another --out, or remove it.")

@@ -189,6 +189,23 @@ def test_the_command_writes_a_teacher_that_a_task_can_have(flowers, folder, caps
     assert float(told["validation"]) > 0.6 > 0.2 > float(told["Test"])  # on the test split all labels are wrong
 
 
+@pytest.mark.parametrize("out", [[], ["--out=there.npz"], ["--out=there.npz", "--synthetic"]])
+def test_a_file_that_is_there_is_not_replaced(flowers, folder, out, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.chdir(folder)
+    path = folder / ("there.npz" if out else "flowers102-mine.npz")
+    path.write_bytes(b"of hours")
+    assert teacher_command.main(["teacher", "--task=flowers102", "--from=mine", "--resolution=16", "--batch_size=8", "--steps=1", "--lr=0.1", *out]) == 2
+    assert f"error: {path} is there already" in capsys.readouterr().err
+    assert path.read_bytes() == b"of hours"
+
+
+def test_a_dry_run_replaces_the_last_ones_file_whose_name_tells_the_task(flowers, folder):  # noqa: F811
+    path = folder / "flowers102-r16-mine-synthetic.npz"
+    path.write_bytes(b"of seconds")
+    assert teacher_command.main(["teacher", "--task=flowers102@r16", "--from=mine", "--synthetic", "--batch_size=8", "--steps=1", "--lr=0.1"]) == 0
+    assert tasks.vary(flowers, teacher=path.stem).teacher_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 @pytest.mark.parametrize("padding", ["zero", "inf"])
 def test_what_is_exported_is_read_back_to_the_same_logits_and_padding(flowers, folder, padding):  # noqa: F811
     task = finetune.make_task(flowers, "mine")
