@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_start import folder, write  # noqa: F401 - a fixture
 
-from distill_bench import bit, checkpoints, engine, finetune, hyperrule, lanes, prepared, pretrained, seen, stream, teacher, teacher_command
+from distill_bench import bit, checkpoints, digits_teacher, engine, finetune, hyperrule, lanes, prepared, pretrained, seen, stream, teacher, teacher_command
 from distill_bench import catalogue as tasks
 from distill_bench.bit import BiTConfig
 from distill_bench.catalogue import FLOWERS
@@ -233,7 +233,11 @@ def test_validation_chooses_and_the_data_is_that_of_the_task(flowers, folder):  
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--from=mine"], "The images of digits have no validation split"),
+        ([], "Name the task"),
+        (["--from=mine"], "Name the task"),
+        (["--task=digits"], r"say where to write it, such as --out=.*\n.*weights/digits_teacher.npz"),
+        (["--task=digits", "--out=x.npz", "--synthetic", "--steps=4"], "^error: --steps, --synthetic: of fine-tuning"),
+        (["--task=digits", "--from=mine"], "The images of digits have no validation split"),
         (["--task=flowers102", "--from=mone"], "no weights 'mone'.*Did you mean 'mine'"),
         (["--task=flowers102", "--from=./mine.npz"], r"--from=\./mine.npz is no .npz that is there"),
         (["--task=flowers102", "--from=grey"], "--from=grey sees 1 channels; the images of .* have 3"),
@@ -247,13 +251,30 @@ def test_validation_chooses_and_the_data_is_that_of_the_task(flowers, folder):  
         (["--task=flowers102", "--form=mine"], "Unknown command line flag 'form'. Did you mean: from"),
     ],
 )
-def test_what_cannot_be_fine_tuned_is_one_message(flags, message, flowers, folder, capsys):  # noqa: F811
+def test_what_cannot_be_made_is_one_message(flags, message, flowers, folder, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(digits_teacher, "fit", None)  # lest a command that is not refused writes
     write(folder / "grey.npz", dataclasses.replace(NETWORK, channels=1))
     write(folder / "narrow.npz", dataclasses.replace(NETWORK, width=7, groups=1))
     assert teacher_command.main(["teacher", *flags]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert re.search(message, said), said
+
+
+def test_the_teacher_of_the_digits_is_trained_to_where_it_is_told(tmp_path, monkeypatch, capsys):
+    network = dataclasses.replace(NETWORK, classes=10, channels=1)
+    for name, value in {"DIGITS": dataclasses.replace(tasks.DIGITS, teacher=network), "STEPS": 2, "CHUNK": 2}.items():
+        monkeypatch.setattr(digits_teacher, name, value)
+    embedded, path = digits_teacher.EMBEDDED.read_bytes(), tmp_path / "new" / "again.npz"
+    assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 0
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in capsys.readouterr().out
+    assert checkpoints.read(path, network)[1] == "published"
+    assert [*path.parent.iterdir()] == [path]
+    assert digits_teacher.EMBEDDED.read_bytes() == embedded
+    assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 2
+    assert f"{path} is there already" in capsys.readouterr().err
+    monkeypatch.setattr(digits_teacher, "EMBEDDED", path)
+    assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 0
 
 
 def test_every_learning_rate_may_diverge(flowers):
