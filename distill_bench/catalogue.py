@@ -158,6 +158,8 @@ def vary(
             raise UserError(f"--{flag}={value} is too small: use 2 or more.")
     if mode not in MODES:
         raise UserError(f"There is no teaching mode {mode!r}.{suggestion(mode, MODES)}\nModes: {', '.join(MODES)}")
+    if MODES[mode].ensemble and any(it.size not in (None, task.views.size) for it in task.teachers):
+        raise UserError(f"--mode={mode} averages answers to crops of the student's size; a teacher of {task.name} sees another: name a task whose do not.")
     if mode != MIX:
         change(mode.replace("/", "-"), mode=mode)
     if synthetic:

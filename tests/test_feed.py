@@ -117,7 +117,7 @@ def test_a_streamed_task_with_two_teachers_trains_as_defined_and_goes_on_after_a
 
 
 def test_a_crop_of_the_mean_depends_on_its_number_and_not_on_those_made_with_it(small_sun):
-    task, files = tasks.vary(small_sun, "fix/ic_ens"), feed_of(small_sun)
+    task, files = tasks.vary(dataclasses.replace(small_sun, more_teachers=()), "fix/ic_ens"), feed_of(small_sun)
     index = np.array([3, 0, 7])
     together, alone = ([feed.ensemble_crops(task, files.files, files.sizes, index, first, count) for first in range(0, 4, count)] for count in (4, 1))
     np.testing.assert_array_equal(together[0], np.concatenate(alone))
@@ -125,8 +125,7 @@ def test_a_crop_of_the_mean_depends_on_its_number_and_not_on_those_made_with_it(
 
 def test_the_mean_over_many_crops_streams_too(small_sun, monkeypatch):
     monkeypatch.setitem(views.MODES, "fix/ic_ens", dataclasses.replace(views.MODES["fix/ic_ens"], ensemble=3))
-    task = tasks.vary(small_sun, "fix/ic_ens")
-    one = dataclasses.replace(task, more_teachers=())
+    one = tasks.vary(dataclasses.replace(small_sun, more_teachers=()), "fix/ic_ens")
     events = list(train(open_engine(one, make_layout(jax.devices()[:1])), [Lane(sgd, {"lr": 0.1}, 2, 0)]))
     assert [event.status for event in events if isinstance(event, Finished)] == ["ok"]
 
