@@ -193,7 +193,7 @@ def _ensemble(source: Source, forward) -> jax.Array:
         for first in range(0, crops, group):
             seen = make(i, index, np.arange(first, first + group, dtype=np.int32))
             summed += np.asarray(layout.replicate(total(forward(source.teachers, (seen,) * len(task.teachers)), np.int32(first))))
-        found.append(task.temperature * np.log(summed / crops))
+        found.append(task.temperature * np.log(np.maximum(summed / crops, labels.FLOOR)))
     return layout.replicate(np.concatenate(found)[:n])
 
 
