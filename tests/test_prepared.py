@@ -105,6 +105,37 @@ def test_the_newest_version_is_read(fresh):
     assert set(prepared.load(DATASET, fresh, lambda text: None)[0].labels) == {5}
 
 
+def test_prepare_follows_the_version_that_streamed_images_are_read_from(fresh):
+    streamed = dataclasses.replace(DATASET, side=None)
+    prepared.prepare(streamed, fresh, lambda text: None)
+    small_tfds.write(fresh, {"train": [(FILES[0], 5)] * len(TRAIN), "test": [(FILES[0], 5)] * len(FILES)}, version="2.1.10")
+    with pytest.raises(UserError, match=r"refers to TFDS's version 2\.1\.1, and 2\.1\.10 is there"):
+        prepared.load(streamed, fresh)
+    said = []
+    prepared.prepare(streamed, fresh, said.append)
+    assert "refers to TFDS's version 2.1.1" in said[0]
+    train = prepared.load(streamed, fresh, pytest.fail)[0]
+    assert (set(train.labels), train.images[3]) == ({5}, FILES[0])
+
+
+def test_streamed_images_that_are_gone_are_missed_and_made_again_by_prepare(published, fresh, monkeypatch):
+    streamed = dataclasses.replace(DATASET, side=None)
+    prepared.prepare(streamed, fresh, lambda text: None)
+    shutil.rmtree(fresh / DATASET.name)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(UserError) as missed:
+        prepared.load(streamed, fresh)
+    assert f"there is not a version in the format array_record in {fresh / DATASET.name}" in str(missed.value)
+    assert "manifest.json" not in str(missed.value)
+    with pytest.raises(UserError, match="needs TensorFlow"):
+        prepared.prepare(streamed, fresh, lambda text: None)
+    monkeypatch.setattr(records, "make", lambda dataset, data_dir, _: shutil.copytree(published / dataset.name, data_dir / dataset.name) / "2.1.1")
+    said = []
+    prepared.prepare(streamed, fresh, said.append)
+    assert said == [f"{DATASET.name}: TFDS makes it in {fresh}", f"{prepared.folder(streamed, fresh)}: every byte is as it was packed."]
+    assert prepared.load(streamed, fresh, pytest.fail)[0].images[0] == FILES[0]
+
+
 def test_without_data_the_error_names_folder_and_command(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=rf"(?s){tmp_path}/oxford_flowers102.*prepare --task=flowers102 --data_dir={tmp_path}"):
         prepared.load(DATASET, tmp_path)
