@@ -208,7 +208,7 @@ def _open(dataset: TfdsDataset, data_dir: Path, source: Path | None, every_byte:
         return {split: _open_split(dataset, split, manifest["splits"][split], place, every_byte) for split in _sizes(dataset)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{place} is not as it was packed: {error if isinstance(error, ValueError) else repr(error)}.\nPack it again: {datasets.command(dataset, data_dir)}"
+            f"{place} is not as it was packed: {error if isinstance(error, ValueError) else repr(error)}.\n{datasets.repair(dataset, data_dir)}"
         ) from None
 
 

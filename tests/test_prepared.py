@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_tfds
-from small_flowers import DAMAGED, DATASET, FILES, SIDE, TRAIN, damage, python
+from small_flowers import DAMAGED, DATASET, FILES, KEPT, SIDE, TRAIN, damage, python
 
 from distill_bench import data_command, datasets, prepared, records
 from distill_bench.errors import UserError
@@ -36,7 +36,8 @@ def cut(content):
         ("manifest.json", lambda content: content.__setitem__(slice(None), b"[1]"), "is not as it was packed"),
     ],
 )
-def test_changed_files_are_refused_and_packed_again_by_prepare(packed, name, change, message):
+def test_changed_files_are_refused_and_packed_again_by_prepare(packed, name, change, message, monkeypatch):
+    monkeypatch.setitem(datasets.CATALOGUE, "flowers102", DATASET)
     place = prepared.folder(DATASET, packed)
     whole = (place / name).read_bytes()
     damage(place / name, change)
@@ -69,6 +70,18 @@ def test_prepare_compares_every_pixel(packed):
     said.clear()
     prepared.prepare(DATASET, packed, said.append)
     assert said == [f"{prepared.folder(DATASET, packed)}: every byte is as it was packed."]
+
+
+def test_the_folder_of_a_variation_which_no_command_names_is_to_be_removed(packed, monkeypatch):
+    monkeypatch.setitem(datasets.CATALOGUE, "flowers102", DATASET)
+    variation = dataclasses.replace(DATASET, side=16)
+    prepared.load(variation, packed, lambda text: None)
+    place = prepared.folder(variation, packed)
+    damage(place / "train_labels.npy", flip)
+    with pytest.raises(UserError, match=rf"{place} is not .* has changed.*\nRemove that folder: the next run packs it again\.$"):
+        prepared.load(variation, packed)
+    shutil.rmtree(place)
+    assert prepared.load(variation, packed, lambda text: None)[0].labels.tolist() == KEPT
 
 
 def test_another_side_or_split_is_another_folder(packed):
