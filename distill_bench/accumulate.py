@@ -15,9 +15,9 @@ LossOf = Callable[[Any, Any], jax.Array]  # (parameters, batch of arrays [N, ...
 def accumulated(loss_of: LossOf, parts: int) -> LossOf:
     """`loss_of`, computed as the mean over `parts` equal parts of the batch, one after another; so is its gradient, as soon as it is asked for.
 
-    The same function up to rounding, where no image of a batch has to do with another. Part j holds the images j, j + parts, j + 2 parts, ...:
-    where consecutive images lie on different devices each device has its share of every part, and no image moves. `parts` must divide the
-    batch, and each device's share of it.
+    The same function up to rounding, in reverse mode alone, where no image of a batch has to do with another. Part j holds the images j, j + parts,
+    j + 2 parts, ...: where consecutive images lie on different devices each device has its share of every part, and no image moves. `parts` must
+    divide the batch, and each device's share of it.
     """
     if parts == 1:
         return loss_of

@@ -171,7 +171,7 @@ def vary(
             raise UserError(f"--student={student} sees colours, which the images of {task.name} have not: leave it out.")
         if (network := STUDENTS[student](task.student.classes)) != task.student:
             change(student, student=network)
-    if teacher and teacher != task.teacher_file:
+    if teacher and (teacher != task.teacher_file or task.more_teachers):
         change(_TEACHER + teacher, **pretrained.as_teacher(teacher, task.teacher))
     if start:
         change(_START + start, **pretrained.as_start(start, changed.student))

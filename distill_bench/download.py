@@ -53,7 +53,7 @@ def download(url: str, part: Path, progress: Progress | None = None, pauses: Seq
       pauses: seconds to wait before each further try, after a broken connection or an error of the server.
 
     Raises:
-      DownloadFailed: where the server cannot be reached or refuses, or all tries failed.
+      DownloadFailed: where the server cannot be reached and nothing came before, where it refuses, or all tries failed.
       UserError: where `part` cannot be written.
     """
     said = ""
@@ -111,7 +111,8 @@ def _try(url: str, part: Path, progress: Progress | None) -> None:
             raise _TryAgain(f"the server answered {error.code} {error.reason}") from None
         raise DownloadFailed(f"the server answered {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
-        raise DownloadFailed(f"the server cannot be reached: {error.reason}") from None
+        failure = _TryAgain if begun.size else DownloadFailed  # it could be reached before
+        raise failure(f"the server cannot be reached: {error.reason}") from None
     except ValueError as error:  # the URL is none
         raise DownloadFailed(str(error)) from None
     except (http.client.HTTPException, OSError) as error:

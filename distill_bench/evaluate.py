@@ -35,7 +35,7 @@ MIN_BATCH = 128  # of an exam: smaller ones leave a machine idle
 class Exam(NamedTuple):
     """All that a student is asked, in order: probe views, held-out views, clean test images, padding.
 
-    images [B, N, H, W, C] in batches of the task's size, or of MIN_BATCH where that is more; the teacher's logits [B, N, K]; the clean images'
+    images [B, N, H, W, C] in batches of the task's size, or of a multiple of it that is MIN_BATCH or more; the teacher's logits [B, N, K]; the clean images'
     labels [test size].
     """
 
@@ -52,7 +52,7 @@ def make_exam(source: Source, forward, rows: int) -> Exam:
     task, layout = source.task, source.layout
     found, places = exam_looks(task)
     images = [np.concatenate([*(_flat(_probe(task, split, look.size)) for split in (source.train, source.test)), _clean(source, look.size)]) for look in found]
-    size = max(task.batch_size, MIN_BATCH)
+    size = task.batch_size * -(-MIN_BATCH // task.batch_size)
     batches = -(-len(images[0]) // size)
 
     def batched(x: np.ndarray) -> np.ndarray:

@@ -185,8 +185,8 @@ def ensemble_crops(task: Task, files: Files, sizes_N2: np.ndarray, index_N: np.n
 
     def crops_of(place: int) -> np.ndarray:
         i = int(index_N[place])
-        boxes = draw_boxes(_rng(task, ENSEMBLE, i, first), task.teaching.teacher, np.tile(sizes_N2[i], (count, 1)), task.views)
-        return np.stack(cut(files, i, list(boxes), [task.views.size] * count))
+        boxes = [draw_boxes(_rng(task, ENSEMBLE, i, crop), task.teaching.teacher, sizes_N2[i : i + 1], task.views)[0] for crop in range(first, first + count)]
+        return np.stack(cut(files, i, boxes, [task.views.size] * count))
 
     return np.stack(list(_all(crops_of, len(index_N))), axis=1)
 

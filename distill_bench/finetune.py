@@ -43,14 +43,15 @@ def make_task(task: Task, weights: str, batch_size: int | None = None) -> Task:
     """The task of fine-tuning the weights called `weights` to the labels of `task`.
 
     Raises:
-      UserError: where there are no such weights, they see other channels, or the task's data has no validation split.
+      UserError: where there are no such weights, they see other channels, the task's groups do not divide theirs, or the task's data has no
+        validation split.
     """
     if not isinstance(task.dataset, TfdsDataset):
         raise UserError(f"The images of {task.name} have no validation split, on which a learning rate is chosen: fine-tune on another task.")
-    found = pretrained.find(weights)
+    found = pretrained.find_grouped(weights, task.teacher.groups)
     if found.network.channels != task.student.channels:
         raise UserError(f"--from={weights} sees {found.network.channels} channels; the images of {task.name} have {task.student.channels}.")
-    network = dataclasses.replace(found.network, classes=task.student.classes, groups=task.teacher.groups)
+    network = dataclasses.replace(found.network, classes=task.student.classes)
     mixes, images = hyperrule.mixes(task.dataset.train_size), task.dataset.train_size
     return dataclasses.replace(
         task,

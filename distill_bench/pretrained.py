@@ -67,6 +67,20 @@ def find(name: str) -> Pretrained:
     return Pretrained(name, network, digest)
 
 
+def find_grouped(name: str, groups: int) -> Pretrained:
+    """What `find` gives, with the groups of the task's network where the weights are not published.
+
+    Raises:
+      UserError: as `find`, and where so many groups do not divide the channels.
+    """
+    weights = find(name)
+    if name in published.CATALOGUE:
+        return weights
+    if weights.network.width % groups:
+        raise UserError(f"{name} is {weights.network.width} channels wide, which {groups} groups, the task's, do not divide: name other weights.")
+    return dataclasses.replace(weights, network=dataclasses.replace(weights.network, groups=groups))
+
+
 @functools.lru_cache(maxsize=16)
 def _inspect(path: Path, changed: int, size: int) -> tuple[bit.BiTConfig, str]:
     """The file's network and its sha256; kept while the file is `size` bytes of the time `changed`."""
@@ -107,13 +121,10 @@ def load(weights: Pretrained) -> bit.Params:
 
 
 def _named(name: str, groups: int) -> Pretrained:
-    """What `find` gives, of a name that may stand in a task's, with the groups of the task's network where only those tell."""
+    """What `find_grouped` gives, of a name that may stand in a task's."""
     if not re.fullmatch(_NAME, name):
         raise UserError(f"{name!r} is no name of weights: put the file into {published.folder()} and name it without folder and .npz.")
-    weights = find(name)
-    if name not in published.CATALOGUE and weights.network.width % groups:
-        raise UserError(f"{name} is {weights.network.width} channels wide, which {groups} groups, the task's, do not divide: name other weights.")
-    return weights if name in published.CATALOGUE else dataclasses.replace(weights, network=dataclasses.replace(weights.network, groups=groups))
+    return find_grouped(name, groups)
 
 
 def as_teacher(name: str, teacher: bit.BiTConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -115,6 +116,13 @@ def place(name: str, cache: str | Path | None = None) -> Path:
     return folder(cache) / f"{get(name).name}.npz"
 
 
+def command(name: str, cache: str | Path | None = None) -> str:
+    """What a user types, in any shell, to have the file called `name` in this cache."""
+    there = folder(cache)
+    elsewhere = cache or there != Path(DEFAULT_CACHE).expanduser().absolute()  # which another shell's variable may not say
+    return f"python -m distill_bench.published --name={name}{f' --cache={shlex.quote(str(there))}' if elsewhere else ''}"
+
+
 def fetch(
     name: str,
     cache: str | Path | None = None,
@@ -137,8 +145,7 @@ def fetch(
 
 def _fetch(name: str, cache: str | Path | None, base_url: str, progress: Progress | None, pauses: Sequence[float]) -> tuple[Path, str]:
     path = place(name, cache)
-    command = f"python -m distill_bench.published --name={name}{f' --cache={path.parent}' if cache else ''}"
-    return path, obtain(path, f"{base_url.rstrip('/')}/{get(name).path}", command, progress, pauses)
+    return path, obtain(path, f"{base_url.rstrip('/')}/{get(name).path}", command(name, cache), progress, pauses)
 
 
 @dataclass(frozen=True)

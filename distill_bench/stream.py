@@ -238,19 +238,27 @@ def make_chunks(source: Source, steps: int, forward) -> Callable[[int, int], Chu
 
 
 def _make_steps(source: Source) -> Callable[[int, np.ndarray], Seen]:
-    """A function (seed, numbers of steps [C]) -> what is seen in them."""
+    """A function (seed, numbers of steps [C]) -> what is seen in them, in the precision of the networks, which no network exceeds."""
     task, layout, feed = source.task, source.layout, source.feed
+
+    def rounded(views: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(view.astype(task.precision) for view in views)
+
+    def seen_in(images: jax.Array, seed: jax.Array, step: jax.Array, sizes: jax.Array | None) -> Seen:
+        seen = step_views(task, images, seed, step, sizes)
+        return Seen(rounded(seen.views), seen.index)
+
     if feed is None:
 
         def share(shared: tuple[jax.Array, jax.Array | None, jax.Array], step_C: jax.Array) -> Seen:
             images, sizes, seed = shared
-            return lax.map(lambda step: step_views(task, images, seed, step, sizes), step_C)
+            return lax.map(lambda step: seen_in(images, seed, step, sizes), step_C)
 
         make = _share_steps(source, share)
         return lambda seed, step_C: make((source.images, source.sizes, np.int32(seed)), step_C)
 
     def finish(seed: jax.Array, at: tuple[jax.Array, tuple[jax.Array, ...]]) -> tuple[jax.Array, ...]:
-        return lax.map(lambda one: finish_step(task, one[1], seed, one[0]), at)
+        return lax.map(lambda one: rounded(finish_step(task, one[1], seed, one[0])), at)
 
     finished = _share_steps(source, finish)
 

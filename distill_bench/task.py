@@ -110,7 +110,10 @@ class Task:
         return (MODES | LABEL_MODES)[self.mode]
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with anything that changes a loss; a different fingerprint is a different leaderboard."""
+        """16 hex digits that change with everything that the task names; a different fingerprint is a different leaderboard.
+
+        A data set of TFDS is named and counted: its images are taken for those of that name.
+        """
         fields = dataclasses.asdict(self) | {"revision": REVISION}
         del fields["horizons"]
         for field in dataclasses.fields(self):  # a field that is new and at its default changes no task that was there before

@@ -17,24 +17,25 @@ USAGE = """Fine-tunes a teacher on a task's labels, from trained weights, by BiT
 
 python -m distill_bench.teacher --task=pet37 --from=BiT-M-R101x3 [--lr=0.003,0.01]
 python -m distill_bench.teacher --task=flowers102 --from=BiT-M-R50x1 --synthetic --resolution=32 --batch_size=8 --steps=4 --lr=0.003,0.01
-python -m distill_bench.teacher --task=digits
+python -m distill_bench.teacher --task=digits --out=digits_teacher.npz
 
-The result lies in the weights folder, under the name that --teacher and --start of sweeps/run.py take. Without --from, the embedded teacher
-of the digits is trained again."""
+The result lies in the weights folder, under the name that --teacher and --start of sweeps/run.py take; a teacher that is there is not replaced.
+Without --from, the embedded teacher of the digits is trained again, to where --out says."""
 DIGITS = "digits"
+_SYNTHETIC = "-synthetic"  # ends the name of what a dry run writes, and the next one replaces
 
 
 def _flags() -> flags.FlagValues:
     # Values of their own: this module's flags have names that scripts define, too.
     values = flags.FlagValues()
-    flags.DEFINE_string("task", DIGITS, "Which task's teacher to train.", flag_values=values)
+    flags.DEFINE_string("task", None, "Which task's teacher to train.", flag_values=values)
     flags.DEFINE_string("from", None, "The weights to start from: a published name, that of an .npz in the weights folder, or a path.", flag_values=values)
     flags.DEFINE_spaceseplist("lr", [], "Learning rates to try, all at once. Default: 0.001,0.003,0.01,0.03.", comma_compat=True, flag_values=values)
     flags.DEFINE_integer("steps", None, "Steps in place of the rule's 500, 10,000 or 20,000, the schedule drawn out alike.", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("in_turn", False, "One learning rate after another, to save memory: each takes two copies of the parameters.", flag_values=values)
     flags.DEFINE_integer("microbatches", 1, "Equal parts of a batch, one after another, for less memory.", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("remat", False, "Compute activations again in the backward pass, for less memory and more time.", flag_values=values)
-    flags.DEFINE_string("out", None, "Where to write the .npz. Default: <task>-<from>.npz in the weights folder.", flag_values=values)
+    flags.DEFINE_string("out", None, "Where to write the .npz; a file is not replaced. Default: <task>-<from>.npz in the weights folder.", flag_values=values)
     flags.DEFINE_bool("synthetic", False, "Random images and weights of the real shapes: a dry run, on any machine.", flag_values=values)
     flags.DEFINE_integer("resolution", None, "Pixels of a view. Default: the task's.", flag_values=values)
     flags.DEFINE_integer("batch_size", None, "Images in a batch. Default: the rule's 512.", lower_bound=2, flag_values=values)
@@ -71,19 +72,36 @@ def _run(values: flags.FlagValues) -> None:
         if folder:
             os.environ[variable] = str(Path(folder).expanduser().absolute())
     weights = values["from"].value
+    if not values.task:
+        raise UserError("Whose teacher? Name the task, such as --task=pet37. See --help.")
     if weights is not None:
         _fine_tune(_weights(weights), values)
     elif values.task == DIGITS:
-        from distill_bench import digits_teacher
-
-        digits_teacher.main(values.out)
+        _train_digits_teacher(values)
     else:
         from distill_bench import catalogue as tasks
 
+        task = tasks.get(values.task)
         raise UserError(
-            f"The teacher of {tasks.get(values.task).name} is published: python -m distill_bench.published --name={tasks.get(values.task).teacher_file}\n"
+            f"The teacher of {task.name} is published: {published.command(task.teacher_file)}\n"
             f"To make another, name the weights to start from: --from=BiT-M-R101x3"
         )
+
+
+def _train_digits_teacher(values: flags.FlagValues) -> None:
+    idle = [f"--{name}" for name in values if name not in ("task", "out") and values[name].value != values[name].default]
+    if idle:
+        raise UserError(f"{', '.join(idle)}: of fine-tuning, which takes --from and another task than {DIGITS}. The teacher of {DIGITS} has one recipe.")
+    from distill_bench import digits_teacher
+
+    if not values.out:
+        raise UserError(
+            f"Where to? The teacher of {DIGITS} is embedded; to train it again, say where to write it, such as --out=digits_teacher.npz.\n"
+            f"The task reads {digits_teacher.EMBEDDED}: that may be named, too, but other bytes there are another task."
+        )
+    path = Path(values.out).expanduser().absolute()
+    _check_writable(path, replaces=path.resolve() == digits_teacher.EMBEDDED.resolve())
+    digits_teacher.main(path)
 
 
 def _fine_tune(weights: str, values: flags.FlagValues) -> None:
@@ -94,8 +112,9 @@ def _fine_tune(weights: str, values: flags.FlagValues) -> None:
 
     varied = tasks.vary(tasks.get(values.task), synthetic=values.synthetic, resolution=values.resolution)
     task = finetune.make_task(varied, weights, values.batch_size)
-    name = f"{values.task}-{Path(weights).stem}{'-synthetic' if task.synthetic else ''}"
-    path = _writable(Path(values.out).expanduser().absolute() if values.out else published.folder() / f"{name}.npz")
+    name = f"{values.task.replace('@', '-')}-{Path(weights).stem}{_SYNTHETIC if task.synthetic else ''}"
+    path = Path(values.out).expanduser().absolute() if values.out else published.folder() / f"{name}.npz"
+    _check_writable(path, replaces=task.synthetic and path.stem.endswith(_SYNTHETIC))
     if task.synthetic:
         _say("Random images and weights, for a dry run: no accuracy below means anything.")
     layout = make_layout(small=engine.is_small(task), microbatches=values.microbatches, remat=values.remat)
@@ -135,11 +154,12 @@ def _weights(given: str) -> str:
     return given.removesuffix(".npz")
 
 
-def _writable(path: Path) -> Path:
-    """The path, refused before hours of training where the file could not be written there."""
+def _check_writable(path: Path, replaces: bool) -> None:
+    """Refuses the path before hours of training where the file could not be written there, or would replace one that it must not."""
     if path.suffix != ".npz" or path.stem in published.CATALOGUE:
         raise UserError(f"--out={path} cannot be: the name ends in .npz and is no published one.")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK) or path.is_dir():
         raise UserError(f"{path} cannot be written: choose another --out.")
-    return path
+    if path.exists() and not replaces:
+        raise UserError(f"{path} is there already, and a study that names it needs it as it is: name another --out, or remove it.")

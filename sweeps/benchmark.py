@@ -17,6 +17,7 @@ if not __package__:  # run as a file, Python put this folder on the path in plac
 
 from absl import flags
 
+from distill_bench.errors import UserError
 from sweeps import cli
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def main() -> int:
         return _show({"optimizer": opt.name, "baseline": baseline.name, "params": FLAGS.params} | _updates(opt, baseline) | {"environment": plan.environment()})
     if FLAGS.input:
         return _show({"task": FLAGS.task} | measure.input_rate(stream.open_feed(tasks.get(FLAGS.task))) | {"environment": plan.environment()})
+    if not (FLAGS.teacher or FLAGS.throughput) and tasks.get(FLAGS.task).precision != "float32":
+        raise UserError(f"What is compared here is of float32 tasks, such as digits. For {FLAGS.task}: --throughput, --teacher or --input.")
     where = execute.Where(devices=FLAGS.devices, batch_shards=FLAGS.batch_shards, mapping=FLAGS.lane_mapping, lanes_per_device=FLAGS.lanes_per_device)
     if FLAGS.teacher:
         source = stream.open_source(tasks.get(FLAGS.task), where.layout_of(tasks.get(FLAGS.task)))
@@ -82,7 +85,7 @@ def main() -> int:
         "student_share": networks["student_ms"] / whole,
         "optimizer_share": cost["update_ms"] / engine.layout.rows / whole,
         **cost,
-        "peak_rss_mib": measure.memory_bytes() / 2**20,
+        "peak_memory_mib": measure.memory_bytes() / 2**20,
         "environment": plan.environment(),
     }
     return _show(figures)
@@ -92,7 +95,8 @@ def _throughput(engine: Engine, opt: Optimizer) -> dict[str, Any]:
     from sweeps import measure
 
     task = engine.source.task
-    peak = measure.matmul_peak(2048 if engine.layout.mesh.devices.flat[0].platform == "cpu" else 8192, task.precision)
+    on_cpu = engine.layout.mesh.devices.flat[0].platform == "cpu"
+    peak = measure.matmul_peak(2048 if on_cpu else 8192, task.precision, engine.layout.mesh.size)
     found: dict[str, Any] = {"precision": task.precision, "matmul_peak_gflops": peak / 1e9}
     if engine.source.feed:
         found |= measure.input_rate(engine.source.feed)

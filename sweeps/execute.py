@@ -185,14 +185,17 @@ class _Runner:
 
 
 def _every(seconds: float) -> Callable[[], bool]:
-    """True once in so many seconds."""
-    last = time.monotonic()
+    """True when so many seconds have passed since what the last True led to was done, which is when it is asked again."""
+    last, was_due = time.monotonic(), False
 
     def due() -> bool:
-        nonlocal last
+        nonlocal last, was_due
         now = time.monotonic()
-        last, is_due = (now, True) if now - last >= seconds else (last, False)
-        return is_due
+        if was_due and seconds:
+            last, was_due = now, False
+        else:
+            was_due = now - last >= seconds
+        return was_due
 
     return due
 

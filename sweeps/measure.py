@@ -57,16 +57,18 @@ def interleaved(a: Callable[[], Any], b: Callable[[], Any], repeats: int = 3 * R
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def matmul_peak(n: int = 2048, precision: str = "float32") -> float:
-    """FLOP/s of a square product on the whole machine: on CPU one product uses every core."""
+def matmul_peak(n: int = 2048, precision: str = "float32", devices: int | None = None) -> float:
+    """FLOP/s of a square product on so many devices, or all of this process: on CPU one product uses every core."""
     a = jax.random.normal(jax.random.key(0), (n, n), precision)
     multiply = jax.jit(lambda x: x @ x)
-    devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
+    devices = 1 if jax.default_backend() == "cpu" else devices or jax.local_device_count()
     return devices * 2 * n**3 / seconds(lambda: multiply(a))
 
 
 def memory_bytes() -> int:
-    """Peak resident memory of this process."""
+    """Peak memory of a device that tells it, else of this process."""
+    if (told := jax.local_devices()[0].memory_stats()) and "peak_bytes_in_use" in told:
+        return told["peak_bytes_in_use"]
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

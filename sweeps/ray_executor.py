@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill_bench import published
 from distill_bench.errors import UserError
 from distill_bench.events import Event, Finished, Losses, Point, Waiting
 
@@ -67,14 +68,15 @@ def run(task: str, where: Where, opts: Sequence[str], trials: Sequence[TrialSpec
     """
     try:
         import ray
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, RayTaskError
     except ImportError:
         raise UserError("--executor=ray needs Ray, which is not installed: pip install 'distill-bench[ray]'") from None
     if not ray.is_initialized():
         root = str(Path(__file__).resolve().parent.parent)
-        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        folders = {name: os.environ[name] for name in ("TFDS_DATA_DIR", published.CACHE_VARIABLE) if name in os.environ}
+        folders["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         try:
-            ray.init(address=where.ray_address, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": paths}})
+            ray.init(address=where.ray_address, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": folders})
         except ConnectionError as error:
             raise UserError(f"--ray_address={where.ray_address} cannot be reached: {error}") from None
     cluster = ray.cluster_resources()
@@ -96,6 +98,8 @@ def run(task: str, where: Where, opts: Sequence[str], trials: Sequence[TrialSpec
             indices = waiting.pop(reference)
             try:
                 events = ray.get(reference)
+            except RayTaskError as error:  # raised on the worker by this project: an update rule's exceptions are events
+                raise (error.cause if isinstance(error.cause, UserError) else error) from None
             except RayError as error:
                 events = [Finished(i, "crashed", 0, f"Its Ray worker was lost {RETRIES + 1} times: {error}") for i in range(len(indices))]
             for event in events:

@@ -33,7 +33,7 @@ class Served:
 
 
 @contextmanager
-def serve(content: bytes, **how) -> Iterator[Served]:
+def serve(content: bytes, port: int = 0, **how) -> Iterator[Served]:
     served = Served(content, **how)
     served.gate.set()
 
@@ -67,7 +67,7 @@ def serve(content: bytes, **how) -> Iterator[Served]:
         def log_message(self, format, *args):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     served.url = f"http://127.0.0.1:{server.server_address[1]}/bit_models"

@@ -116,6 +116,13 @@ def test_a_streamed_task_with_two_teachers_trains_as_defined_and_goes_on_after_a
     np.testing.assert_array_equal(resumed, losses[saved[0].step :])
 
 
+def test_a_crop_of_the_mean_depends_on_its_number_and_not_on_those_made_with_it(small_sun):
+    task, files = tasks.vary(small_sun, "fix/ic_ens"), feed_of(small_sun)
+    index = np.array([3, 0, 7])
+    together, alone = ([feed.ensemble_crops(task, files.files, files.sizes, index, first, count) for first in range(0, 4, count)] for count in (4, 1))
+    np.testing.assert_array_equal(together[0], np.concatenate(alone))
+
+
 def test_the_mean_over_many_crops_streams_too(small_sun, monkeypatch):
     monkeypatch.setitem(views.MODES, "fix/ic_ens", dataclasses.replace(views.MODES["fix/ic_ens"], ensemble=3))
     task = tasks.vary(small_sun, "fix/ic_ens")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_start import folder, write  # noqa: F401 - a fixture
 
-from distill_bench import bit, checkpoints, engine, finetune, hyperrule, lanes, prepared, pretrained, seen, stream, teacher, teacher_command
+from distill_bench import bit, checkpoints, digits_teacher, engine, finetune, hyperrule, lanes, prepared, pretrained, seen, stream, teacher, teacher_command
 from distill_bench import catalogue as tasks
 from distill_bench.bit import BiTConfig
 from distill_bench.catalogue import FLOWERS
@@ -189,6 +189,23 @@ def test_the_command_writes_a_teacher_that_a_task_can_have(flowers, folder, caps
     assert float(told["validation"]) > 0.6 > 0.2 > float(told["Test"])  # on the test split all labels are wrong
 
 
+@pytest.mark.parametrize("out", [[], ["--out=there.npz"], ["--out=there.npz", "--synthetic"]])
+def test_a_file_that_is_there_is_not_replaced(flowers, folder, out, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.chdir(folder)
+    path = folder / ("there.npz" if out else "flowers102-mine.npz")
+    path.write_bytes(b"of hours")
+    assert teacher_command.main(["teacher", "--task=flowers102", "--from=mine", "--resolution=16", "--batch_size=8", "--steps=1", "--lr=0.1", *out]) == 2
+    assert f"error: {path} is there already" in capsys.readouterr().err
+    assert path.read_bytes() == b"of hours"
+
+
+def test_a_dry_run_replaces_the_last_ones_file_whose_name_tells_the_task(flowers, folder):  # noqa: F811
+    path = folder / "flowers102-r16-mine-synthetic.npz"
+    path.write_bytes(b"of seconds")
+    assert teacher_command.main(["teacher", "--task=flowers102@r16", "--from=mine", "--synthetic", "--batch_size=8", "--steps=1", "--lr=0.1"]) == 0
+    assert tasks.vary(flowers, teacher=path.stem).teacher_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 @pytest.mark.parametrize("padding", ["zero", "inf"])
 def test_what_is_exported_is_read_back_to_the_same_logits_and_padding(flowers, folder, padding):  # noqa: F811
     task = finetune.make_task(flowers, "mine")
@@ -203,22 +220,28 @@ def test_what_is_exported_is_read_back_to_the_same_logits_and_padding(flowers, f
     np.testing.assert_array_equal(*logits)
 
 
-def test_validation_chooses_and_the_data_is_that_of_the_task(flowers):
+def test_validation_chooses_and_the_data_is_that_of_the_task(flowers, folder):  # noqa: F811
     task = finetune.make_task(flowers, "mine")
     assert (task.dataset, task.batch_size, task.horizons) == (flowers.dataset, 512, (500,))
     assert task.teachers == () == teacher.load(task)
     assert stream.splits(task, task.dataset)[1] is SPLITS["validation"]
-    large = finetune.make_task(tasks.get("imagenet2012"), "mine")
+    write(folder / "wide.npz", dataclasses.replace(NETWORK, width=32))
+    large = finetune.make_task(tasks.get("imagenet2012"), "wide")
     assert (large.batch_size, large.horizons, large.teaching.mixup) == (512, (20_000,), True)
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--from=mine"], "The images of digits have no validation split"),
+        ([], "Name the task"),
+        (["--from=mine"], "Name the task"),
+        (["--task=digits"], r"say where to write it, such as --out=.*\n.*weights/digits_teacher.npz"),
+        (["--task=digits", "--out=x.npz", "--synthetic", "--steps=4"], "^error: --steps, --synthetic: of fine-tuning"),
+        (["--task=digits", "--from=mine"], "The images of digits have no validation split"),
         (["--task=flowers102", "--from=mone"], "no weights 'mone'.*Did you mean 'mine'"),
         (["--task=flowers102", "--from=./mine.npz"], r"--from=\./mine.npz is no .npz that is there"),
         (["--task=flowers102", "--from=grey"], "--from=grey sees 1 channels; the images of .* have 3"),
+        (["--task=flowers102", "--from=narrow"], "narrow is 7 channels wide, which 2 groups, the task's, do not divide"),
         (["--task=flowers102", "--from=mine", "--lr=0.1,fast"], "'fast' is no learning rate"),
         (["--task=flowers102", "--from=mine", "--lr=-1"], "'-1' is no learning rate"),
         (["--task=flowers102", "--from=mine", "--out=BiT-M-R50x1.npz"], "is no published one"),
@@ -228,12 +251,30 @@ def test_validation_chooses_and_the_data_is_that_of_the_task(flowers):
         (["--task=flowers102", "--form=mine"], "Unknown command line flag 'form'. Did you mean: from"),
     ],
 )
-def test_what_cannot_be_fine_tuned_is_one_message(flags, message, flowers, folder, capsys):  # noqa: F811
+def test_what_cannot_be_made_is_one_message(flags, message, flowers, folder, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(digits_teacher, "fit", None)  # lest a command that is not refused writes
     write(folder / "grey.npz", dataclasses.replace(NETWORK, channels=1))
+    write(folder / "narrow.npz", dataclasses.replace(NETWORK, width=7, groups=1))
     assert teacher_command.main(["teacher", *flags]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert re.search(message, said), said
+
+
+def test_the_teacher_of_the_digits_is_trained_to_where_it_is_told(tmp_path, monkeypatch, capsys):
+    network = dataclasses.replace(NETWORK, classes=10, channels=1)
+    for name, value in {"DIGITS": dataclasses.replace(tasks.DIGITS, teacher=network), "STEPS": 2, "CHUNK": 2}.items():
+        monkeypatch.setattr(digits_teacher, name, value)
+    embedded, path = digits_teacher.EMBEDDED.read_bytes(), tmp_path / "new" / "again.npz"
+    assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 0
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in capsys.readouterr().out
+    assert checkpoints.read(path, network)[1] == "published"
+    assert [*path.parent.iterdir()] == [path]
+    assert digits_teacher.EMBEDDED.read_bytes() == embedded
+    assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 2
+    assert f"{path} is there already" in capsys.readouterr().err
+    monkeypatch.setattr(digits_teacher, "EMBEDDED", path)
+    assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 0
 
 
 def test_every_learning_rate_may_diverge(flowers):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
+import urllib.parse
 import zipfile
 
 import jax
@@ -85,6 +88,21 @@ def test_without_a_network_the_message_says_what_to_do(tmp_path):
         fetch(served, tmp_path)
     for said in (f"{served.url}/distill/{NAME}.npz", str(tmp_path / f"{NAME}.npz"), f"--name={NAME} --cache={tmp_path}", "cannot be reached"):
         assert said in str(refused.value)
+    assert "tries" not in str(refused.value)
+
+
+def test_the_command_of_the_message_fetches_to_where_the_file_was_missed(tmp_path, monkeypatch):
+    def said():
+        with pytest.raises(UserError) as refused:
+            published.fetch(NAME, base_url=served.url, pauses=())
+        return re.search(r"^  command  (.*)$", str(refused.value), re.MULTILINE)[1]
+
+    with serve(FILE) as served:
+        pass
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert said() == f"python -m distill_bench.published --name={NAME}"
+    monkeypatch.setenv(published.CACHE_VARIABLE, str(tmp_path / "my weights"))
+    assert shlex.split(said())[3:] == [f"--name={NAME}", f"--cache={tmp_path / 'my weights'}"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -105,6 +123,21 @@ def test_what_came_is_kept_for_the_next_command(tmp_path):
         assert (tmp_path / f"{NAME}.npz.part").read_bytes() == FILE[:400_000]
         assert fetch(served, tmp_path).read_bytes() == FILE
     assert served.asked[-1] == "bytes=400000-"
+
+
+def test_what_came_is_worth_waiting_for_a_network(tmp_path, monkeypatch):
+    with serve(FILE, faults=[300_000, 503, 503, 503]) as served, pytest.raises(UserError, match="503"):
+        fetch(served, tmp_path)
+    with contextlib.ExitStack() as later:
+        back = []
+
+        def sleep(seconds):
+            if seconds == 2.0:
+                back.append(later.enter_context(serve(FILE, urllib.parse.urlsplit(served.url).port)))
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        assert published.fetch(NAME, tmp_path, served.url, pauses=(1.0, 2.0)).read_bytes() == FILE
+    assert back[0].asked == ["bytes=300000-"]
 
 
 @pytest.mark.parametrize("ranges", [True, "careless"])

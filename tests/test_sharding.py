@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import jax
@@ -12,10 +13,11 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from distill_bench import bit, networks, views
+from distill_bench import bit, networks, stream, views
 from distill_bench.accumulate import accumulated
 from distill_bench.engine import open_engine
 from distill_bench.errors import UserError
+from distill_bench.evaluate import make_exam
 from distill_bench.events import Finished, Losses
 from distill_bench.lanes import Contract, Lane
 from distill_bench.layout import BATCH, make_layout
@@ -146,3 +148,10 @@ def test_eight_lanes_on_two_by_four_devices_equal_each_alone(tiny_task, one_devi
     together = losses_of(open_engine(tiny_task, layout), lanes)
     for found, lane in zip(together, lanes, strict=True):
         np.testing.assert_allclose(found, losses_of(one_device, [lane])[0], rtol=1e-5)
+
+
+def test_an_exam_is_cut_by_any_number_of_devices_that_cuts_a_batch(tiny_task):
+    source = stream.open_source(dataclasses.replace(tiny_task, batch_size=12), make_layout(jax.devices()[:3], batch_shards=3))
+    exam = make_exam(source, stream.make_forward(source), 1)
+    assert exam.images.shape[1] % 3 == 0
+    np.testing.assert_array_equal(exam.labels, source.test.labels)
