@@ -49,3 +49,10 @@ def command(dataset: TfdsDataset, data_dir: Path) -> str:
     likely = sorted(CATALOGUE, key=lambda task: (CATALOGUE[task] != dataset, CATALOGUE[task].name != dataset.name))
     task = likely[0]
     return f"python -m distill_bench.data prepare --task={task} --data_dir={shlex.quote(str(data_dir))}"
+
+
+def repair(dataset: TfdsDataset, data_dir: Path) -> str:
+    """What to do where the folder of the packed data set is not as it was packed: no command names that of a variation."""
+    if dataset in CATALOGUE.values():
+        return f"Pack it again: {command(dataset, data_dir)}"
+    return "Remove that folder: the next run packs it again."

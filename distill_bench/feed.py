@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distill_bench import decoding, views
-from distill_bench.data import Files
+from distill_bench.data import Files, TfdsDataset
 from distill_bench.errors import UserError
 from distill_bench.seen import ENSEMBLE, PROBE, STREAM, looks
 from distill_bench.task import Task
@@ -71,6 +71,20 @@ def cuts(task: Task, sizes_N2: np.ndarray, seed: int, step: int) -> Cuts:
     return Cuts(index, tuple(draw_boxes(_rng(task, STREAM, seed, _BOXES + look.own, step), look.crop, sizes, task.views) for look in looks(task)[0]))
 
 
+def is_streamed(task: Task) -> bool:
+    """Whether training images of the task are streamed, rather than kept on the device.
+
+    Raises:
+      UserError: where they are, and grain, which streams them, is not installed.
+    """
+    images = task.images or task.dataset
+    if not isinstance(images, TfdsDataset) or images.side is not None:
+        return False
+    if importlib.util.find_spec("grain") is None:
+        raise UserError(f"{task.name} streams its images with grain, which is not installed: pip install 'distill-bench[stream]'")
+    return True
+
+
 @dataclass
 class Feed:
     """The crops of every step of a task.
@@ -90,8 +104,6 @@ class Feed:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        if importlib.util.find_spec("grain") is None:
-            raise UserError(f"{self.task.name} streams its images with grain, which is not installed: pip install 'distill-bench[stream]'")
         views.check_batch(len(self.files), self.task.batch_size)
 
     def read(self, seed: int, first: int, steps: int) -> tuple[np.ndarray, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from distill_bench.layouts import Shape, Unfit
 _FLOATS = {np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)}
 _BFLOAT16 = np.dtype("V2")  # numpy's format knows no bfloat16: it arrives as two bytes without a meaning
 _BROKEN = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_NO_HEADER = (TypeError, SyntaxError, IndexError, MemoryError, tokenize.TokenError)  # what numpy lets through of text that is no header
 
 
 class Npz:
@@ -38,12 +41,12 @@ class Npz:
         info = self._members[name]
         with self._archive.open(info) as file:
             version = np.lib.format.read_magic(file)
-            if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            elif version == (2, 0):
-                shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-            else:
+            if version not in _HEADERS:
                 raise Unfit(f"holds {name} in version {version} of numpy's format, which no array of numbers needs.")
+            try:
+                shape, _, dtype = _HEADERS[version](file)
+            except _NO_HEADER as error:
+                raise Unfit(f"holds {name} under a header that cannot be read ({type(error).__name__}: {error}).") from None
             begins = file.tell()
         if dtype.newbyteorder("=") not in _FLOATS and dtype != _BFLOAT16:
             raise Unfit(f"holds {name} as {dtype}; wanted are float16, bfloat16, float32 or float64.")

@@ -53,20 +53,23 @@ def prepare(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None], ma
     Raises:
       UserError: where TensorFlow is needed and missing, TFDS fails, its files are damaged or hold other counts, or the disk is too small.
     """
-    place = folder(dataset, data_dir)
+    place, source = folder(dataset, data_dir), records.find(dataset, data_dir)
+
+    def make() -> Path:
+        say(f"{dataset.name}: TFDS makes it in {data_dir}")
+        return records.make(dataset, data_dir, manual_dir)
+
+    if dataset.side is None:
+        source = source or make()
     if is_packed(dataset, data_dir):
         try:
-            _open(dataset, data_dir, every_byte=True)
+            _open(dataset, data_dir, source, every_byte=True)
             say(f"{place}: every byte is as it was packed.")
             return
         except UserError as error:
             say(str(error).partition("\n")[0])
             (place / MANIFEST).unlink()
-    source = records.find(dataset, data_dir)
-    if source is None:
-        say(f"{dataset.name}: TFDS makes it in {data_dir}")
-        source = records.make(dataset, data_dir, manual_dir)
-    _pack(dataset, data_dir, source, say)
+    _pack(dataset, data_dir, source or make(), say)
 
 
 def load(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None] = LOG.info, splits: Sequence[str] = ("train", "test")) -> tuple[Split, ...]:
@@ -81,7 +84,7 @@ def load(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None] = LOG.
     if not is_packed(dataset, data_dir) or (dataset.side is None and source is None):
         source = source or _make(dataset, data_dir, say)
         _pack(dataset, data_dir, source, say)
-    found = _open(dataset, data_dir, version=source.name if source and dataset.side is None else None)
+    found = _open(dataset, data_dir, source)
     return tuple(_split(dataset, split, found[split], source) for split in splits)
 
 
@@ -91,9 +94,10 @@ def _make(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None]) -> P
     try:
         return records.make(dataset, data_dir, None)
     except UserError as error:
+        missing = f"a version in the format {records.FORMAT} in {data_dir / dataset.name}"
+        neither = "not" if is_packed(dataset, data_dir) else f"neither {folder(dataset, data_dir) / MANIFEST}\nnor"
         raise UserError(
-            f"{dataset.name} is not prepared: there is neither {folder(dataset, data_dir) / MANIFEST}\n"
-            f"nor a version in the format {records.FORMAT} in {data_dir / dataset.name}, and it cannot be made here.\n{error}\n"
+            f"{dataset.name} is not prepared: there is {neither} {missing}, and it cannot be made here.\n{error}\n"
             f"Prepare it where there is a network, once: {datasets.command(dataset, data_dir)}"
         ) from None
 
@@ -187,12 +191,13 @@ def _check_room(dataset: TfdsDataset, place: Path) -> None:
         raise UserError(f"Packing {dataset.name} takes {needed / 1e9:.1f} GB in {place}, where {free / 1e9:.1f} GB are free: make room there.")
 
 
-def _open(dataset: TfdsDataset, data_dir: Path, every_byte: bool = False, version: str | None = None) -> dict[str, dict[str, np.ndarray]]:
+def _open(dataset: TfdsDataset, data_dir: Path, source: Path | None, every_byte: bool = False) -> dict[str, dict[str, np.ndarray]]:
     """The arrays of each split by field, memory-mapped, refused with `UserError` unless they are what the manifest says.
 
-    version: of TFDS's own files, where the arrays refer to them.
+    source: TFDS's own files, of whose version arrays have to be that refer to them.
     """
     place = folder(dataset, data_dir)
+    version = source.name if source and dataset.side is None else None
     try:
         manifest = json.loads((place / MANIFEST).read_text())
         # Through JSON, as the manifest went: tuples are lists there.
@@ -203,7 +208,7 @@ def _open(dataset: TfdsDataset, data_dir: Path, every_byte: bool = False, versio
         return {split: _open_split(dataset, split, manifest["splits"][split], place, every_byte) for split in _sizes(dataset)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{place} is not as it was packed: {error if isinstance(error, ValueError) else repr(error)}.\nPack it again: {datasets.command(dataset, data_dir)}"
+            f"{place} is not as it was packed: {error if isinstance(error, ValueError) else repr(error)}.\n{datasets.repair(dataset, data_dir)}"
         ) from None
 
 

@@ -82,7 +82,8 @@ def open_source(task: Task, layout: Layout) -> Source:
     """Loads and verifies the task's data and teachers.
 
     Raises:
-      UserError: where either is not what the task names, or a batch cannot be shared by so many devices or cut into so many parts.
+      UserError: where either is not what the task names, a batch cannot be shared by so many devices or cut into so many parts, or grain is missing;
+        the latter before anything is fetched.
     """
     shards = layout.mesh.shape[BATCH]
     if task.batch_size % shards:
@@ -91,13 +92,14 @@ def open_source(task: Task, layout: Layout) -> Source:
     if layout.microbatches < 1 or share % layout.microbatches:
         whose = f"Each device's share of {share} images" if shards > 1 else f"A batch of {share} images"
         raise UserError(f"{whose} cannot be cut into {layout.microbatches} equal parts: choose a --microbatches that divides it.")
+    streamed = feed_lib.is_streamed(task)
     train, test = splits(task, task.dataset)
     if task.images is not None:
         train, _ = splits(task, task.images)
     freeze = jax.jit(bit.freeze, static_argnums=1)
     teachers = tuple(layout.replicate(freeze(params, task.precision)) for params in teacher.load(task))
     first = layout.replicate(start.load(task)) if task.start else None
-    feed = _feed(task, train, _rows(task, layout))
+    feed = _feed(task, train, _rows(task, layout)) if streamed else None
     images, sizes = (None, None) if feed else layout.replicate((train.images, train.sizes))
     return Source(task, layout, train, test, images, sizes, feed, teachers, first)
 
@@ -106,18 +108,16 @@ def open_feed(task: Task) -> Feed:
     """Whole batches of a streamed task's images, without a device.
 
     Raises:
-      UserError: where its images are not streamed, or are not what the task names.
+      UserError: where its images are not streamed, which is told before any is prepared, grain is missing, or they are not what the task names.
     """
+    if not feed_lib.is_streamed(task):
+        raise UserError(f"The images of {task.name} lie on the device: nothing is streamed. Name another task, such as sun397.")
     train, _ = splits(task, task.images or task.dataset)
-    if feed := _feed(task, train, range(task.batch_size)):
-        return feed
-    raise UserError(f"The images of {task.name} lie on the device: nothing is streamed. Name another task, such as sun397.")
+    return _feed(task, train, range(task.batch_size))
 
 
-def _feed(task: Task, train: data.Split, rows: range) -> Feed | None:
-    """What streams these images; None where they fit on a device."""
-    if isinstance(train.images, np.ndarray):
-        return None
+def _feed(task: Task, train: data.Split, rows: range) -> Feed:
+    assert not isinstance(train.images, np.ndarray)
     assert train.sizes is not None
     return Feed(task, train.images, np.asarray(train.sizes), rows)
 

@@ -14,7 +14,7 @@ from distill_bench.data import Split, TfdsDataset
 
 MAX_BYTES = 2 << 30  # of squeezed images in a split; larger ones repeat their first images
 MAX_TEST = 1024  # an exam on random images needs no more
-FILES = 256  # different ones among streamed images
+FILES = 256  # different ones among a split's streamed images
 PHOTOGRAPH = (375, 500)  # height and width that most of ImageNet's images have
 
 
@@ -34,10 +34,9 @@ class _Repeated:
 def load(dataset: TfdsDataset, seed: int = 0) -> tuple[Split, Split]:
     """(train, test) splits of random images: as many to train on as the data set has, at most MAX_TEST to be examined on."""
     rng = np.random.default_rng(seed)
-    files = _photographs(rng) if dataset.side is None else []
 
     def split(count: int, clean: bool) -> Split:
-        crop = dataset.clean[1]
+        crop, files = dataset.clean[1], _photographs(rng) if dataset.side is None else []
         whole = rng.integers(0, 256, (count, crop, crop, 3), np.uint8) if clean else None
         labels = np.zeros(count, np.int32)
         if dataset.side is None:

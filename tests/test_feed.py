@@ -142,10 +142,25 @@ def test_a_file_that_is_damaged_after_it_was_packed_is_named(small_sun):
         Feed(small_sun, Torn(), np.full((COUNT, 2), 40.0, np.float32), range(8)).read(0, 0, 1)
 
 
-def test_without_grain_one_message_says_what_to_install(small_sun, monkeypatch):
+@pytest.fixture
+def nothing_prepared(tmp_path, monkeypatch):
+    """No data set is there, and none may be asked for."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(prepared, "load", lambda *arguments, **options: pytest.fail("images were looked for"))
+
+
+@pytest.mark.parametrize("name", ["sun397", "pet37@images-food101", "sun397@synthetic@r32@b8"])
+def test_without_grain_one_message_says_what_to_install_before_anything_is_fetched(name, nothing_prepared, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"sun397 streams its images with grain.*pip install 'distill-bench\[stream\]'"):
-        Feed(small_sun, [b""] * COUNT, np.full((COUNT, 2), 40.0, np.float32), range(8))
+    for open_it in (stream.open_feed, lambda task: stream.open_source(task, make_layout(jax.devices()[:1]))):
+        with pytest.raises(UserError, match=rf"{name} streams its images with grain.*pip install 'distill-bench\[stream\]'"):
+            open_it(tasks.get(name))
+
+
+@pytest.mark.parametrize("name", ["flowers102", "food101@images-pet37"])
+def test_that_nothing_is_streamed_is_said_before_anything_is_prepared(name, nothing_prepared):
+    with pytest.raises(UserError, match=f"The images of {name} lie on the device"):
+        stream.open_feed(tasks.get(name))
 
 
 def test_packed_places_of_another_version_are_refused(small_sun, tmp_path):

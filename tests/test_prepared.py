@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_tfds
-from small_flowers import DAMAGED, DATASET, FILES, SIDE, TRAIN, damage, python
+from small_flowers import DAMAGED, DATASET, FILES, KEPT, SIDE, TRAIN, damage, python
 
 from distill_bench import data_command, datasets, prepared, records
 from distill_bench.errors import UserError
@@ -36,7 +36,8 @@ def cut(content):
         ("manifest.json", lambda content: content.__setitem__(slice(None), b"[1]"), "is not as it was packed"),
     ],
 )
-def test_changed_files_are_refused_and_packed_again_by_prepare(packed, name, change, message):
+def test_changed_files_are_refused_and_packed_again_by_prepare(packed, name, change, message, monkeypatch):
+    monkeypatch.setitem(datasets.CATALOGUE, "flowers102", DATASET)
     place = prepared.folder(DATASET, packed)
     whole = (place / name).read_bytes()
     damage(place / name, change)
@@ -71,6 +72,18 @@ def test_prepare_compares_every_pixel(packed):
     assert said == [f"{prepared.folder(DATASET, packed)}: every byte is as it was packed."]
 
 
+def test_the_folder_of_a_variation_which_no_command_names_is_to_be_removed(packed, monkeypatch):
+    monkeypatch.setitem(datasets.CATALOGUE, "flowers102", DATASET)
+    variation = dataclasses.replace(DATASET, side=16)
+    prepared.load(variation, packed, lambda text: None)
+    place = prepared.folder(variation, packed)
+    damage(place / "train_labels.npy", flip)
+    with pytest.raises(UserError, match=rf"{place} is not .* has changed.*\nRemove that folder: the next run packs it again\.$"):
+        prepared.load(variation, packed)
+    shutil.rmtree(place)
+    assert prepared.load(variation, packed, lambda text: None)[0].labels.tolist() == KEPT
+
+
 def test_another_side_or_split_is_another_folder(packed):
     for other in (dataclasses.replace(DATASET, side=16), dataclasses.replace(DATASET, train="train[:50%]", train_size=len(TRAIN) // 2)):
         train, _ = prepared.load(other, packed, lambda text: None)
@@ -103,6 +116,37 @@ def test_the_newest_version_is_read(fresh):
     for version, label in ("2.1.9", 4), ("2.1.10", 5):
         small_tfds.write(fresh, {"train": [(FILES[0], label)] * len(TRAIN), "test": [(FILES[0], label)] * len(FILES)}, version=version)
     assert set(prepared.load(DATASET, fresh, lambda text: None)[0].labels) == {5}
+
+
+def test_prepare_follows_the_version_that_streamed_images_are_read_from(fresh):
+    streamed = dataclasses.replace(DATASET, side=None)
+    prepared.prepare(streamed, fresh, lambda text: None)
+    small_tfds.write(fresh, {"train": [(FILES[0], 5)] * len(TRAIN), "test": [(FILES[0], 5)] * len(FILES)}, version="2.1.10")
+    with pytest.raises(UserError, match=r"refers to TFDS's version 2\.1\.1, and 2\.1\.10 is there"):
+        prepared.load(streamed, fresh)
+    said = []
+    prepared.prepare(streamed, fresh, said.append)
+    assert "refers to TFDS's version 2.1.1" in said[0]
+    train = prepared.load(streamed, fresh, pytest.fail)[0]
+    assert (set(train.labels), train.images[3]) == ({5}, FILES[0])
+
+
+def test_streamed_images_that_are_gone_are_missed_and_made_again_by_prepare(published, fresh, monkeypatch):
+    streamed = dataclasses.replace(DATASET, side=None)
+    prepared.prepare(streamed, fresh, lambda text: None)
+    shutil.rmtree(fresh / DATASET.name)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(UserError) as missed:
+        prepared.load(streamed, fresh)
+    assert f"there is not a version in the format array_record in {fresh / DATASET.name}" in str(missed.value)
+    assert "manifest.json" not in str(missed.value)
+    with pytest.raises(UserError, match="needs TensorFlow"):
+        prepared.prepare(streamed, fresh, lambda text: None)
+    monkeypatch.setattr(records, "make", lambda dataset, data_dir, _: shutil.copytree(published / dataset.name, data_dir / dataset.name) / "2.1.1")
+    said = []
+    prepared.prepare(streamed, fresh, said.append)
+    assert said == [f"{DATASET.name}: TFDS makes it in {fresh}", f"{prepared.folder(streamed, fresh)}: every byte is as it was packed."]
+    assert prepared.load(streamed, fresh, pytest.fail)[0].images[0] == FILES[0]
 
 
 def test_without_data_the_error_names_folder_and_command(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 
 import jax
 import numpy as np
@@ -135,3 +136,17 @@ def test_what_cannot_be_is_said(task, folder, change, message):
     (folder / "torn.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match=message):
         change(task)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["{'descr': '<f4', 'fortran_order': False, 'shape': (2,", "{[]:1}", "{'descr': '<f4'}\n  x\n y", "{'descr': (), 'fortran_order': False, 'shape': (2,)}"],
+)
+def test_weights_under_a_header_that_is_none_are_refused(folder, header):
+    write(folder / "whole.npz", NETWORK)
+    with zipfile.ZipFile(folder / "whole.npz") as whole, zipfile.ZipFile(folder / "mine.npz", "w") as archive:
+        for name in whole.namelist():
+            magic = np.lib.format.magic(1, 0) + len(header).to_bytes(2, "little")
+            archive.writestr(name, magic + header.encode() if name.endswith("head/conv2d/bias.npy") else whole.read(name))
+    with pytest.raises(UserError, match=r"mine.npz holds .*head/conv2d/bias under a header that cannot be read"):
+        pretrained.find("mine")

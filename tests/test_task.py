@@ -157,3 +157,13 @@ def test_synthetic_arrays_have_the_published_shapes_and_are_the_same_each_time()
     assert (train.images.shape, train.sizes.shape, train.images.dtype) == ((1020, 16, 16, 3), (1020, 2), np.uint8)
     assert (test.images.shape, test.clean.shape) == ((1024, 16, 16, 3), (1024, 8, 8, 3))
     np.testing.assert_array_equal(train.images, synthetic.load(dataset)[0].images)
+
+
+def test_streamed_synthetic_images_to_be_examined_on_are_none_that_were_trained_on(monkeypatch):
+    monkeypatch.setattr(synthetic, "FILES", 3)
+    dataset = tasks.get("sun397@synthetic@r8").dataset
+    train, test = synthetic.load(dataset)
+    assert (len(train.images), len(test.images)) == (76128, 1024)
+    shown, examined = ([split.images[i] for i in range(5)] for split in (train, test))
+    assert (len({*shown}), len({*examined}), {*shown} & {*examined}) == (3, 3, set())
+    assert shown == [synthetic.load(dataset)[0].images[i] for i in range(5)]
