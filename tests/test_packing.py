@@ -95,6 +95,8 @@ import sys
 from pathlib import Path
 from distill_bench import prepared
 from distill_bench.data import TfdsDataset
+from distill_bench.status import listen, to_stderr
+listen(to_stderr)
 train, test = prepared.load({DATASET}, Path(sys.argv[1]))
 assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "keras")]
 print(len(train.images), len(test.images))
