@@ -93,8 +93,9 @@ def test_loading_packs_what_tfds_has_made_without_network_and_without_tensorflow
     code = f"""{NO_NETWORK}
 import sys
 from pathlib import Path
-from distill_bench import prepared
+from distill_bench import prepared, status
 from distill_bench.data import TfdsDataset
+status.listen(status.to_stderr)
 train, test = prepared.load({DATASET}, Path(sys.argv[1]))
 assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "keras")]
 print(len(train.images), len(test.images))
