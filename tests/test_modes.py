@@ -135,7 +135,7 @@ def test_a_mode_is_a_task_of_its_own_and_mix_is_the_task_itself():
 
 def test_a_mean_of_answers_needs_teachers_that_see_what_the_student_sees():
     for name in ("imagenet2012-160", "imagenet2012-384", "imagenet2012-two"):
-        with pytest.raises(UserError, match=f"a teacher of {name} sees another"):
+        with pytest.raises(UserError, match=f"a teacher of {name} sees another size"):
             tasks.vary(tasks.get(name), "fix/ic_ens")
     assert tasks.vary(tasks.get("imagenet2012"), "fix/ic_ens").teaching.ensemble
 
