@@ -159,7 +159,9 @@ def vary(
     if mode not in MODES:
         raise UserError(f"There is no teaching mode {mode!r}.{suggestion(mode, MODES)}\nModes: {', '.join(MODES)}")
     if MODES[mode].ensemble and any(it.size not in (None, task.views.size) for it in task.teachers):
-        raise UserError(f"--mode={mode} averages answers to crops of the student's size; a teacher of {task.name} sees another size: name a task whose teachers do not.")
+        raise UserError(
+            f"--mode={mode} averages answers to crops of the student's size; a teacher of {task.name} sees another size: name a task whose teachers do not."
+        )
     if mode != MIX:
         change(mode.replace("/", "-"), mode=mode)
     if synthetic:
