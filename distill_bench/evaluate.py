@@ -7,7 +7,7 @@ on views of test images and on the clean test images, are reported and never sel
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -51,19 +51,22 @@ def make_exam(source: Source, forward, rows: int) -> Exam:
     """
     task, layout = source.task, source.layout
     found, places = exam_looks(task)
-    images = [np.concatenate([*(_flat(_probe(task, split, look.size)) for split in (source.train, source.test)), _clean(source, look.size)]) for look in found]
     size = task.batch_size * -(-MIN_BATCH // task.batch_size)
-    batches = -(-len(images[0]) // size)
+    batches = -(-(2 * task.probe.batches * task.probe.batch_size + len(_whole(source))) // size)
 
-    def batched(x: np.ndarray) -> np.ndarray:
-        """In batches, padded to a multiple of `rows` of them."""
-        rest = [(0, 0)] * (x.ndim - 1)
-        whole = np.pad(x, ((0, batches * size - len(x)), *rest))
-        return np.pad(whole.reshape(batches, size, *x.shape[1:]), ((0, -batches % rows), (0, 0), *rest))
+    def batched(parts: Iterable[np.ndarray]) -> np.ndarray:
+        """In batches, padded to a multiple of `rows` of them; each part is copied once, since ImageNet's are gigabytes."""
+        made, done = np.empty(0), 0
+        for part in parts:
+            if not done:
+                made = np.zeros(((batches + -batches % rows) * size, *part.shape[1:]), part.dtype)
+            made[done : done + len(part)] = part
+            done += len(part)
+        return made.reshape(-1, size, *made.shape[1:])
 
-    padded = [batched(x) for x in images]
+    padded = [batched(_asked(source, look.size)) for look in found]
     if task.teaching.labels:
-        logits = batched(labels.exam_logits(task, source.train, source.test))
+        logits = batched([labels.exam_logits(task, source.train, source.test)])
     else:
         seen = [padded[place] for place in places]
         logits = np.concatenate([np.asarray(layout.replicate(forward(source.teachers, tuple(x[i : i + rows] for x in seen)))) for i in range(0, batches, rows)])
@@ -71,8 +74,18 @@ def make_exam(source: Source, forward, rows: int) -> Exam:
     return Exam(asked, logits, layout.replicate(source.test.labels))
 
 
-def _flat(x_BN: np.ndarray) -> np.ndarray:
-    return x_BN.reshape(-1, *x_BN.shape[2:])
+def _asked(source: Source, size: int) -> Iterator[np.ndarray]:
+    """Probe views, held-out views and clean test images [n, size, size, C], in [-1, 1] and the task's precision, a part at a time."""
+    for split in (source.train, source.test):
+        views_BN = _probe(source.task, split, size)
+        yield views_BN.reshape(-1, *views_BN.shape[2:])
+    yield from _clean(source, size)
+
+
+def _whole(source: Source) -> np.ndarray:
+    whole = source.test.images if source.test.clean is None else source.test.clean
+    assert isinstance(whole, np.ndarray)
+    return whole
 
 
 def _probe(task: Task, split: Split, size: int) -> np.ndarray:
@@ -87,10 +100,9 @@ def _probe(task: Task, split: Split, size: int) -> np.ndarray:
     return np.asarray(jax.jit(probe_views, static_argnums=(0, 3))(task, split.images[index], sizes, size).astype(task.precision))
 
 
-def _clean(source: Source, size: int) -> np.ndarray:
-    """The clean test images [N, size, size, C], in [-1, 1] and the task's precision."""
-    whole = source.test.images if source.test.clean is None else source.test.clean
-    assert isinstance(whole, np.ndarray)
+def _clean(source: Source, size: int) -> Iterator[np.ndarray]:
+    """The clean test images."""
+    whole = _whole(source)
 
     @jax.jit
     def shown(part: jax.Array) -> jax.Array:
@@ -99,7 +111,8 @@ def _clean(source: Source, size: int) -> np.ndarray:
             images = jax.image.resize(images, (len(images), size, size, images.shape[-1]), "linear")
         return images.astype(source.task.precision)
 
-    return np.concatenate([np.asarray(shown(whole[i : i + PART])) for i in range(0, len(whole), PART)])
+    for i in range(0, len(whole), PART):
+        yield np.asarray(shown(whole[i : i + PART]))
 
 
 def make_evaluate(source: Source) -> Callable[[bit.Params, Exam], dict[str, jax.Array]]:
