@@ -10,6 +10,7 @@ import os
 import shlex
 from pathlib import Path
 
+from distill_bench import folders
 from distill_bench.data import TfdsDataset
 from distill_bench.errors import UserError, suggestion
 
@@ -41,7 +42,7 @@ def get(name: str) -> TfdsDataset:
 
 def data_dir(given: str | None) -> Path:
     """The folder of all data sets: the one given, else TFDS_DATA_DIR, else ~/tensorflow_datasets, as TFDS has it."""
-    return Path(given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return Path(given or os.environ.get(folders.DATA) or "~/tensorflow_datasets").expanduser()
 
 
 def command(dataset: TfdsDataset, data_dir: Path) -> str:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 from absl import flags
 
+from distill_bench import folders
 from distill_bench.cache import obtain
 from distill_bench.download import PAUSES, Progress
 from distill_bench.errors import UserError, suggestion
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from distill_bench import bit
 
 BASE_URL = "https://storage.googleapis.com/bit_models"
-CACHE_VARIABLE = "DISTILL_BENCH_CACHE"
+CACHE_VARIABLE = folders.WEIGHTS
 DEFAULT_CACHE = "~/.cache/distill-bench/weights"
 
 _DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
-from distill_bench import published
+from distill_bench import folders, published
 from distill_bench.errors import UserError, suggestion
 from distill_bench.status import listen, to_stderr
 
@@ -68,9 +68,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(values: flags.FlagValues) -> None:
-    for folder, variable in ((values.data_dir, "TFDS_DATA_DIR"), (values.weights_dir, published.CACHE_VARIABLE)):
-        if folder:
-            os.environ[variable] = str(Path(folder).expanduser().absolute())
+    folders.choose(values.data_dir, values.weights_dir)
     weights = values["from"].value
     if not values.task:
         raise UserError("Whose teacher? Name the task, such as --task=pet37. See --help.")

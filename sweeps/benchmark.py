@@ -45,7 +45,7 @@ def main() -> int:
     cli.set_up_jax(None, FLAGS.devices)  # compilations are measured: none comes from a cache
     from distill_bench import catalogue as tasks
     from distill_bench import stream
-    from sweeps import execute, measure, plan
+    from sweeps import execute, measure, plan, update_cost
     from sweeps.entries import BASELINE
 
     opt, baseline = (plan.resolve(name).optimizer for name in (FLAGS.opt or BASELINE, BASELINE))
@@ -67,7 +67,7 @@ def main() -> int:
     lanes = measure.sweep(engine, opt, FLAGS.lanes, FLAGS.steps)
     alone = 1e3 * measure.one_by_one(engine, opt, min(FLAGS.steps, 50))
     networks = measure.networks(engine, peak)
-    cost = measure.optimizer_cost(engine.source.task, opt, baseline)
+    cost = update_cost.optimizer_cost(engine.source.task, opt, baseline)
     whole = networks["teacher_ms"] / FLAGS.lanes + networks["student_ms"] + cost["update_ms"] / engine.layout.rows
     figures = {
         "optimizer": opt.name,
@@ -107,11 +107,11 @@ def _throughput(engine: Engine, opt: Optimizer) -> dict[str, Any]:
 
 
 def _updates(opt: Optimizer, baseline: Optimizer) -> dict[str, Any]:
-    from sweeps import measure, plan
+    from sweeps import plan, update_cost
 
     settings = {name: plan.cast(name, values[0], opt.defaults.get(name)) for name, values in plan.parse_settings([], FLAGS.set).items()}
     named = dataclasses.replace(opt, defaults={**opt.defaults, **settings})
-    return settings | measure.optimizer_steps(named, baseline, measure.parameter_shapes(FLAGS.params))
+    return settings | update_cost.optimizer_steps(named, baseline, update_cost.parameter_shapes(FLAGS.params))
 
 
 def _show(figures: dict[str, Any]) -> int:

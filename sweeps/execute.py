@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import jax
 
-from distill_bench import checkpointing, layout
+from distill_bench import layout
 from distill_bench.checkpointing import Saved
 from distill_bench.engine import Engine, is_small, open_engine
 from distill_bench.events import Compiled, Event, Finished, Losses, Point, Snapshot, Waiting
@@ -18,10 +18,11 @@ from distill_bench.task import Task
 from distill_bench.train import train
 from optimizers import registry
 from sweeps import multihost, store
-from sweeps.curves import TrialCurves, write_layout
+from sweeps.curves import write_layout
 from sweeps.plan import Entrant, Plan, environment, own_traceback
 from sweeps.profiling import Profiler
 from sweeps.rows import winner
+from sweeps.sink import TrialSink
 from sweeps.study import Trial
 
 Job = tuple[Entrant, Trial]
@@ -129,14 +130,14 @@ class _Runner:
         for job in jobs:
             if job[0].optimizer.name in self.faults.dead:
                 status, detail = self.faults.dead[job[0].optimizer.name]
-                _Sink(self, job).finish(status, 0, detail)
+                self._sink(job).finish(status, 0, detail)
 
     def _train(self, label: str, jobs: Sequence[Job]) -> None:
         if not jobs:
             return
         names = sorted({entrant.optimizer.name for entrant, _ in jobs})
         self.display.suspect(names)
-        sinks = [_Sink(self, job) for job in jobs]
+        sinks = [self._sink(job) for job in jobs]
         resume = {i: sink.saved for i, sink in enumerate(sinks) if sink.saved}
         told: set[str] = set()
         left = sum(entrant.optimizer.steps(trial.horizon) for entrant, trial in jobs) - sum(saved.step for saved in resume.values())
@@ -160,6 +161,9 @@ class _Runner:
                     self.display.suspect(names)
                     _tell_compiled(self.display, told, jobs, event)
                     self.display.begin(label, left)
+
+    def _sink(self, job: Job) -> TrialSink:
+        return TrialSink(self.root, *job, self.environment, self.display.say, resumes=self.where.executor != "ray")
 
     def _events(self, jobs: Sequence[Job], resume: dict[int, Saved]) -> Iterator[Event]:
         if self.where.executor == "ray":
@@ -198,52 +202,6 @@ def _every(seconds: float) -> Callable[[], bool]:
         return was_due
 
     return due
-
-
-class _Sink:
-    """Everything that is kept of a trial: its records, its curves, and its state while it runs."""
-
-    def __init__(self, runner: _Runner, job: Job):
-        entrant, trial = job
-        folder = store.study_folder(runner.root, entrant.study) / trial.name
-        study = entrant.study
-        self._owner = {"trial": trial.id, "fingerprint": study.fingerprint, "source": study.source_sha256, "versions": study.versions}
-        self._state = folder / "state.npz"
-        self._environment = runner.environment
-        self._writer = store.TrialWriter(folder, trial)
-        self.saved, kept = self._resume(runner.display) if runner.where.executor != "ray" else (None, [])
-        self._writer.start(kept)
-        opt = entrant.optimizer
-        self._curves = TrialCurves(folder, study, trial, lambda steps: opt.learning_rate(trial.hparams, opt.steps(trial.horizon), steps))
-        self._curves.replay(kept)
-
-    def _resume(self, display: Display) -> tuple[Saved | None, list[dict[str, Any]]]:
-        if not self._state.exists():
-            return None, []
-        try:
-            saved = checkpointing.load(self._state, self._owner)
-            return saved, self._writer.kept(saved.step)
-        except (checkpointing.BadCheckpoint, store.DamagedTrial) as error:
-            aside = self._state.rename(self._state.with_name(f"refused-{time.time_ns()}.npz"))
-            display.say(f"Checkpoint refused: {error}.\n  set aside as {aside}; the trial starts from its beginning.")
-            return None, []
-
-    def losses(self, first: int, values: Any) -> None:
-        self._writer.losses(first, values)
-        self._curves.losses(first, values)
-
-    def point(self, step: int, metrics: dict[str, float], diagnostics: dict[str, float]) -> None:
-        self._writer.point(step, metrics, diagnostics)
-        self._curves.point(step, metrics, diagnostics)
-
-    def save(self, saved: Saved) -> None:
-        self._writer.sync()
-        checkpointing.save(self._state, saved, self._owner)
-
-    def finish(self, status: str, step: int, detail: str | None) -> None:
-        self._curves.finish(status == "ok")
-        self._writer.finish(status, step, detail, self._environment)
-        self._state.unlink(missing_ok=True)
 
 
 def _tell(display: Display, told: set[str], job: Job, event: Finished) -> None:

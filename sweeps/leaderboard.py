@@ -124,12 +124,12 @@ def _cost(loaded: Loaded) -> Cost:
     """Of the update rule as it is here, which must be the one that ran."""
     cli.set_up_jax(str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None)
     from distill_bench import catalogue as tasks
-    from sweeps import entries, measure, plan
+    from sweeps import entries, plan, update_cost
 
     rule, baseline = plan.resolve(loaded.spec), plan.resolve(entries.BASELINE)
     if rule.source_sha256 != loaded.study.source_sha256:
         raise UserError(f"{loaded.study.optimizer} has changed since it ran, so what it costs cannot be measured: run it again, or add it with --nocost.")
-    found = measure.optimizer_cost(tasks.get(loaded.study.task), rule.optimizer, baseline.optimizer)
+    found = update_cost.optimizer_cost(tasks.get(loaded.study.task), rule.optimizer, baseline.optimizer)
     return entries.Cost(found["update_ms"], found["baseline_update_ms"], found["update_ratio"], found["state_bytes_per_parameter"])
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill_bench import published
+from distill_bench import folders
 from distill_bench.errors import UserError
 from distill_bench.events import Event, Finished, Losses, Point, Waiting
 
@@ -73,10 +73,9 @@ def run(task: str, where: Where, opts: Sequence[str], trials: Sequence[TrialSpec
         raise UserError("--executor=ray needs Ray, which is not installed: pip install 'distill-bench[ray]'") from None
     if not ray.is_initialized():
         root = str(Path(__file__).resolve().parent.parent)
-        folders = {name: os.environ[name] for name in ("TFDS_DATA_DIR", published.CACHE_VARIABLE) if name in os.environ}
-        folders["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        variables = folders.chosen() | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
         try:
-            ray.init(address=where.ray_address, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": folders})
+            ray.init(address=where.ray_address, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": variables})
         except ConnectionError as error:
             raise UserError(f"--ray_address={where.ray_address} cannot be reached: {error}") from None
     cluster = ray.cluster_resources()

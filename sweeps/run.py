@@ -6,7 +6,6 @@ python sweeps/run.py --opt=adamw,./my_opt.py --horizons=250,500,1000 --trials=16
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ if not __package__:  # run as a file, Python put this folder on the path in plac
 
 from absl import flags
 
+from distill_bench import folders
 from distill_bench.errors import UserError
 from sweeps import cli
 
@@ -65,9 +65,7 @@ def main() -> int:
     if FLAGS.list:
         return _list()
     cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
-    for folder, variable in ((FLAGS.data_dir, "TFDS_DATA_DIR"), (FLAGS.weights_dir, "DISTILL_BENCH_CACHE")):
-        if folder:
-            os.environ[variable] = str(Path(folder).expanduser().absolute())  # where the process that computes will look
+    folders.choose(FLAGS.data_dir, FLAGS.weights_dir)
     if FLAGS.dry_run:
         cli.set_up_jax(cache)
         from sweeps import estimate, plan
@@ -83,8 +81,8 @@ def main() -> int:
         raise UserError("--profile traces the process that trains, and with --executor=ray that is another for each trial: leave one of them out.")
     request = {"plan": _wanted(), "outdir": FLAGS.outdir, "where": _where(cache)}
     with progress() as display:
-        folders = supervise.supervise(request, supervise.Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
-    return _show(folders) if folders else cli.OK  # none: a process of --multihost that only followed
+        studies = supervise.supervise(request, supervise.Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
+    return _show(studies) if studies else cli.OK  # none: a process of --multihost that only followed
 
 
 def _list() -> int:
@@ -131,11 +129,11 @@ def _where(cache: str | None) -> dict[str, Any]:
     }
 
 
-def _show(folders: list[Path]) -> int:
+def _show(written: list[Path]) -> int:
     """The table of these studies; a failure where an optimizer has no result."""
     from sweeps import report, store
 
-    studies = [store.load_study(folder) for folder in folders]
+    studies = [store.load_study(folder) for folder in written]
     shown, warnings = report.collect(studies)
     report.print_table(shown, warnings)
     report.print_certificates(studies)

@@ -25,7 +25,7 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-from distill_bench import bit, checkpoints
+from distill_bench import bit, checkpoints, folders
 from distill_bench import catalogue as tasks
 from distill_bench.catalogue import DIGITS
 from distill_bench.engine import Engine, open_engine
@@ -147,6 +147,13 @@ def fresh(published: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def packed(once_packed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(once_packed, tmp_path / "data"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The weights folder, empty."""
+    monkeypatch.setenv(folders.WEIGHTS, str(tmp_path))
+    return tmp_path
 
 
 class Silent:

@@ -10,7 +10,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from test_start import folder, write  # noqa: F401 - a fixture
+from test_start import write
 
 from distill_bench import bit, checkpoints, digits_teacher, engine, finetune, hyperrule, lanes, prepared, pretrained, seen, stream, teacher, teacher_command
 from distill_bench import catalogue as tasks
@@ -52,7 +52,7 @@ def engine_of(task):
 
 
 @pytest.fixture
-def flowers(monkeypatch, folder):  # noqa: F811
+def flowers(monkeypatch, folder):
     """Flowers of few kinds, of which few are prepared; and weights "mine"."""
     networks = {name: dataclasses.replace(getattr(FLOWERS, name), classes=CLASSES, groups=NETWORK.groups) for name in ("teacher", "student")}
     monkeypatch.setitem(tasks.CATALOGUE, "flowers102", dataclasses.replace(FLOWERS, **networks, precision="float32"))
@@ -170,7 +170,7 @@ def test_the_learning_rate_with_the_best_validation_accuracy_wins(flowers, in_tu
     assert np.mean(np.argmax(logits, -1) == validation.labels) == pytest.approx(best.validation)
 
 
-def test_the_command_writes_a_teacher_that_a_task_can_have(flowers, folder, capsys):  # noqa: F811
+def test_the_command_writes_a_teacher_that_a_task_can_have(flowers, folder, capsys):
     flags = ["--task=flowers102", "--from=mine", "--resolution=16", "--batch_size=16", "--steps=25", "--lr=0.3"]
     assert teacher_command.main(["teacher", *flags]) == 0
     said = capsys.readouterr().out
@@ -190,7 +190,7 @@ def test_the_command_writes_a_teacher_that_a_task_can_have(flowers, folder, caps
 
 
 @pytest.mark.parametrize("out", [[], ["--out=there.npz"], ["--out=there.npz", "--synthetic"]])
-def test_a_file_that_is_there_is_not_replaced(flowers, folder, out, monkeypatch, capsys):  # noqa: F811
+def test_a_file_that_is_there_is_not_replaced(flowers, folder, out, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     path = folder / ("there.npz" if out else "flowers102-mine.npz")
     path.write_bytes(b"of hours")
@@ -199,7 +199,7 @@ def test_a_file_that_is_there_is_not_replaced(flowers, folder, out, monkeypatch,
     assert path.read_bytes() == b"of hours"
 
 
-def test_a_dry_run_replaces_the_last_ones_file_whose_name_tells_the_task(flowers, folder):  # noqa: F811
+def test_a_dry_run_replaces_the_last_ones_file_whose_name_tells_the_task(flowers, folder):
     path = folder / "flowers102-r16-mine-synthetic.npz"
     path.write_bytes(b"of seconds")
     assert teacher_command.main(["teacher", "--task=flowers102@r16", "--from=mine", "--synthetic", "--batch_size=8", "--steps=1", "--lr=0.1"]) == 0
@@ -207,7 +207,7 @@ def test_a_dry_run_replaces_the_last_ones_file_whose_name_tells_the_task(flowers
 
 
 @pytest.mark.parametrize("padding", ["zero", "inf"])
-def test_what_is_exported_is_read_back_to_the_same_logits_and_padding(flowers, folder, padding):  # noqa: F811
+def test_what_is_exported_is_read_back_to_the_same_logits_and_padding(flowers, folder, padding):
     task = finetune.make_task(flowers, "mine")
     task = dataclasses.replace(task, student=dataclasses.replace(task.student, root="imagenet", pool_padding=padding))
     params = write(folder / "other.npz", task.student, seed=1)
@@ -220,7 +220,7 @@ def test_what_is_exported_is_read_back_to_the_same_logits_and_padding(flowers, f
     np.testing.assert_array_equal(*logits)
 
 
-def test_validation_chooses_and_the_data_is_that_of_the_task(flowers, folder):  # noqa: F811
+def test_validation_chooses_and_the_data_is_that_of_the_task(flowers, folder):
     task = finetune.make_task(flowers, "mine")
     assert (task.dataset, task.batch_size, task.horizons) == (flowers.dataset, 512, (500,))
     assert task.teachers == () == teacher.load(task)
@@ -251,7 +251,7 @@ def test_validation_chooses_and_the_data_is_that_of_the_task(flowers, folder):  
         (["--task=flowers102", "--form=mine"], "Unknown command line flag 'form'. Did you mean: from"),
     ],
 )
-def test_what_cannot_be_made_is_one_message(flags, message, flowers, folder, monkeypatch, capsys):  # noqa: F811
+def test_what_cannot_be_made_is_one_message(flags, message, flowers, folder, monkeypatch, capsys):
     monkeypatch.setattr(digits_teacher, "fit", None)  # lest a command that is not refused writes
     write(folder / "grey.npz", dataclasses.replace(NETWORK, channels=1))
     write(folder / "narrow.npz", dataclasses.replace(NETWORK, width=7, groups=1))

@@ -11,19 +11,12 @@ import pytest
 
 from distill_bench import bit, checkpoints, lanes, pretrained, start, stream, teacher
 from distill_bench import catalogue as tasks
-from distill_bench import published as weights
 from distill_bench.bit import BiTConfig
 from distill_bench.catalogue import FLOWERS
 from distill_bench.errors import UserError
 from distill_bench.layout import make_layout
 
 NETWORK = BiTConfig((1,), 8, 7, channels=1, groups=4, root="small")  # the groups of the task's networks, which no file tells
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture

@@ -206,17 +206,6 @@ def test_curve_points_are_log_spaced_and_end_at_the_horizon(horizon, steps):
     assert evaluation_steps(horizon) == steps
 
 
-def test_probe_batches_have_their_own_mixup_coefficients_spread_evenly(tiny_task):
-    """White images mixed with black neighbours show each batch's coefficient."""
-    n, size = tiny_task.probe.batches, tiny_task.probe.batch_size
-    stripes = jnp.tile(jnp.array([1.0, -1.0]), n * size // 2).reshape(n, size, 1, 1, 1) * jnp.ones((n, size, 8, 8, 1))
-    made = np.asarray(seen.probe_views(tiny_task, stripes))
-    a = (made.max((1, 2, 3, 4)) + 1) / 2
-    assert len(set(a.round(6))) == n
-    coefficients = np.sort(np.where(np.arange(n) / n < 0.5, 1 - a, a))
-    assert (np.floor(coefficients * n) == np.arange(n)).all()
-
-
 def noisy(hparams, horizon):
     """State of many kinds: a random key, bfloat16 moments, counts."""
     return optax.chain(optax.scale_by_adam(mu_dtype=jnp.bfloat16), optax.add_noise(0.01, 0.5, key=jax.random.key(7)), optax.scale(-0.01))

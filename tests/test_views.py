@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_bench import views
+from distill_bench import seen, views
 from distill_bench.views import ViewConfig
 
 CONFIG = ViewConfig(size=8, flip=False)
@@ -106,3 +106,14 @@ def test_bytes_become_numbers_from_minus_one_to_one():
     image = jnp.asarray([[[[0], [255]], [[255], [0]]]], jnp.uint8)
     view = np.asarray(views.make_views(jax.random.key(0), image, ViewConfig(size=2), crop="whole", mixup=False))
     np.testing.assert_allclose(view[0, :, :, 0], [[-1, 1], [1, -1]], atol=1e-6)
+
+
+def test_probe_batches_have_their_own_mixup_coefficients_spread_evenly(tiny_task):
+    """White images mixed with black neighbours show each batch's coefficient."""
+    n, size = tiny_task.probe.batches, tiny_task.probe.batch_size
+    stripes = jnp.tile(jnp.array([1.0, -1.0]), n * size // 2).reshape(n, size, 1, 1, 1) * jnp.ones((n, size, 8, 8, 1))
+    made = np.asarray(seen.probe_views(tiny_task, stripes))
+    a = (made.max((1, 2, 3, 4)) + 1) / 2
+    assert len(set(a.round(6))) == n
+    coefficients = np.sort(np.where(np.arange(n) / n < 0.5, 1 - a, a))
+    assert (np.floor(coefficients * n) == np.arange(n)).all()
