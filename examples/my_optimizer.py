@@ -9,8 +9,14 @@ from optimizers import Choice, Log, Schedule, optimizer
 
 @optimizer
 def my_optimizer(
-    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,  # searched; arrives with warm-up and cosine decay
+    lr: Annotated[
+        Schedule, Log(1e-2, 3e-1)
+    ] = 5e-2,  # searched; arrives with warm-up and cosine decay
     b1: Annotated[float, Choice(0.9, 0.95)] = 0.9,  # searched
     weight_decay: float = 1e-3,  # no domain: fixed
 ) -> optax.GradientTransformation:
-    return optax.chain(optax.scale_by_belief(b1), optax.add_decayed_weights(weight_decay), optax.scale_by_learning_rate(lr))
+    return optax.chain(
+        optax.scale_by_belief(b1),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(lr),
+    )

@@ -8,12 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from optimizers.api import Optimizer, Schedule, optimizer
-from optimizers.domains import Choice, Log, Uniform
+from optimizers.contract.api import Optimizer, Schedule, optimizer
+from optimizers.contract.domains import Choice, Log, Uniform
 
 if TYPE_CHECKING:
-    from optimizers.factors import diagnostics
-    from optimizers.grafting import graft, magnitude_of
+    from optimizers.kronecker.factors import diagnostics
+    from optimizers.kronecker.grafting import graft, magnitude_of
     from optimizers.masks import fold_kernel, kernels
     from optimizers.shampoo import scale_by_shampoo
     from optimizers.soap import scale_by_soap
@@ -36,17 +36,17 @@ __all__ = [
 
 # Parts that bring jax with them are imported on first use, so that declaring a space stays cheap.
 _LAZY = {
-    "diagnostics": "factors",
-    "fold_kernel": "masks",
-    "graft": "grafting",
-    "kernels": "masks",
-    "magnitude_of": "grafting",
-    "scale_by_shampoo": "shampoo",
-    "scale_by_soap": "soap",
+    "diagnostics": "optimizers.kronecker.factors",
+    "fold_kernel": "optimizers.masks",
+    "graft": "optimizers.kronecker.grafting",
+    "kernels": "optimizers.masks",
+    "magnitude_of": "optimizers.kronecker.grafting",
+    "scale_by_shampoo": "optimizers.shampoo",
+    "scale_by_soap": "optimizers.soap",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(f"optimizers.{_LAZY[name]}"), name)
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'optimizers' has no attribute {name!r}")

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import optax
 
-from optimizers.api import Schedule, optimizer
-from optimizers.domains import Choice, Log
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Choice, Log
+from optimizers.contract.repairs import keep_dtypes, scalars_as_vectors
 from optimizers.masks import kernels, not_empty
-from optimizers.repairs import keep_dtypes, scalars_as_vectors
 
 
 @optimizer
@@ -54,7 +54,14 @@ def adafactor(
     min_dim_size_to_factor: int = 16,
 ) -> optax.GradientTransformation:
     """Adafactor: second moments of rank one (Shazeer & Stern 2018, arXiv:1804.04235), with momentum, without scaling by the parameters."""
-    rule = optax.adafactor(lr, min_dim_size_to_factor, decay_rate, multiply_by_parameter_scale=False, momentum=b1, weight_decay_rate=None)
+    rule = optax.adafactor(
+        lr,
+        min_dim_size_to_factor,
+        decay_rate,
+        multiply_by_parameter_scale=False,
+        momentum=b1,
+        weight_decay_rate=None,
+    )
     return keep_dtypes(rule)
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import optax
 from optax import contrib
 
-from optimizers.api import Schedule, optimizer
-from optimizers.domains import Choice, Log
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Choice, Log
 from optimizers.masks import kernels
 
 
@@ -45,7 +45,11 @@ def amsgrad(
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """Adam with the largest second moment so far (Reddi et al. 2018, arXiv:1904.09237)."""
-    return optax.chain(optax.scale_by_amsgrad(b1, b2), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+    return optax.chain(
+        optax.scale_by_amsgrad(b1, b2),
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(lr),
+    )
 
 
 @optimizer
@@ -58,7 +62,11 @@ def radam(
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """Adam with a rectified variance (Liu et al. 2020, arXiv:1908.03265)."""
-    return optax.chain(optax.scale_by_radam(b1, b2, threshold=threshold), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+    return optax.chain(
+        optax.scale_by_radam(b1, b2, threshold=threshold),
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(lr),
+    )
 
 
 @optimizer
@@ -70,7 +78,11 @@ def adabelief(
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """Adam with the variance about the average in place of the second moment (Zhuang et al. 2020, arXiv:2010.07468)."""
-    return optax.chain(optax.scale_by_belief(b1, b2), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+    return optax.chain(
+        optax.scale_by_belief(b1, b2),
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(lr),
+    )
 
 
 @optimizer
@@ -83,7 +95,11 @@ def yogi(
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """Adam with an additive second moment (Zaheer et al. 2018)."""
-    return optax.chain(optax.scale_by_yogi(b1, b2, eps), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+    return optax.chain(
+        optax.scale_by_yogi(b1, b2, eps),
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(lr),
+    )
 
 
 @optimizer
@@ -108,7 +124,11 @@ def adopt(
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """Adam normalised by the moment before the gradient, clipped at first (Taniguchi et al. 2024, arXiv:2411.02853)."""
-    return optax.chain(contrib.scale_by_adopt(b1, b2), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+    return optax.chain(
+        contrib.scale_by_adopt(b1, b2),
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(lr),
+    )
 
 
 @optimizer

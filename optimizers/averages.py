@@ -17,12 +17,18 @@ class Average(NamedTuple):
 
     def mean(self) -> list[jax.Array]:
         """Unbiased; zero where nothing was seen."""
-        return [total / jnp.where(w == 0, 1.0, w) for total, w in zip(self.total, self.weight, strict=True)]
+        return [
+            total / jnp.where(w == 0, 1.0, w)
+            for total, w in zip(self.total, self.weight, strict=True)
+        ]
 
     def see(self, leaves: Sequence[jax.Array], decay: Any) -> Average:
         """With one more of each; a leaf that is not finite is not seen."""
         finite = [jnp.isfinite(leaf).all() for leaf in leaves]
-        total = [jnp.where(ok, decay * t + (1 - decay) * leaf, t) for ok, t, leaf in zip(finite, self.total, leaves, strict=True)]
+        total = [
+            jnp.where(ok, decay * t + (1 - decay) * leaf, t)
+            for ok, t, leaf in zip(finite, self.total, leaves, strict=True)
+        ]
         seen = jnp.stack(finite) if finite else jnp.zeros(0, bool)
         return Average(total, jnp.where(seen, decay * self.weight + (1 - decay), self.weight))
 

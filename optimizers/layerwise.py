@@ -6,8 +6,8 @@ from typing import Annotated
 
 import optax
 
-from optimizers.api import Schedule, optimizer
-from optimizers.domains import Choice, Log
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Choice, Log
 from optimizers.masks import kernels
 
 
@@ -32,4 +32,11 @@ def lars(
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """LARS: momentum at the norm of the parameters (You et al. 2017, arXiv:1708.03888)."""
-    return optax.lars(lr, weight_decay, weight_decay_mask=kernels, trust_coefficient=trust_coefficient, trust_ratio_mask=kernels, momentum=momentum)
+    return optax.lars(
+        lr,
+        weight_decay,
+        weight_decay_mask=kernels,
+        trust_coefficient=trust_coefficient,
+        trust_ratio_mask=kernels,
+        momentum=momentum,
+    )

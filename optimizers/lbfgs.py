@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import optax
 
-from optimizers.api import optimizer
-from optimizers.repairs import keep_dtypes
+from optimizers.contract.api import optimizer
+from optimizers.contract.repairs import keep_dtypes
 
 LINESEARCH_STEPS = 4
 

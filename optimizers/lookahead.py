@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optimizers.api import Schedule, optimizer
-from optimizers.domains import Choice, Log
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Choice, Log
 from optimizers.masks import kernels
 
 
@@ -21,22 +21,30 @@ class LookaheadState(NamedTuple):
     fast: optax.OptState
 
 
-def follow(inner: optax.GradientTransformation, every: int, pull: float) -> optax.GradientTransformation:
+def follow(
+    inner: optax.GradientTransformation, every: int, pull: float
+) -> optax.GradientTransformation:
     """Every so many steps of `inner`, slow <- slow + pull (fast - slow) and fast <- slow (Zhang et al. 2019, algorithm 1).
 
     optax.lookahead wants its own pair of parameters from the training loop; here the slow ones are state.
     """
 
     def init(params: Any) -> LookaheadState:
-        return LookaheadState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, params), inner.init(params))
+        return LookaheadState(
+            jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, params), inner.init(params)
+        )
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, LookaheadState]:
         updates, fast = inner.update(updates, state.fast, params)
         count = state.count + 1
         sync = count % every == 0
         moved = optax.apply_updates(params, updates)
-        slow = jax.tree.map(lambda s, m: jnp.where(sync, s + pull * (m - s), s).astype(s.dtype), state.slow, moved)
-        updates = jax.tree.map(lambda u, s, p: jnp.where(sync, s - p, u).astype(u.dtype), updates, slow, params)
+        slow = jax.tree.map(
+            lambda s, m: jnp.where(sync, s + pull * (m - s), s).astype(s.dtype), state.slow, moved
+        )
+        updates = jax.tree.map(
+            lambda u, s, p: jnp.where(sync, s - p, u).astype(u.dtype), updates, slow, params
+        )
         return updates, LookaheadState(count, slow, fast)
 
     return optax.GradientTransformation(init, update)

@@ -24,6 +24,8 @@ def fold_kernel(params: Any) -> Any:
     def fold(p: jax.Array) -> contrib.MuonDimensionNumbers | None:
         if p.ndim < 2 or not p.size:
             return None
-        return contrib.MuonDimensionNumbers(reduction_axis=tuple(range(p.ndim - 1)), output_axis=p.ndim - 1)
+        return contrib.MuonDimensionNumbers(
+            reduction_axis=tuple(range(p.ndim - 1)), output_axis=p.ndim - 1
+        )
 
     return jax.tree.map(fold, params)

@@ -7,8 +7,8 @@ from typing import Annotated
 import optax
 from optax import contrib
 
-from optimizers.api import Schedule, optimizer
-from optimizers.domains import Choice, Log
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Choice, Log
 from optimizers.masks import fold_kernel, kernels
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import optax
 from optax import contrib
 
-from optimizers.api import Schedule, optimizer
-from optimizers.domains import Choice, Log
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Choice, Log
 from optimizers.masks import kernels
 
 
@@ -23,4 +23,9 @@ def sam(
 ) -> optax.GradientTransformation:
     """SAM around AdamW (Foret et al. 2021, arXiv:2010.01412): the gradient after a climb of length rho, two evaluations a step."""
     climb = optax.chain(contrib.normalize(), optax.sgd(rho))
-    return contrib.sam(optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels), climb, sync_period=2, opaque_mode=True)
+    return contrib.sam(
+        optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels),
+        climb,
+        sync_period=2,
+        opaque_mode=True,
+    )

@@ -7,9 +7,9 @@ from typing import Annotated
 import optax
 from optax import contrib
 
-from optimizers.api import Schedule, optimizer
-from optimizers.domains import Choice, Log
-from optimizers.from_optax import eval_params
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Choice, Log
+from optimizers.contract.from_optax import eval_params
 from optimizers.masks import kernels
 
 
@@ -38,4 +38,10 @@ def schedule_free_sgd(
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """Schedule-Free around gradient descent."""
-    return contrib.schedule_free(optax.chain(optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr)), lr, b1)
+    return contrib.schedule_free(
+        optax.chain(
+            optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr)
+        ),
+        lr,
+        b1,
+    )

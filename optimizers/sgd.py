@@ -6,8 +6,8 @@ from typing import Annotated
 
 import optax
 
-from optimizers.api import Schedule, optimizer
-from optimizers.domains import Choice, Log
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Choice, Log
 from optimizers.masks import kernels
 
 
@@ -18,7 +18,9 @@ def sgd(
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """Gradient descent."""
-    return optax.chain(optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr)
+    )
 
 
 @optimizer
@@ -29,7 +31,11 @@ def momentum(
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """Heavy-ball momentum (Polyak 1964)."""
-    return optax.chain(optax.trace(momentum), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+    return optax.chain(
+        optax.trace(momentum),
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(lr),
+    )
 
 
 @optimizer
@@ -40,4 +46,8 @@ def nesterov(
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """Nesterov momentum (Sutskever et al. 2013)."""
-    return optax.chain(optax.trace(momentum, nesterov=True), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+    return optax.chain(
+        optax.trace(momentum, nesterov=True),
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(lr),
+    )

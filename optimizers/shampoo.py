@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from optimizers import roots
-from optimizers.api import Schedule, optimizer
 from optimizers.averages import Average, no_average
-from optimizers.blocking import from_blocks, plan, to_blocks
-from optimizers.domains import Choice, Log
-from optimizers.factors import Cadence, Factor, Solver
-from optimizers.grafting import Magnitude, graft, magnitude_of
-from optimizers.kronecker import Kronecker
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Choice, Log
+from optimizers.kronecker import roots
+from optimizers.kronecker.blocking import from_blocks, plan, to_blocks
+from optimizers.kronecker.factors import Cadence, Factor, Solver
+from optimizers.kronecker.grafting import Magnitude, graft, magnitude_of
+from optimizers.kronecker.kronecker import Kronecker
 from optimizers.masks import kernels
 
 RootSolver = Literal["auto", "eigh", "newton"]
@@ -48,8 +48,12 @@ def _solver(name: RootSolver, ridge: Any) -> Solver:
         raise ValueError(f"There is no root solver {name!r}: use auto, eigh or newton.")
     # On CPU one eigendecomposition costs as much as 20 products; elsewhere it costs hundreds.
     if name == "eigh" or (name == "auto" and jax.default_backend() == "cpu"):
-        return Solver(lambda a, _, p: roots.eigh_root(a, p, ridge), _distance_from_root, one_by_one=True)
-    return Solver(lambda a, _, p: roots.newton_root(a, p, ridge), _distance_from_root, one_by_one=False)
+        return Solver(
+            lambda a, _, p: roots.eigh_root(a, p, ridge), _distance_from_root, one_by_one=True
+        )
+    return Solver(
+        lambda a, _, p: roots.newton_root(a, p, ridge), _distance_from_root, one_by_one=False
+    )
 
 
 def scale_by_shampoo(
@@ -83,7 +87,7 @@ def scale_by_shampoo(
       block_size: largest side of a block; kernels [..., O] fold to matrices [rest, O] first.
       exponent: of each matrix; default -1 / (2 * the number of a block's preconditioned axes), -1/4 for a matrix.
       update_every: steps between refreshes of the roots; the first step is one.
-      statistics_every: steps between looks at the gradient; a divisor of `update_every`, to be of use.
+      statistics_every: steps between view_specs at the gradient; a divisor of `update_every`, to be of use.
       stagger: refresh a part of the roots at every step, in place of all at once.
       tolerance: leave a root alone at its turn while X^p A differs from the identity by no more than this, relatively; 0 for never.
       merge, max_dim, one_sided: see `blocking.plan`.
@@ -97,7 +101,9 @@ def scale_by_shampoo(
         if value < 1:
             raise ValueError(f"{name}={value} is no number of steps: use 1 or more.")
     if exponent is not None and exponent >= 0:
-        raise ValueError(f"exponent={exponent} would amplify what it should dampen: use a negative one, such as -0.25.")
+        raise ValueError(
+            f"exponent={exponent} would amplify what it should dampen: use a negative one, such as -0.25."
+        )
     solver = _solver(root_solver, epsilon)
     cadence = Cadence(update_every, stagger, tolerance)
 
@@ -105,12 +111,22 @@ def scale_by_shampoo(
         return 2.0 * axes if exponent is None else -1.0 / exponent
 
     def kronecker(leaves: list[jax.Array]) -> Kronecker:
-        cut = plan([leaf.shape for leaf in leaves], block_size, merge=merge, max_dim=max_dim, one_sided=one_sided)
+        cut = plan(
+            [leaf.shape for leaf in leaves],
+            block_size,
+            merge=merge,
+            max_dim=max_dim,
+            one_sided=one_sided,
+        )
         return Kronecker(cut, order, mesh, mesh_axis)
 
     def init(params: Any) -> ShampooState:
         leaves = jax.tree.leaves(params)
-        return ShampooState(jnp.zeros((), jnp.int32), no_average([leaf.shape for leaf in leaves]), kronecker(leaves).init())
+        return ShampooState(
+            jnp.zeros((), jnp.int32),
+            no_average([leaf.shape for leaf in leaves]),
+            kronecker(leaves).init(),
+        )
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, ShampooState]:
         del params
@@ -123,10 +139,16 @@ def scale_by_shampoo(
             return blocks.observe(state.factors, to_blocks(gradients, blocks.plan), b2)
 
         look = state.count % statistics_every == 0
-        factors = observed() if statistics_every == 1 else jax.lax.cond(look, observed, lambda: state.factors)
+        factors = (
+            observed()
+            if statistics_every == 1
+            else jax.lax.cond(look, observed, lambda: state.factors)
+        )
         factors = blocks.refresh(factors, state.count, cadence, solver)
         directions = momentum.mean()
-        done = dict(enumerate(directions)) | from_blocks(blocks.apply(factors, to_blocks(directions, blocks.plan)), blocks.plan)
+        done = dict(enumerate(directions)) | from_blocks(
+            blocks.apply(factors, to_blocks(directions, blocks.plan)), blocks.plan
+        )
         out = [done[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
         return jax.tree.unflatten(tree, out), ShampooState(state.count + 1, momentum, factors)
 
@@ -185,7 +207,9 @@ def shampoo(
     return optax.chain(
         optax.identity() if clip is None else optax.clip_by_global_norm(clip),
         direction if magnitude is None else graft(direction, magnitude, preconditioned, start_step),
-        optax.identity() if isinstance(momentum, float) and momentum == 0 else optax.trace(momentum, nesterov),
+        optax.identity()
+        if isinstance(momentum, float) and momentum == 0
+        else optax.trace(momentum, nesterov),
         optax.add_decayed_weights(weight_decay, kernels),
         optax.scale_by_learning_rate(lr),
     )

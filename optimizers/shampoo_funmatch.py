@@ -6,9 +6,9 @@ from typing import Annotated
 
 import optax
 
-from optimizers.api import Schedule, optimizer
-from optimizers.domains import Log
-from optimizers.grafting import graft, magnitude_of
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Log
+from optimizers.kronecker.grafting import graft, magnitude_of
 from optimizers.masks import kernels
 from optimizers.shampoo import preconditioned, scale_by_shampoo
 

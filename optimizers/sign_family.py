@@ -6,8 +6,8 @@ from typing import Annotated
 
 import optax
 
-from optimizers.api import Schedule, optimizer
-from optimizers.domains import Choice, Log
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Choice, Log
 from optimizers.masks import kernels
 
 
@@ -31,4 +31,9 @@ def sign_sgd(
     weight_decay: float = 1e-2,
 ) -> optax.GradientTransformation:
     """Signum: the sign of momentum (Bernstein et al. 2018, arXiv:1802.04434)."""
-    return optax.chain(optax.ema(momentum), optax.scale_by_sign(), optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr))
+    return optax.chain(
+        optax.ema(momentum),
+        optax.scale_by_sign(),
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(lr),
+    )

@@ -10,14 +10,14 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from optimizers.api import Schedule, optimizer
 from optimizers.averages import Average, no_average
-from optimizers.blocking import from_blocks, plan, to_blocks
-from optimizers.domains import Choice, Log
-from optimizers.factors import Cadence, Factor, Solver
-from optimizers.kronecker import Kronecker
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Choice, Log
+from optimizers.kronecker.blocking import from_blocks, plan, to_blocks
+from optimizers.kronecker.factors import Cadence, Factor, Solver
+from optimizers.kronecker.kronecker import Kronecker
+from optimizers.kronecker.roots import RootSolution, mean_eigenvalue
 from optimizers.masks import kernels
-from optimizers.roots import Root, mean_eigenvalue
 
 BasisSolver = Literal["auto", "eigh", "qr"]
 
@@ -36,25 +36,35 @@ class SoapState(NamedTuple):
 def off_diagonal(a: jax.Array, basis: jax.Array, p: Any = None) -> jax.Array:
     """||Q^T A Q without its diagonal|| / ||A||, Frobenius: 0 where the columns of Q are eigenvectors of A."""
     del p
-    inner = jnp.matmul(jnp.matmul(basis.swapaxes(-1, -2), a, precision=lax.Precision.HIGHEST), basis, precision=lax.Precision.HIGHEST)
-    apart = inner * (1 - jnp.eye(a.shape[-1], dtype=a.dtype)).reshape((1,) * (a.ndim - 2) + a.shape[-2:])
+    inner = jnp.matmul(
+        jnp.matmul(basis.swapaxes(-1, -2), a, precision=lax.Precision.HIGHEST),
+        basis,
+        precision=lax.Precision.HIGHEST,
+    )
+    apart = inner * (1 - jnp.eye(a.shape[-1], dtype=a.dtype)).reshape(
+        (1,) * (a.ndim - 2) + a.shape[-2:]
+    )
     norm = jnp.linalg.norm(a, axis=(-2, -1))
     return jnp.linalg.norm(apart, axis=(-2, -1)) / jnp.where(norm == 0, 1.0, norm)
 
 
-def _eigenbasis(a_dd: jax.Array, _: jax.Array, p: Any) -> Root:
+def _eigenbasis(a_dd: jax.Array, _: jax.Array, p: Any) -> RootSolution:
     """Eigenvectors of one matrix, of the largest eigenvalue first; the identity for a zero matrix."""
     del p
     values_d, vectors_dd = jnp.linalg.eigh(a_dd / mean_eigenvalue(a_dd))
     zero = (a_dd == 0).all()
     basis = jnp.where(zero, jnp.eye(len(a_dd)), vectors_dd[:, ::-1])
-    return Root(basis, off_diagonal(a_dd, basis), jnp.where(zero, 1.0, values_d[-1] / jnp.maximum(values_d[0], 1e-12)))
+    return RootSolution(
+        basis,
+        off_diagonal(a_dd, basis),
+        jnp.where(zero, 1.0, values_d[-1] / jnp.maximum(values_d[0], 1e-12)),
+    )
 
 
 _FIRST_ITERATIONS = 8
 
 
-def _iterate(a_dd: jax.Array, basis_dd: jax.Array, p: Any) -> Root:
+def _iterate(a_dd: jax.Array, basis_dd: jax.Array, p: Any) -> RootSolution:
     """One step of orthogonal iteration from the basis before (Vyas et al. 2024, algorithm 4): the Q of A Q; several from the identity.
 
     A little of Q itself keeps directions of a rank-deficient A what they were.
@@ -65,13 +75,15 @@ def _iterate(a_dd: jax.Array, basis_dd: jax.Array, p: Any) -> Root:
 
     def step(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         basis = carry[0]
-        new, triangle = jnp.linalg.qr(jnp.matmul(unit_dd, basis, precision=lax.Precision.HIGHEST) + 1e-6 * basis)
+        new, triangle = jnp.linalg.qr(
+            jnp.matmul(unit_dd, basis, precision=lax.Precision.HIGHEST) + 1e-6 * basis
+        )
         sizes = jnp.diagonal(triangle)
         return new * jnp.where(sizes < 0, -1.0, 1.0)[None], jnp.abs(sizes)
 
     steps = jnp.where((basis_dd == eye_dd).all(), _FIRST_ITERATIONS, 1)
     new, sizes = lax.fori_loop(0, steps, step, (basis_dd, jnp.ones(len(a_dd))))
-    return Root(new, off_diagonal(a_dd, new), sizes.max() / sizes.min())
+    return RootSolution(new, off_diagonal(a_dd, new), sizes.max() / sizes.min())
 
 
 def _solver(name: BasisSolver) -> Solver:
@@ -81,13 +93,22 @@ def _solver(name: BasisSolver) -> Solver:
     exact = name == "eigh" or (name == "auto" and cpu)
     solve = _eigenbasis if exact else _iterate
     # What an eigendecomposition leaves off the diagonal is rounding; what an iteration leaves is its way still to go.
-    return Solver(solve if cpu else jax.vmap(solve, (0, 0, None)), off_diagonal, one_by_one=cpu, max_residual=0.1 if exact else float("inf"))
+    return Solver(
+        solve if cpu else jax.vmap(solve, (0, 0, None)),
+        off_diagonal,
+        one_by_one=cpu,
+        max_residual=0.1 if exact else float("inf"),
+    )
 
 
 def _normalise(m: jax.Array, v: jax.Array, epsilon: Any, by_block: bool) -> jax.Array:
     """M / (sqrt(V) + epsilon * the largest sqrt(V)) of each block of a stack [N, ..], or of a whole tensor; 0 where V is."""
     root = jnp.sqrt(v)
-    floor = root + epsilon * root.max(tuple(range(1, v.ndim)) if by_block else None, keepdims=True) if v.size else root
+    floor = (
+        root + epsilon * root.max(tuple(range(1, v.ndim)) if by_block else None, keepdims=True)
+        if v.size
+        else root
+    )
     return m / jnp.where(floor == 0, 1.0, floor)
 
 
@@ -138,15 +159,30 @@ def scale_by_soap(
     cadence = Cadence(update_every, stagger, tolerance)
 
     def kronecker(leaves: list[jax.Array]) -> Kronecker:
-        cut = plan([leaf.shape for leaf in leaves], block_size, merge=merge, max_dim=max_dim, one_sided=one_sided)
+        cut = plan(
+            [leaf.shape for leaf in leaves],
+            block_size,
+            merge=merge,
+            max_dim=max_dim,
+            one_sided=one_sided,
+        )
         return Kronecker(cut, lambda axes: 1.0, mesh, mesh_axis)
 
     def init(params: Any) -> SoapState:
         leaves = jax.tree.leaves(params)
         blocks = kronecker(leaves)
         squares = [(group.size, *group.block) for group in blocks.plan.groups]
-        squares += [leaf.shape for leaf, form in zip(leaves, blocks.plan.folded, strict=True) if form is None]
-        return SoapState(jnp.zeros((), jnp.int32), no_average([leaf.shape for leaf in leaves]), blocks.init(), no_average(squares))
+        squares += [
+            leaf.shape
+            for leaf, form in zip(leaves, blocks.plan.folded, strict=True)
+            if form is None
+        ]
+        return SoapState(
+            jnp.zeros((), jnp.int32),
+            no_average([leaf.shape for leaf in leaves]),
+            blocks.init(),
+            no_average(squares),
+        )
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, SoapState]:
         del params
@@ -156,7 +192,9 @@ def scale_by_soap(
         gradients = [leaf.astype(jnp.float32) for leaf in leaves]
         momentum = state.momentum.see(gradients, b1)
         stacks = to_blocks(gradients, blocks.plan)
-        factors = blocks.observe(state.factors, stacks, b2 if statistics_b2 is None else statistics_b2)
+        factors = blocks.observe(
+            state.factors, stacks, b2 if statistics_b2 is None else statistics_b2
+        )
         factors = blocks.refresh(factors, state.count, cadence, solver)
 
         def into(tensors: list[jax.Array]) -> list[jax.Array]:
@@ -166,7 +204,9 @@ def scale_by_soap(
 
         square = state.square.see([g * g for g in into(gradients)], b2)
         means = list(zip(into(momentum.mean()), square.mean(), strict=True))
-        scaled = [_normalise(m, v, epsilon, by_block=i < len(stacks)) for i, (m, v) in enumerate(means)]
+        scaled = [
+            _normalise(m, v, epsilon, by_block=i < len(stacks)) for i, (m, v) in enumerate(means)
+        ]
         back = from_blocks(blocks.apply(factors, scaled[: len(stacks)]), blocks.plan)
         back |= dict(zip(alone, scaled[len(stacks) :], strict=True))
         out = [back[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]

@@ -7,8 +7,8 @@ from typing import Annotated
 import optax
 from optax import contrib
 
-from optimizers.api import Schedule, optimizer
-from optimizers.domains import Choice, Log
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Choice, Log
 from optimizers.masks import kernels
 
 INTERVAL = 10
@@ -24,4 +24,12 @@ def sophia(
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
     """Sophia with Hutchinson's estimate (Liu et al. 2023, arXiv:2305.14342); its product with the Hessian, every tenth step, counts as two gradients."""
-    return contrib.sophia(lr, b1, b2, weight_decay=weight_decay, weight_decay_mask=kernels, gamma=gamma, update_interval=INTERVAL)
+    return contrib.sophia(
+        lr,
+        b1,
+        b2,
+        weight_decay=weight_decay,
+        weight_decay_mask=kernels,
+        gamma=gamma,
+        update_interval=INTERVAL,
+    )

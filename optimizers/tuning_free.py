@@ -5,19 +5,23 @@ from __future__ import annotations
 import optax
 from optax import contrib
 
-from optimizers.api import Schedule, optimizer
+from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.repairs import keep_dtypes, skip_what_is_not_finite
 from optimizers.masks import kernels
-from optimizers.repairs import keep_dtypes, skip_what_is_not_finite
 
 
 @optimizer
-def prodigy(lr: Schedule = 1.0, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+def prodigy(
+    lr: Schedule = 1.0, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3
+) -> optax.GradientTransformation:
     """Prodigy (Mishchenko & Defazio 2023, arXiv:2306.06101), its factor under the harness's schedule."""
     return contrib.prodigy(lr, (b1, b2), weight_decay=weight_decay)
 
 
 @optimizer
-def dadapt_adamw(lr: Schedule = 1.0, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+def dadapt_adamw(
+    lr: Schedule = 1.0, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3
+) -> optax.GradientTransformation:
     """D-Adaptation of AdamW (Defazio & Mishchenko 2023, arXiv:2301.07733). A step that zero gradients would make NaN is left out."""
     return skip_what_is_not_finite(contrib.dadapt_adamw(lr, (b1, b2), weight_decay=weight_decay))
 
@@ -35,13 +39,24 @@ def dowg(lr: Schedule = 1.0, *, weight_decay: float = 1e-3) -> optax.GradientTra
 
 
 @optimizer
-def mechanic(lr: Schedule = 1.0, *, s_init: float = 1e-4, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+def mechanic(
+    lr: Schedule = 1.0,
+    *,
+    s_init: float = 1e-4,
+    b1: float = 0.9,
+    b2: float = 0.95,
+    weight_decay: float = 1e-3,
+) -> optax.GradientTransformation:
     """Mechanic around AdamW (Cutkosky et al. 2023, arXiv:2306.00144); `s_init` is its first guess of the rate."""
-    return contrib.mechanize(optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels), s_init=s_init)
+    return contrib.mechanize(
+        optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels), s_init=s_init
+    )
 
 
 @optimizer(extra_args=("value",))
-def momo_adam(lr: Schedule = 1e-1, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+def momo_adam(
+    lr: Schedule = 1e-1, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3
+) -> optax.GradientTransformation:
     """MoMo-Adam: steps by a model of the loss, bounded below by 0 (Schaipp et al. 2023, arXiv:2305.07583). `lr` is a ceiling."""
     return keep_dtypes(contrib.momo_adam(lr, b1, b2, weight_decay=weight_decay))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from distill_bench.errors import SweepFailed, UserError
-from distill_bench.status import listen, to_stderr
+from distill_bench.log import listen, to_stderr
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -39,12 +39,17 @@ def run(main: Callable[..., int], usage: str, takes_arguments: bool = False) -> 
     signal.signal(signal.SIGTERM, _terminate)
     listen(to_stderr)
     try:
-        if any(argument in ("--help", "-h", "-help", "--helpshort", "-helpshort") for argument in sys.argv[1:]):
+        if any(
+            argument in ("--help", "-h", "-help", "--helpshort", "-helpshort")
+            for argument in sys.argv[1:]
+        ):
             print(f"{usage}\n\n{flags.FLAGS.main_module_help()}")
             sys.exit(OK)
         extra = flags.FLAGS(sys.argv)[1:]
         if extra and not takes_arguments:
-            raise UserError(f"Unexpected argument {extra[0]!r}: flags are written --name=value. See --help.")
+            raise UserError(
+                f"Unexpected argument {extra[0]!r}: flags are written --name=value. See --help."
+            )
         sys.exit(main(extra) if takes_arguments else main())
     except (flags.Error, UserError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -71,7 +76,9 @@ def set_up_jax(compilation_cache: str | None, cpu_devices: int | None = None) ->
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     jax.config.update("jax_num_cpu_devices", cpu_devices or cores)
     if compilation_cache:
         jax.config.update("jax_compilation_cache_dir", compilation_cache)

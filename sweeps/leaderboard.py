@@ -22,20 +22,38 @@ from distill_bench.errors import UserError
 from sweeps import cli
 
 if TYPE_CHECKING:
-    from sweeps.entries import Cost
-    from sweeps.store import Loaded
+    from sweeps.board.entries import Cost
+    from sweeps.results.store import Loaded
 
 FLAGS = flags.FLAGS
 flags.DEFINE_spaceseplist(
-    "outdir", [], "Stores, as sweeps/run.py --outdir wrote them: show their runs, merged, in place of the leaderboard.", comma_compat=True
+    "outdir",
+    [],
+    "Stores, as sweeps/run.py --outdir wrote them: show their runs, merged, in place of the leaderboard.",
+    comma_compat=True,
 )
-flags.DEFINE_string("entries", None, "The folder of the leaderboard's entries. Default: leaderboard/ of this project.")
+flags.DEFINE_string(
+    "entries",
+    None,
+    "The folder of the leaderboard's entries. Default: leaderboard/ of this project.",
+)
 flags.DEFINE_enum("format", "table", ["table", "json", "markdown"], "How to print it.")
 flags.DEFINE_string("html", None, "Write the leaderboard as a web page, a single file, and stop.")
 flags.DEFINE_string("readme", None, "Put the leaderboard between this file's markers, and stop.")
-flags.DEFINE_spaceseplist("add", [], "Write entries of these studies (folders in a store, or whole stores), and stop.", comma_compat=True)
-flags.DEFINE_bool("cost", True, "With --add, also measure what each update rule costs beside the baseline's.")
-flags.DEFINE_string("cache", "~/.cache/distill-bench", "Where compiled programs are kept between runs; empty for nowhere.")
+flags.DEFINE_spaceseplist(
+    "add",
+    [],
+    "Write entries of these studies (folders in a store, or whole stores), and stop.",
+    comma_compat=True,
+)
+flags.DEFINE_bool(
+    "cost", True, "With --add, also measure what each update rule costs beside the baseline's."
+)
+flags.DEFINE_string(
+    "cache",
+    "~/.cache/distill-bench",
+    "Resources compiled programs are kept between runs; empty for nowhere.",
+)
 
 
 def main() -> int:
@@ -43,18 +61,24 @@ def main() -> int:
         return _add()
     if FLAGS.outdir:
         return _show_stores()
-    from sweeps import board, entries, tables
+    from sweeps.board import build, entries, tables
 
     folder = Path(FLAGS.entries) if FLAGS.entries else entries.FOLDER
     if not folder.is_dir():
-        raise UserError(f"--entries={folder} is no folder: name one that holds <task>/<optimizer>.json files.")
+        raise UserError(
+            f"--entries={folder} is no folder: name one that holds <task>/<optimizer>.json files."
+        )
     if FLAGS.readme and not Path(FLAGS.readme).is_file():
-        raise UserError(f"--readme={FLAGS.readme} is no file: name the one that the leaderboard stands in.")
+        raise UserError(
+            f"--readme={FLAGS.readme} is no file: name the one that the leaderboard stands in."
+        )
     if FLAGS.html and not Path(FLAGS.html).absolute().parent.is_dir():
-        raise UserError(f"--html={FLAGS.html} cannot be written: name a file in a folder that exists.")
-    made = board.make(*entries.load(folder))
+        raise UserError(
+            f"--html={FLAGS.html} cannot be written: name a file in a folder that exists."
+        )
+    made = build.make(*entries.load(folder))
     if FLAGS.html:
-        from sweeps import page
+        from sweeps.board import page
 
         _write(FLAGS.html, page.render(made))
     elif FLAGS.readme:
@@ -69,24 +93,34 @@ def main() -> int:
 
 
 def _show_stores() -> int:
-    from sweeps import report, store
+    from sweeps.board import run_table
+    from sweeps.results import store
 
     if FLAGS.html or FLAGS.readme or FLAGS.format == "markdown":
-        raise UserError("--outdir shows a store as a table or as JSON; --html, --readme and --format=markdown are of the leaderboard: leave one of them out.")
-    studies = store.merge([loaded for outdir in FLAGS.outdir for loaded in store.load(Path(outdir))])
-    shown, warnings = report.collect(studies)
+        raise UserError(
+            "--outdir shows a store as a table or as JSON; --html, --readme and --format=markdown are of the leaderboard: leave one of them out."
+        )
+    studies = store.merge(
+        [loaded for outdir in FLAGS.outdir for loaded in store.load(Path(outdir))]
+    )
+    shown, warnings = run_table.collect(studies)
     if FLAGS.format == "json":
-        print(report.as_json(shown))
-        print("\n".join(f"Warning: {warning}" for warning in warnings), end="\n" * bool(warnings), file=sys.stderr)
+        print(run_table.as_json(shown))
+        print(
+            "\n".join(f"Warning: {warning}" for warning in warnings),
+            end="\n" * bool(warnings),
+            file=sys.stderr,
+        )
     else:
-        report.print_table(shown, warnings)
-        report.print_certificates(studies)
+        run_table.print_table(shown, warnings)
+        run_table.print_certificates(studies)
     return cli.FAILED if any(loaded.problems for loaded in studies) else cli.OK
 
 
 def _add() -> int:
     """Writes an entry for each study that may be one; says why not of the others, which is a failure."""
-    from sweeps import entries, publish, store
+    from sweeps.board import entries, write_entry
+    from sweeps.results import store
 
     folder = Path(FLAGS.entries) if FLAGS.entries else entries.FOLDER
     studies = store.merge([loaded for path in FLAGS.add for loaded in _studies(Path(path))])
@@ -97,12 +131,17 @@ def _add() -> int:
     for (_, name), versions in named.items():
         try:
             if len(versions) > 1:
-                folders = "\n".join(f"- {one.folder}, source {one.study.source_sha256[:12]}, task {one.study.fingerprint}" for one in versions)
+                folders = "\n".join(
+                    f"- {one.folder}, source {one.study.source_sha256[:12]}, task {one.study.fingerprint}"
+                    for one in versions
+                )
                 raise UserError(
                     f"There are {len(versions)} studies of {name}, with different tasks, sources, spaces or versions: name one with --add.\n{folders}"
                 )
-            publish.check(versions[0])
-            print(publish.write(versions[0], _cost(versions[0]) if FLAGS.cost else None, folder))
+            write_entry.check(versions[0])
+            print(
+                write_entry.write(versions[0], _cost(versions[0]) if FLAGS.cost else None, folder)
+            )
         except UserError as error:
             refused = True
             print(error, file=sys.stderr)
@@ -110,31 +149,44 @@ def _add() -> int:
 
 
 def _studies(path: Path) -> list[Loaded]:
-    from sweeps import store
+    from sweeps.results import store
 
     if (path / "study.json").is_file():
         return [store.load_study(path)]
     found = store.load(path) if path.is_dir() else []
     if not found:
-        raise UserError(f"--add={path} holds no study: name a folder that sweeps/run.py --outdir wrote, or one study's folder in it.")
+        raise UserError(
+            f"--add={path} holds no study: name a folder that sweeps/run.py --outdir wrote, or one study's folder in it."
+        )
     return found
 
 
 def _cost(loaded: Loaded) -> Cost:
     """Of the update rule as it is here, which must be the one that ran."""
     cli.set_up_jax(str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None)
-    from distill_bench import catalogue as tasks
-    from sweeps import entries, plan, update_cost
+    from distill_bench.tasks import catalogue
+    from sweeps.board import entries
+    from sweeps.planning import plan
+    from sweeps.timing import update_cost
 
     rule, baseline = plan.resolve(loaded.spec), plan.resolve(entries.BASELINE)
     if rule.source_sha256 != loaded.study.source_sha256:
-        raise UserError(f"{loaded.study.optimizer} has changed since it ran, so what it costs cannot be measured: run it again, or add it with --nocost.")
-    found = update_cost.optimizer_cost(tasks.get(loaded.study.task), rule.optimizer, baseline.optimizer)
-    return entries.Cost(found["update_ms"], found["baseline_update_ms"], found["update_ratio"], found["state_bytes_per_parameter"])
+        raise UserError(
+            f"{loaded.study.optimizer} has changed since it ran, so what it costs cannot be measured: run it again, or add it with --nocost."
+        )
+    found = update_cost.optimizer_cost(
+        catalogue.get(loaded.study.task), rule.optimizer, baseline.optimizer
+    )
+    return entries.Cost(
+        found["update_ms"],
+        found["baseline_update_ms"],
+        found["update_ratio"],
+        found["state_bytes_per_parameter"],
+    )
 
 
 def _write(path: str, content: str) -> None:
-    from sweeps.store import write_atomically
+    from sweeps.results.store import write_atomically
 
     try:
         write_atomically(Path(path), content)

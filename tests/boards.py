@@ -9,19 +9,49 @@ from typing import Any
 import numpy as np
 
 BASELINE = "anchor"
-_NAMES = ("brisk", "calm", "drift", "ember", "fathom", "gale", "harbour", "inlet", "juniper", "kestrel", "lantern")
+_NAMES = (
+    "brisk",
+    "calm",
+    "drift",
+    "ember",
+    "fathom",
+    "gale",
+    "harbour",
+    "inlet",
+    "juniper",
+    "kestrel",
+    "lantern",
+)
 _HORIZONS = (250, 500, 1000, 2000, 4000)
 
 
-def board(entries: int = 12, seed: int = 0, task: str = "dots", horizons: tuple[int, ...] = _HORIZONS) -> dict[str, Any]:
+def board(
+    entries: int = 12, seed: int = 0, task: str = "dots", horizons: tuple[int, ...] = _HORIZONS
+) -> dict[str, Any]:
     """A board of one task: the baseline and `entries` - 1 others, whose true speed-ups lie between 0.6 and 2.6; plain JSON data."""
     rng = np.random.default_rng(seed)
     names = [BASELINE, *_NAMES, *(f"rule_{i}" for i in range(len(_NAMES) + 1, entries))][:entries]
-    gains = dict(zip(names, [1.0, *np.exp(rng.uniform(math.log(0.6), math.log(2.6), max(entries - 1, 0)))], strict=False))
+    gains = dict(
+        zip(
+            names,
+            [1.0, *np.exp(rng.uniform(math.log(0.6), math.log(2.6), max(entries - 1, 0)))],
+            strict=False,
+        )
+    )
     order = sorted(names, key=lambda name: -gains[name])
-    made = [_entry(name, task, gains[name], 1 + order.index(name) // 2, horizons, rng) for name in names]
+    made = [
+        _entry(name, task, gains[name], 1 + order.index(name) // 2, horizons, rng) for name in names
+    ]
     behind = {name: max(gains.values()) / gains[name] for name in names}
-    ratios = {name: {"ratios": [_round(behind[name] * rng.uniform(1, 1.1)) if behind[name] < 3 else None for _ in horizons]} for name in names}
+    ratios = {
+        name: {
+            "ratios": [
+                _round(behind[name] * rng.uniform(1, 1.1)) if behind[name] < 3 else None
+                for _ in horizons
+            ]
+        }
+        for name in names
+    }
     return {
         "made": {"distill-bench": "0.1.0", "date": "2026-11-21"},
         "baseline": BASELINE,
@@ -42,10 +72,19 @@ def board(entries: int = 12, seed: int = 0, task: str = "dots", horizons: tuple[
                         "disagree": (1 - tau) / 2,
                     }
                     for over, runs, width in (("runs", 233, 0.02), ("entries", 5 * entries, 0.06))
-                    for metric, tau in (("heldout_kl", 0.97), ("agreement", 0.68), ("accuracy", 0.63))
+                    for metric, tau in (
+                        ("heldout_kl", 0.97),
+                        ("agreement", 0.68),
+                        ("accuracy", 0.63),
+                    )
                 ],
                 "disagreements": [
-                    {"horizon": h, "metric": "heldout_kl", "lower_loss": order[i], "better_metric": order[i + 1]}
+                    {
+                        "horizon": h,
+                        "metric": "heldout_kl",
+                        "lower_loss": order[i],
+                        "better_metric": order[i + 1],
+                    }
                     for i, h in enumerate(horizons[: max(0, len(order) - 1)])
                 ],
                 "profile": ratios,
@@ -54,11 +93,22 @@ def board(entries: int = 12, seed: int = 0, task: str = "dots", horizons: tuple[
         if entries
         else [],
         "entries": made,
-        "warnings": ["leaderboard/dots/old.json is of another version of the task (0123): not compared with."] if entries else [],
+        "warnings": [
+            "leaderboard/dots/old.json is of another version of the task (0123): not compared with."
+        ]
+        if entries
+        else [],
     }
 
 
-def _entry(name: str, task: str, gain: float, rank: int, horizons: tuple[int, ...], rng: np.random.Generator) -> dict[str, Any]:
+def _entry(
+    name: str,
+    task: str,
+    gain: float,
+    rank: int,
+    horizons: tuple[int, ...],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
     rungs = [_rung(gain, rank, horizon, horizons, rng) for horizon in horizons]
     bound = ">" if gain > 2.2 else "="
     edged = [rung["horizon"] for rung in rungs if rung["edges"]]
@@ -67,34 +117,61 @@ def _entry(name: str, task: str, gain: float, rank: int, horizons: tuple[int, ..
         "optimizer": name,
         "spec": f"examples/{name}.py:{name}",
         "source_sha256": rng.bytes(32).hex(),
-        "space": {"lr": {"kind": "Log", "low": 0.01, "high": 0.3}, "b2": {"kind": "Choice", "values": [0.95, 0.99]}},
+        "space": {
+            "lr": {"kind": "Log", "low": 0.01, "high": 0.3},
+            "b2": {"kind": "Choice", "values": [0.95, 0.99]},
+        },
         "fixed": {"weight_decay": 0.001},
         "environment": {"jax": "0.10.2", "python": "3.11.7", "device": "cpu", "cores": 2},
-        "cost": {"update_ms": _round(0.4 * gain**3), "baseline_ms": 0.4, "relative": _round(gain**3 * rng.uniform(0.7, 1.4)) if name != BASELINE else 1.0}
+        "cost": {
+            "update_ms": _round(0.4 * gain**3),
+            "baseline_ms": 0.4,
+            "relative": _round(gain**3 * rng.uniform(0.7, 1.4)) if name != BASELINE else 1.0,
+        }
         | {"state_bytes_per_parameter": float(rng.choice([0, 4, 8, 12, 25]))},
-        "verification": [{"verdict": "reproduced", "detail": "all finals to the bit", "date": "2026-11-20"}, {"verdict": "failed", "detail": "seed 3"}, None][
-            int(rng.choice(3, p=[0.6, 0.1, 0.3]))
+        "verification": [
+            {"verdict": "reproduced", "detail": "all finals to the bit", "date": "2026-11-20"},
+            {"verdict": "failed", "detail": "seed 3"},
+            None,
+        ][int(rng.choice(3, p=[0.6, 0.1, 0.3]))],
+        "warnings": [
+            f"at {h}: the best lr lies at an edge of its range; a wider one may hold a better."
+            for h in edged
         ],
-        "warnings": [f"at {h}: the best lr lies at an edge of its range; a wider one may hold a better." for h in edged],
         "reproduce": [
             f"python sweeps/verify.py leaderboard/{task}/{name}.json",
             f"python sweeps/run.py --opt=examples/{name}.py:{name} --horizons={','.join(map(str, horizons))} --trials=8 --seeds=5",
         ],
         "overall": {"value": _round(gain), "bound": bound, "rungs": list(horizons), "rank": rank}
-        | ({"low": _round(gain / 1.06), "high": _round(gain * 1.06)} if bound == "=" and name != BASELINE else {}),
+        | (
+            {"low": _round(gain / 1.06), "high": _round(gain * 1.06)}
+            if bound == "=" and name != BASELINE
+            else {}
+        ),
         "rungs": rungs,
     }
 
 
-def _rung(gain: float, rank: int, horizon: int, horizons: tuple[int, ...], rng: np.random.Generator) -> dict[str, Any]:
+def _rung(
+    gain: float, rank: int, horizon: int, horizons: tuple[int, ...], rng: np.random.Generator
+) -> dict[str, Any]:
     seeds, trials = 5, 8
     loss = _final(horizon * gain)
     steps = [s for s in range(10, horizon + 1) if s in (10, 20, 40) or s % (horizon // 20) == 0]
     progress = np.array(steps) / horizon
-    shape_T = loss * (1 + 8 * np.exp(-9 * progress)) * (1 + 0.8 * (1 - progress) ** 0.7) * (1 + 0.03 * np.sin(40 * progress) * (1 - progress))
-    probe_ST = shape_T * np.exp(rng.normal(0, 0.02, (seeds, 1)) + rng.normal(0, 0.01, (seeds, len(steps))))
+    shape_T = (
+        loss
+        * (1 + 8 * np.exp(-9 * progress))
+        * (1 + 0.8 * (1 - progress) ** 0.7)
+        * (1 + 0.03 * np.sin(40 * progress) * (1 - progress))
+    )
+    probe_ST = shape_T * np.exp(
+        rng.normal(0, 0.02, (seeds, 1)) + rng.normal(0, 0.01, (seeds, len(steps)))
+    )
     heldout_ST = probe_ST * (0.99 + rng.normal(0, 0.008, (seeds, len(steps))))
-    rates = np.exp(math.log(0.01) + (np.arange(trials) + rng.uniform(0.1, 0.9)) / trials * math.log(30))
+    rates = np.exp(
+        math.log(0.01) + (np.arange(trials) + rng.uniform(0.1, 0.9)) / trials * math.log(30)
+    )
     best = 0.011 + 0.06 * rng.random()
     tuned = [loss * (1 + 0.35 * math.log(lr / best) ** 2 + 0.03 * rng.random()) for lr in rates]
     lost = [bool(lr > 0.2 and gain > 1.4) for lr in rates]
@@ -105,15 +182,33 @@ def _rung(gain: float, rank: int, horizon: int, horizons: tuple[int, ...], rng: 
     value = horizons[0] / horizon if bound == "<" else value
     return {
         "horizon": horizon,
-        "mean": {"probe_loss": _round(loss), "heldout_kl": _round(loss * 0.99), "agreement": _round(1 - loss / 9), "accuracy": _round(0.99 - loss / 12)},
-        "std": {"probe_loss": _round(0.02 * loss), "heldout_kl": _round(0.03 * loss), "agreement": 0.002, "accuracy": 0.003},
+        "mean": {
+            "probe_loss": _round(loss),
+            "heldout_kl": _round(loss * 0.99),
+            "agreement": _round(1 - loss / 9),
+            "accuracy": _round(0.99 - loss / 12),
+        },
+        "std": {
+            "probe_loss": _round(0.02 * loss),
+            "heldout_kl": _round(0.03 * loss),
+            "agreement": 0.002,
+            "accuracy": 0.003,
+        },
         "seeds": seeds,
         "trials": trials,
         "diverged": sum(lost),
         "crashed": 0,
-        "hparams": {"lr": float(rates[int(np.argmin(tuned))]), "b2": float(rng.choice([0.95, 0.99]))},
+        "hparams": {
+            "lr": float(rates[int(np.argmin(tuned))]),
+            "b2": float(rng.choice([0.95, 0.99])),
+        },
         "edges": ["lr"] if ends_low else [],
-        "speedup": {"value": _round(value), "bound": bound} | ({"low": _round(value / 1.1), "high": _round(value * 1.1)} if bound == "=" and gain != 1 else {}),
+        "speedup": {"value": _round(value), "bound": bound}
+        | (
+            {"low": _round(value / 1.1), "high": _round(value * 1.1)}
+            if bound == "=" and gain != 1
+            else {}
+        ),
         "rank": rank,
         "curve": {
             "steps": steps[3::5],
@@ -123,11 +218,20 @@ def _rung(gain: float, rank: int, horizon: int, horizons: tuple[int, ...], rng: 
             "train_loss": (probe_ST * 1.01).tolist(),
         },
         "tried": [
-            {"hparams": {"lr": float(lr), "b2": 0.95}, "status": "diverged" if out else "ok", "probe_loss": None if out else _round(x)}
+            {
+                "hparams": {"lr": float(lr), "b2": 0.95},
+                "status": "diverged" if out else "ok",
+                "probe_loss": None if out else _round(x),
+            }
             for lr, x, out in zip(rates, tuned, lost, strict=True)
         ],
-        "best_after": [_round(good[0] + (float(np.mean(good)) - good[0]) / k) for k in range(1, trials + 1)],
-        "sensitivity": {"within": _round(float(rng.uniform(0.1, 0.9))), "typical": _round(float(rng.uniform(1, 2)))},
+        "best_after": [
+            _round(good[0] + (float(np.mean(good)) - good[0]) / k) for k in range(1, trials + 1)
+        ],
+        "sensitivity": {
+            "within": _round(float(rng.uniform(0.1, 0.9))),
+            "typical": _round(float(rng.uniform(1, 2))),
+        },
     }
 
 

@@ -24,7 +24,12 @@ def open_browser(width: int = 1280, height: int = 900) -> Chrome:
 
     options = webdriver.ChromeOptions()
     options.binary_location = str(shutil.which("chromium"))
-    for flag in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", f"--window-size={width},{height}"):
+    for flag in (
+        "--headless=new",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        f"--window-size={width},{height}",
+    ):
         options.add_argument(flag)
     if os.geteuid() == 0:
         options.add_argument("--no-sandbox")
@@ -34,13 +39,18 @@ def open_browser(width: int = 1280, height: int = 900) -> Chrome:
 
 def media(browser: Chrome, **features: str) -> None:
     """Emulates media features, such as prefers_color_scheme="dark"."""
-    named: list[dict[str, Any]] = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+    named: list[dict[str, Any]] = [
+        {"name": name.replace("_", "-"), "value": value} for name, value in features.items()
+    ]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": named})
 
 
 def resize(browser: Chrome, width: int, height: int = 900) -> None:
     """Sets the viewport's size in CSS pixels, however small."""
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+    )
 
 
 def script(browser: Chrome, code: str, *arguments: Any) -> Any:
@@ -51,7 +61,11 @@ def script(browser: Chrome, code: str, *arguments: Any) -> Any:
 
 def column(browser: Chrome, key: str) -> list[str]:
     """The texts of a column of the table."""
-    return script(browser, "return all(`tbody tr.entry .col-${arguments[0]}`).map((cell) => cell.textContent)", key)
+    return script(
+        browser,
+        "return all(`tbody tr.entry .col-${arguments[0]}`).map((cell) => cell.textContent)",
+        key,
+    )
 
 
 def names(browser: Chrome) -> list[str]:

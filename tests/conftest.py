@@ -17,7 +17,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Programs here run for a moment and took five times as long to compile as to run. Scripts under test are compiled as they are for users;
 # XLA_FLAGS= makes the tests so too.
 XLA_FLAGS = os.environ.get("XLA_FLAGS", "")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
 import jax
 import pytest
@@ -25,12 +27,14 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-from distill_bench import bit, checkpoints, folders
-from distill_bench import catalogue as tasks
-from distill_bench.catalogue import DIGITS
-from distill_bench.engine import Engine, open_engine
-from distill_bench.layout import make_layout
-from distill_bench.task import ProbeConfig, Task
+from distill_bench import machine
+from distill_bench.networks import bit
+from distill_bench.tasks import catalogue
+from distill_bench.tasks.catalogue import DIGITS
+from distill_bench.tasks.task import ProbeConfig, Task
+from distill_bench.training.engine import Engine, open_engine
+from distill_bench.training.lane_layout import make_layout
+from distill_bench.weights import files
 
 ROOT = Path(__file__).resolve().parent.parent
 CALM, BRISK = (ROOT / "tests" / "plug_ins" / f"{name}.py" for name in ("calm", "brisk"))
@@ -57,8 +61,10 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """The digits with a one-unit teacher of random weights and a one-unit student."""
     teacher = dataclasses.replace(DIGITS.teacher, depths=(1,), width=8, groups=4)
     params = bit.init(teacher, jax.random.key(1))
-    params["head"]["conv2d"]["kernel"] = jax.random.normal(jax.random.key(2), params["head"]["conv2d"]["kernel"].shape)
-    content = checkpoints.dumps(params)
+    params["head"]["conv2d"]["kernel"] = jax.random.normal(
+        jax.random.key(2), params["head"]["conv2d"]["kernel"].shape
+    )
+    content = files.dumps(params)
     path = tmp_path_factory.mktemp("weights") / "teacher.npz"
     path.write_bytes(content)
     return dataclasses.replace(
@@ -81,27 +87,37 @@ def tiny_engine(tiny_task: Task) -> Engine:
 @pytest.fixture(scope="session")
 def finished(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the whole of a short ladder: the baseline and a plug-in, as many trials and seeds as an entry needs."""
-    from sweeps import plan
-    from sweeps.entries import BASELINE
-    from sweeps.execute import Faults, Where, execute
-    from sweeps.publish import REQUIRED_SEEDS, REQUIRED_TRIALS
+    from sweeps.board.entries import BASELINE
+    from sweeps.board.write_entry import REQUIRED_SEEDS, REQUIRED_TRIALS
+    from sweeps.execution.execute import Faults, execute
+    from sweeps.execution.resources import Resources
+    from sweeps.planning import plan
 
     root = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(tasks.CATALOGUE, "tiny", dataclasses.replace(tiny_task, horizons=(4, 8, 16)))
-        made = plan.make_plan([BASELINE, str(CALM)], "tiny", ["ladder"], REQUIRED_TRIALS, REQUIRED_SEEDS, [], [])
-        execute(made, root, Silent(), Where(devices=2), Faults())
+        patch.setitem(
+            catalogue.CATALOGUE, "tiny", dataclasses.replace(tiny_task, horizons=(4, 8, 16))
+        )
+        made = plan.make_plan(
+            [BASELINE, str(CALM)], "tiny", ["ladder"], REQUIRED_TRIALS, REQUIRED_SEEDS, [], []
+        )
+        execute(made, root, Silent(), Resources(devices=2), Faults())
     return root
 
 
 @pytest.fixture
-def board_folder(finished: Path, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def board_folder(
+    finished: Path, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A leaderboard with the entries of `finished`, and the task that they are of."""
-    from sweeps import entries, publish, store
+    from sweeps.board import entries, write_entry
+    from sweeps.results import store
 
-    monkeypatch.setitem(tasks.CATALOGUE, "tiny", dataclasses.replace(tiny_task, horizons=(4, 8, 16)))
+    monkeypatch.setitem(
+        catalogue.CATALOGUE, "tiny", dataclasses.replace(tiny_task, horizons=(4, 8, 16))
+    )
     for loaded in store.load(finished):
-        publish.write(loaded, entries.Cost(2.0, 1.0, 2.0, 8.0), tmp_path / "board")
+        write_entry.write(loaded, entries.Cost(2.0, 1.0, 2.0, 8.0), tmp_path / "board")
     return tmp_path / "board"
 
 
@@ -112,7 +128,13 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from small_flowers import FILES, TRAIN
 
     data_dir = tmp_path_factory.mktemp("published")
-    small_tfds.write(data_dir, {"train": [(image, i) for i, image in enumerate(TRAIN)], "test": [(image, 90 + i) for i, image in enumerate(FILES)]})
+    small_tfds.write(
+        data_dir,
+        {
+            "train": [(image, i) for i, image in enumerate(TRAIN)],
+            "test": [(image, 90 + i) for i, image in enumerate(FILES)],
+        },
+    )
     return data_dir
 
 
@@ -120,7 +142,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def once_packed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from small_flowers import DATASET
 
-    from distill_bench import prepared
+    from distill_bench.data import prepared
 
     data_dir = tmp_path_factory.mktemp("packed") / "data"
     shutil.copytree(published, data_dir)
@@ -152,7 +174,7 @@ def packed(once_packed: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The weights folder, empty."""
-    monkeypatch.setenv(folders.WEIGHTS, str(tmp_path))
+    monkeypatch.setenv(machine.WEIGHTS, str(tmp_path))
     return tmp_path
 
 
@@ -192,14 +214,16 @@ def show(browser, tmp_path):
     import browsers
     from selenium.webdriver.support.ui import WebDriverWait
 
-    from sweeps.page import render
+    from sweeps.board.page import render
 
     def opened(board):
         path = tmp_path / "page.html"
         path.write_text(render(board), encoding="utf-8")
         browser.get(path.as_uri())
         WebDriverWait(browser, 30).until(
-            lambda b: b.execute_script("return document.querySelector('#count').textContent || !document.querySelector('#empty').hidden")
+            lambda b: b.execute_script(
+                "return document.querySelector('#count').textContent || !document.querySelector('#empty').hidden"
+            )
         )
         return browser
 
@@ -216,14 +240,24 @@ def script(compilation_cache, tiny_task, tmp_path, monkeypatch):
     (tmp_path / "tiny.pickle").write_bytes(pickle.dumps(tiny_task))
     monkeypatch.setenv("XLA_FLAGS", XLA_FLAGS)
     monkeypatch.setenv("TINY_TASK", str(tmp_path / "tiny.pickle"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "small_task"), str(ROOT)]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "small_task"), str(ROOT)])
+    )
 
     def command(name, *flags):
         given = [f"--cache={compilation_cache}", "--task=tiny"] if name == "run" else []
-        return [sys.executable, str(ROOT / "sweeps" / f"{name}.py"), f"--outdir={tmp_path / 'runs'}", *given, *flags]
+        return [
+            sys.executable,
+            str(ROOT / "sweeps" / f"{name}.py"),
+            f"--outdir={tmp_path / 'runs'}",
+            *given,
+            *flags,
+        ]
 
     def run(name, *flags):
-        return subprocess.run(command(name, *flags), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command(name, *flags), cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
 
     run.command = command
     return run
@@ -241,6 +275,8 @@ def contents(folder):
     for path in sorted(folder.rglob("*.json*")):
         content = path.read_text()
         if path.name == "result.json":
-            content = json.dumps({k: v for k, v in json.loads(content).items() if k != "environment"})
+            content = json.dumps(
+                {k: v for k, v in json.loads(content).items() if k != "environment"}
+            )
         found[str(path.relative_to(folder))] = content
     return found

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import boards
 import browsers
 
-from sweeps.page import render
+from sweeps.board.page import render
 
 _PAINT = """
 const done = arguments[0];
@@ -36,11 +36,18 @@ def main(counts: list[int]) -> None:
                 path = Path(folder) / f"{count}.html"
                 path.write_text(render(boards.board(count)), encoding="utf-8")
                 browser.get(path.as_uri())
-                paint, loaded = browser.execute_async_script(_PAINT), browser.execute_script(_LOADED)
-                print(f"{count} entries: {path.stat().st_size / 1024:.0f} KiB; first paint {paint:.0f} ms, everything drawn {loaded:.0f} ms")
+                paint, loaded = (
+                    browser.execute_async_script(_PAINT),
+                    browser.execute_script(_LOADED),
+                )
+                print(
+                    f"{count} entries: {path.stat().st_size / 1024:.0f} KiB; first paint {paint:.0f} ms, everything drawn {loaded:.0f} ms"
+                )
                 for rows in ("first rows", "all rows"):
                     sorts = sorted(browser.execute_script(_SORTS))
-                    print(f"  sorts, {rows}: {sorts[len(sorts) // 2]:.0f} ms (median), {sorts[-1]:.0f} ms (longest) of {len(sorts)} columns")
+                    print(
+                        f"  sorts, {rows}: {sorts[len(sorts) // 2]:.0f} ms (median), {sorts[-1]:.0f} ms (longest) of {len(sorts)} columns"
+                    )
                     browser.execute_script("document.getElementById('rest').click()")
     finally:
         browser.quit()

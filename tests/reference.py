@@ -41,7 +41,11 @@ def shampoo64(gradients, b1, b2, epsilon, block_size, update_every, form=None, o
             block = momentum[at] / (1 - b1 ** (t + 1))
             for axis in range(len(form)):
                 key = (str(at), axis)
-                stats[key] = stats.get(key, 0) + gram(g[at], axis) if b2 == 1 else b2 * stats.get(key, 0) + (1 - b2) * gram(g[at], axis)
+                stats[key] = (
+                    stats.get(key, 0) + gram(g[at], axis)
+                    if b2 == 1
+                    else b2 * stats.get(key, 0) + (1 - b2) * gram(g[at], axis)
+                )
                 if t % update_every == 0:
                     mean = stats[key] if b2 == 1 else stats[key] / (1 - b2 ** (t + 1))
                     roots[key] = root64(mean, order or 2 * len(form), epsilon)

@@ -47,7 +47,9 @@ def serve(content: bytes, port: int = 0, **how) -> Iterator[Served]:
                 self.send_error(fault)
                 return
             first, total = 0, len(served.content)
-            strong = [value for value in served.headers.values() if not value.startswith("W/")]  # If-Range compares strongly
+            strong = [
+                value for value in served.headers.values() if not value.startswith("W/")
+            ]  # If-Range compares strongly
             current = self.headers.get("If-Range") in strong or served.ranges == "careless"
             if served.ranges and asked and current:
                 first = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])

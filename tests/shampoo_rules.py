@@ -34,4 +34,7 @@ def distance(a, b):
 def related(shape, n, scale=1.0):
     """Gradients with something in common, as of a training run."""
     basis = np.random.default_rng(99).standard_normal(shape)
-    return [(scale * (basis + np.random.default_rng(i).standard_normal(shape))).astype(np.float32) for i in range(n)]
+    return [
+        (scale * (basis + np.random.default_rng(i).standard_normal(shape))).astype(np.float32)
+        for i in range(n)
+    ]

@@ -10,29 +10,47 @@ import jax
 import small_tfds
 from PIL import Image
 
-from distill_bench import bit, checkpoints, prepared
-from distill_bench.catalogue import SUN
-from distill_bench.data import TfdsDataset
-from distill_bench.task import ProbeConfig, Task, Teacher
+from distill_bench.data import prepared
+from distill_bench.data.dataset import TfdsDataset
+from distill_bench.networks import bit
+from distill_bench.tasks.catalogue import SUN
+from distill_bench.tasks.task import ProbeConfig, Task, Teacher
+from distill_bench.weights import files as checkpoints
 
 COUNT = 20
 
 
 def make(root: Path) -> Task:
     """The task, prepared in `root`, where $TFDS_DATA_DIR has to point."""
-    files = [(small_tfds.encode(Image.fromarray(small_tfds.picture(40 + 3 * i, 64 - 2 * i, seed=i))), i) for i in range(COUNT)]
+    files = [
+        (small_tfds.encode(Image.fromarray(small_tfds.picture(40 + 3 * i, 64 - 2 * i, seed=i))), i)
+        for i in range(COUNT)
+    ]
     files.insert(3, (b"no picture", 77))
-    small_tfds.write(root, {"train": files, "validation": files[:5], "test": files[5:14]}, name="sun397/tfds")
+    small_tfds.write(
+        root, {"train": files, "validation": files[:5], "test": files[5:14]}, name="sun397/tfds"
+    )
     network = dataclasses.replace(SUN.teacher, depths=(1,), width=8, groups=4, classes=5)
     taught = []
     for seed in (1, 2):
         params = bit.init(network, jax.random.key(seed))
-        params["head"]["conv2d"]["kernel"] = jax.random.normal(jax.random.key(seed), params["head"]["conv2d"]["kernel"].shape)
+        params["head"]["conv2d"]["kernel"] = jax.random.normal(
+            jax.random.key(seed), params["head"]["conv2d"]["kernel"].shape
+        )
         (root / f"teacher{seed}.npz").write_bytes(content := checkpoints.dumps(params))
-        taught.append(Teacher(network, str(root / f"teacher{seed}.npz"), hashlib.sha256(content).hexdigest(), size=24 if seed == 2 else None))
+        taught.append(
+            Teacher(
+                network,
+                str(root / f"teacher{seed}.npz"),
+                hashlib.sha256(content).hexdigest(),
+                size=24 if seed == 2 else None,
+            )
+        )
     task = dataclasses.replace(
         SUN,
-        dataset=TfdsDataset("sun397/tfds", "train", "validation", "test", COUNT + 1, 5, 9, side=None, clean=(20, 16)),
+        dataset=TfdsDataset(
+            "sun397/tfds", "train", "validation", "test", COUNT + 1, 5, 9, side=None, clean=(20, 16)
+        ),
         teacher=network,
         teacher_file=taught[0].file,
         teacher_sha256=taught[0].sha256,

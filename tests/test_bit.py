@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_bench import bit, layers
-from distill_bench.bit import BiTConfig
+from distill_bench.networks import bit, layers
+from distill_bench.networks.bit import BiTConfig
 
 PUBLISHED = [  # parameters and forward GMAC, FunMatch and Big Transfer
     (BiTConfig((3, 4, 6, 3), 64, 102), 128, 23_709_350, 1.34),
@@ -34,7 +34,9 @@ def conv64(x, kernel, stride, padding):
     out = np.zeros((x.shape[0], rows, cols, kernel.shape[-1]))
     for i in range(rows):
         for j in range(cols):
-            out[:, i, j] = np.tensordot(x[:, i * stride : i * stride + k, j * stride : j * stride + k], kernel, 3)
+            out[:, i, j] = np.tensordot(
+                x[:, i * stride : i * stride + k, j * stride : j * stride + k], kernel, 3
+            )
     return out
 
 
@@ -57,9 +59,21 @@ def forward64(config, p, x):
 
     if config.root == "imagenet":
         x = conv64(x, kernel(p["root_block"]), 2, 3)
-        x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=0.0 if config.pool_padding == "zero" else -np.inf)
+        x = np.pad(
+            x,
+            ((0, 0), (1, 1), (1, 1), (0, 0)),
+            constant_values=0.0 if config.pool_padding == "zero" else -np.inf,
+        )
         rows, cols = ((s - 3) // 2 + 1 for s in x.shape[1:3])
-        x = np.stack([np.stack([x[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((1, 2)) for j in range(cols)], 1) for i in range(rows)], 1)
+        x = np.stack(
+            [
+                np.stack(
+                    [x[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((1, 2)) for j in range(cols)], 1
+                )
+                for i in range(rows)
+            ],
+            1,
+        )
     else:
         x = conv64(x, kernel(p["root_block"]), 2, 1)
     for b, depth in enumerate(config.depths):
@@ -69,8 +83,12 @@ def forward64(config, p, x):
             y = norm_relu64(x, unit["a"]["group_norm"], config.groups)
             shortcut = x if u else conv64(y, kernel(unit["a"]["proj"]), stride, 0)
             y = conv64(y, kernel(unit["a"]), 1, 0)
-            y = conv64(norm_relu64(y, unit["b"]["group_norm"], config.groups), kernel(unit["b"]), stride, 1)
-            x = shortcut + conv64(norm_relu64(y, unit["c"]["group_norm"], config.groups), kernel(unit["c"]), 1, 0)
+            y = conv64(
+                norm_relu64(y, unit["b"]["group_norm"], config.groups), kernel(unit["b"]), stride, 1
+            )
+            x = shortcut + conv64(
+                norm_relu64(y, unit["c"]["group_norm"], config.groups), kernel(unit["c"]), 1, 0
+            )
     x = norm_relu64(x, p["group_norm"], config.groups).mean((1, 2))
     return x @ p["head"]["conv2d"]["kernel"] + p["head"]["conv2d"]["bias"]
 
@@ -78,7 +96,9 @@ def forward64(config, p, x):
 def random_params(config, seed):
     params = bit.init(config, jax.random.key(seed))
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32), params)
+    return jax.tree.map(
+        lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32), params
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +111,9 @@ def random_params(config, seed):
 )
 def test_forward_matches_float64(config, size):
     params = random_params(config, 0)
-    images = np.random.default_rng(1).uniform(-1, 1, (3, size, size, config.channels)).astype(np.float32)
+    images = (
+        np.random.default_rng(1).uniform(-1, 1, (3, size, size, config.channels)).astype(np.float32)
+    )
     expected = forward64(config, params, images.astype(np.float64))
     found = jax.jit(lambda p, x: bit.apply(config, p, x))(params, images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
@@ -99,16 +121,34 @@ def test_forward_matches_float64(config, size):
 
 def test_the_paddings_of_the_pool_differ():
     zero, inf = (BiTConfig((1,), 4, 3, groups=2, pool_padding=p) for p in ("zero", "inf"))
-    params, images = random_params(zero, 0), jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (2, 20, 20, 3)), jnp.float32)
+    params, images = (
+        random_params(zero, 0),
+        jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (2, 20, 20, 3)), jnp.float32),
+    )
     assert not np.allclose(bit.apply(zero, params, images), bit.apply(inf, params, images))
 
 
-@pytest.mark.parametrize(("size", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (7, 2, 3)])
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (7, 2, 3)]
+)
 def test_the_cpu_form_of_a_convolution_equals_xlas(size, stride, padding):
     rng = np.random.default_rng(0)
-    x, kernel = rng.standard_normal((2, 9, 8, 3)).astype(np.float32), rng.standard_normal((size, size, 3, 5)).astype(np.float32)
-    expected = jax.lax.conv_general_dilated(x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    np.testing.assert_allclose(layers.patches_conv(jnp.asarray(x), jnp.asarray(kernel), stride, padding), expected, atol=1e-4)
+    x, kernel = (
+        rng.standard_normal((2, 9, 8, 3)).astype(np.float32),
+        rng.standard_normal((size, size, 3, 5)).astype(np.float32),
+    )
+    expected = jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    np.testing.assert_allclose(
+        layers.patches_conv(jnp.asarray(x), jnp.asarray(kernel), stride, padding),
+        expected,
+        atol=1e-4,
+    )
 
 
 def test_groups_must_divide_channels():

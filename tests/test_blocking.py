@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizers.blocking import from_blocks, plan, to_blocks
+from optimizers.kronecker.blocking import from_blocks, plan, to_blocks
 
 SHAPES = st.lists(st.lists(st.integers(0, 9), min_size=0, max_size=5).map(tuple), max_size=5)
 
@@ -24,7 +24,9 @@ def test_blocks_are_small_and_from_blocks_inverts_to_blocks(shapes, block_size, 
         assert stack.shape == (group.size, *group.block)
         assert max(group.block) <= block_size
     back = from_blocks(stacks, cut)
-    assert sorted(back) == [i for i, shape in enumerate(shapes) if math.prod(shape) and sum(n > 1 for n in shape) > 1]
+    assert sorted(back) == [
+        i for i, shape in enumerate(shapes) if math.prod(shape) and sum(n > 1 for n in shape) > 1
+    ]
     for index, leaf in back.items():
         np.testing.assert_array_equal(leaf, leaves[index])
     # Nothing is padded: every element is in one block.

@@ -7,32 +7,53 @@ import json
 import pytest
 
 from distill_bench.errors import UserError
-from sweeps import board, entries, tables
-from sweeps.entries import BASELINE
+from sweeps.board import build, entries, tables
+from sweeps.board.entries import BASELINE
 
 
 @pytest.fixture
 def made(board_folder):
-    return board.make(*entries.load(board_folder, ["tiny"]))
+    return build.make(*entries.load(board_folder, ["tiny"]))
 
 
 def test_every_entry_stands_in_it_with_its_rungs(made):
-    assert [entry["optimizer"] for entry in made["entries"]] == sorted([BASELINE, "calm"], key=lambda name: ranks(made)[name])
+    assert [entry["optimizer"] for entry in made["entries"]] == sorted(
+        [BASELINE, "calm"], key=lambda name: ranks(made)[name]
+    )
     for entry in made["entries"]:
         assert [rung["horizon"] for rung in entry["rungs"]] == [4, 8, 16]
         for rung in entry["rungs"]:
-            assert (rung["seeds"], rung["trials"], len(rung["tried"]), len(rung["best_after"])) == (5, 8, 8, 8)
-            assert rung["best_after"][-1] == pytest.approx(min(run["probe_loss"] for run in rung["tried"]))
+            assert (rung["seeds"], rung["trials"], len(rung["tried"]), len(rung["best_after"])) == (
+                5,
+                8,
+                8,
+                8,
+            )
+            assert rung["best_after"][-1] == pytest.approx(
+                min(run["probe_loss"] for run in rung["tried"])
+            )
             assert len(rung["curve"]["train_loss"]) == len(rung["curve"]["probe_loss"]) == 5
-        assert f"--opt={entry['spec']} --horizons=4,8,16 --trials=8 --seeds=5" in entry["reproduce"][1]
-    assert made["tasks"][0]["overall_rungs"] == [4, 8]  # nothing can be seen above the baseline's longest
+        assert (
+            f"--opt={entry['spec']} --horizons=4,8,16 --trials=8 --seeds=5" in entry["reproduce"][1]
+        )
+    assert made["tasks"][0]["overall_rungs"] == [
+        4,
+        8,
+    ]  # nothing can be seen above the baseline's longest
     json.dumps(made, allow_nan=False)
 
 
 def test_the_generalization_gap_is_told_along_the_horizon(made):
     for gap in made["tasks"][0]["gap"]:
-        means = [rung["mean"] for entry in made["entries"] for rung in entry["rungs"] if rung["horizon"] == gap["horizon"]]
-        assert gap["mean"] == pytest.approx(sum(mean["heldout_kl"] - mean["probe_loss"] for mean in means) / len(means))
+        means = [
+            rung["mean"]
+            for entry in made["entries"]
+            for rung in entry["rungs"]
+            if rung["horizon"] == gap["horizon"]
+        ]
+        assert gap["mean"] == pytest.approx(
+            sum(mean["heldout_kl"] - mean["probe_loss"] for mean in means) / len(means)
+        )
         assert gap["largest"] >= gap["mean"]
 
 
@@ -42,7 +63,9 @@ def ranks(made):
 
 def test_the_baseline_is_exactly_as_fast_as_itself(made):
     base = next(entry for entry in made["entries"] if entry["optimizer"] == BASELINE)
-    assert [(rung["speedup"]["value"], rung["speedup"]["bound"]) for rung in base["rungs"]] == [(pytest.approx(1.0), "=")] * 3
+    assert [(rung["speedup"]["value"], rung["speedup"]["bound"]) for rung in base["rungs"]] == [
+        (pytest.approx(1.0), "=")
+    ] * 3
     assert base["overall"]["value"] == pytest.approx(1.0)
     assert base["overall"]["low"] is None
 
@@ -61,37 +84,57 @@ def test_an_entry_at_a_clearly_lower_loss_ranks_first_and_twins_tie(board_folder
     path = board_folder / "tiny" / f"{BASELINE}.json"
     faster(path, "better", 0.98)
     faster(path, "twin", 1.0)
-    found = ranks(board.make(*entries.load(board_folder, ["tiny"])))
+    found = ranks(build.make(*entries.load(board_folder, ["tiny"])))
     assert found["better"] == 1
     assert found["twin"] == found[BASELINE]
 
 
 def test_an_entry_that_is_behind_its_special_case_is_told(board_folder, monkeypatch):
     faster(board_folder / "tiny" / f"{BASELINE}.json", "special", 0.9)
-    monkeypatch.setitem(board.SPECIAL_CASES, BASELINE, ["special"])
-    made = board.make(*entries.load(board_folder, ["tiny"]))
+    monkeypatch.setitem(build.SPECIAL_CASES, BASELINE, ["special"])
+    made = build.make(*entries.load(board_folder, ["tiny"]))
     base = next(entry for entry in made["entries"] if entry["optimizer"] == BASELINE)
-    assert any("behind special, which it contains as a special case" in warning for warning in base["warnings"])
+    assert any(
+        "behind special, which it contains as a special case" in warning
+        for warning in base["warnings"]
+    )
 
 
 def test_without_a_baseline_or_entries_nothing_is_claimed(board_folder):
     (board_folder / "tiny" / f"{BASELINE}.json").unlink()
-    (alone,) = board.make(*entries.load(board_folder, ["tiny"]))["entries"]
-    assert (alone["overall"]["value"], alone["overall"]["rank"], alone["rungs"][0]["speedup"]["value"]) == (None, 1, None)
-    empty = board.make([])
+    (alone,) = build.make(*entries.load(board_folder, ["tiny"]))["entries"]
+    assert (
+        alone["overall"]["value"],
+        alone["overall"]["rank"],
+        alone["rungs"][0]["speedup"]["value"],
+    ) == (None, 1, None)
+    empty = build.make([])
     assert (empty["entries"], empty["tasks"], tables.markdown(empty)) == ([], [], "")
 
 
-def test_pairs_told_apart_by_loss_and_ordered_otherwise_by_a_held_out_metric_are_listed(board_folder):
+def test_pairs_told_apart_by_loss_and_ordered_otherwise_by_a_held_out_metric_are_listed(
+    board_folder,
+):
     path = board_folder / "tiny" / f"{BASELINE}.json"
     faster(path, "better", 0.9)
     content = json.loads(path.with_name("better.json").read_text())
     for run in content["rungs"][0]["finals"]:
         run["points"][-1]["heldout_kl"] *= 2
     path.with_name("better.json").write_text(json.dumps(content))
-    (task,) = board.make(*entries.load(board_folder, ["tiny"]))["tasks"]
-    assert {"horizon": 4, "metric": "heldout_kl", "lower_loss": "better", "better_metric": BASELINE} in task["disagreements"]
-    assert not [pair for pair in task["disagreements"] if pair["horizon"] == 8 and pair["metric"] == "heldout_kl" and pair["better_metric"] == BASELINE]
+    (task,) = build.make(*entries.load(board_folder, ["tiny"]))["tasks"]
+    assert {
+        "horizon": 4,
+        "metric": "heldout_kl",
+        "lower_loss": "better",
+        "better_metric": BASELINE,
+    } in task["disagreements"]
+    assert not [
+        pair
+        for pair in task["disagreements"]
+        if pair["horizon"] == 8
+        and pair["metric"] == "heldout_kl"
+        and pair["better_metric"] == BASELINE
+    ]
 
 
 def test_the_table_as_markdown_stands_between_its_markers(made, tmp_path):

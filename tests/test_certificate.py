@@ -3,17 +3,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sweeps.certificate import certify
+from sweeps.results.validity import certify
 
 
 def runs(losses, heldout):
-    return [(10, {"probe_loss": a, "heldout_kl": b, "agreement": 1 - b, "accuracy": 0.5}) for a, b in zip(losses, heldout, strict=True)]
+    return [
+        (10, {"probe_loss": a, "heldout_kl": b, "agreement": 1 - b, "accuracy": 0.5})
+        for a, b in zip(losses, heldout, strict=True)
+    ]
 
 
 def test_perfect_order_one_swap_and_no_relation():
     losses = np.arange(1.0, 13.0)
     perfect = {c.metric: c for c in certify(runs(losses, losses**2))}
-    assert (perfect["heldout_kl"].tau, perfect["heldout_kl"].disagree, perfect["heldout_kl"].runs) == (pytest.approx(1.0), 0.0, 12)
+    assert (
+        perfect["heldout_kl"].tau,
+        perfect["heldout_kl"].disagree,
+        perfect["heldout_kl"].runs,
+    ) == (pytest.approx(1.0), 0.0, 12)
     assert perfect["agreement"].tau == pytest.approx(1.0)
     swapped = losses.copy()
     swapped[[0, 1]] = swapped[[1, 0]]
@@ -40,15 +47,34 @@ def test_the_interval_covers_the_true_tau():
 def test_an_order_that_only_the_horizon_gives_does_not_count_within_rungs():
     rng = np.random.default_rng(0)
     made = [
-        (h, {"probe_loss": 1000 / h + rng.random(), "heldout_kl": 1000 / h + rng.random(), "agreement": 0.5, "accuracy": 0.5}) for h in (250, 500, 1000) * 20
+        (
+            h,
+            {
+                "probe_loss": 1000 / h + rng.random(),
+                "heldout_kl": 1000 / h + rng.random(),
+                "agreement": 0.5,
+                "accuracy": 0.5,
+            },
+        )
+        for h in (250, 500, 1000) * 20
     ]
     found = certify(made)[0]
     assert found.tau > 0.6
     assert abs(found.within) < 0.25
     losses = np.arange(12.0)
-    same = certify([(h, {"probe_loss": v, "heldout_kl": v, "agreement": 0.5, "accuracy": 0.5}) for h, v in zip([1, 2] * 6, losses, strict=True)])[0]
+    same = certify(
+        [
+            (h, {"probe_loss": v, "heldout_kl": v, "agreement": 0.5, "accuracy": 0.5})
+            for h, v in zip([1, 2] * 6, losses, strict=True)
+        ]
+    )[0]
     assert same.within == pytest.approx(1.0)
-    alone = certify([(i, {"probe_loss": v, "heldout_kl": v, "agreement": 0.5, "accuracy": 0.5}) for i, v in enumerate(losses)])[0]
+    alone = certify(
+        [
+            (i, {"probe_loss": v, "heldout_kl": v, "agreement": 0.5, "accuracy": 0.5})
+            for i, v in enumerate(losses)
+        ]
+    )[0]
     assert alone.within is None
 
 

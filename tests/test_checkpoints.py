@@ -11,9 +11,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from distill_bench import bit, checkpoints
-from distill_bench.bit import BiTConfig
 from distill_bench.errors import UserError
+from distill_bench.networks import bit
+from distill_bench.networks.bit import BiTConfig
+from distill_bench.weights import files
 
 CONFIG = BiTConfig((1, 2), 4, 3, groups=2)
 
@@ -42,7 +43,11 @@ def published(config=CONFIG, image=False, numbered=False):
         middle = config.width * 2**b
         for u in range(depth):
             unit = f"block{b + 1}/unit{u + 1:02d}"
-            for stage, size, channels, out in (("a", 1, cin, middle), ("b", 3, middle, middle), ("c", 1, middle, 4 * middle)):
+            for stage, size, channels, out in (
+                ("a", 1, cin, middle),
+                ("b", 3, middle, middle),
+                ("c", 1, middle, 4 * middle),
+            ):
                 norm(f"{unit}/{stage}/", channels)
                 conv(f"{unit}/{stage}", size, size, channels, out)
             if u == 0:
@@ -59,8 +64,14 @@ FLAX = [  # from the published names to big_vision's
     (r"resnet/group_norm/", "norm-pre-head/"),
     (r"resnet/head/conv2d/", "head/"),
     (r"resnet/(block\d/unit\d\d)/a/proj/standardized_conv2d/", r"\1/conv_proj/"),
-    *((rf"resnet/(block\d/unit\d\d)/{stage}/standardized_conv2d/", rf"\1/conv{i}/") for i, stage in enumerate("abc", 1)),
-    *((rf"resnet/(block\d/unit\d\d)/{stage}/group_norm/", rf"\1/gn{i}/") for i, stage in enumerate("abc", 1)),
+    *(
+        (rf"resnet/(block\d/unit\d\d)/{stage}/standardized_conv2d/", rf"\1/conv{i}/")
+        for i, stage in enumerate("abc", 1)
+    ),
+    *(
+        (rf"resnet/(block\d/unit\d\d)/{stage}/group_norm/", rf"\1/gn{i}/")
+        for i, stage in enumerate("abc", 1)
+    ),
     ("gamma$", "scale"),
     ("beta$", "bias"),
 ]
@@ -102,28 +113,34 @@ def same(a, b):
     ],
 )
 def test_both_layouts_are_read_into_the_same_parameters(arrays, layout, tmp_path):
-    params, found = checkpoints.read(write(tmp_path / "file.npz", arrays), CONFIG)
+    params, found = files.read(write(tmp_path / "file.npz", arrays), CONFIG)
     assert found == layout
     expected, source = jax.eval_shape(lambda: bit.init(CONFIG, jax.random.key(0))), published()
     assert jax.tree.structure(params) == jax.tree.structure(expected)
-    for (path, leaf), like in zip(jax.tree.leaves_with_path(params), jax.tree.leaves(expected), strict=True):
+    for (path, leaf), like in zip(
+        jax.tree.leaves_with_path(params), jax.tree.leaves(expected), strict=True
+    ):
         key = "/".join(["resnet", *(part.key for part in path)])
         assert (leaf.shape, leaf.dtype) == (like.shape, np.float32)
         np.testing.assert_array_equal(leaf, source[key].reshape(like.shape), err_msg=key)
 
 
 def test_what_is_written_in_each_layout_gives_the_same_logits(tmp_path):
-    params, _ = checkpoints.read(write(tmp_path / "file.npz", published()), CONFIG)
+    params, _ = files.read(write(tmp_path / "file.npz", published()), CONFIG)
     images = np.random.default_rng(1).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
     logits = jax.jit(lambda p: bit.apply(CONFIG, p, images))
     expected = logits(params)
     assert np.ptp(expected) > 0
-    for layout, arrays in (("published", published()), ("flax", flax()), (None, published(image=True))):
+    for layout, arrays in (
+        ("published", published()),
+        ("flax", flax()),
+        (None, published(image=True)),
+    ):
         path = tmp_path / f"{layout}.npz"
-        path.write_bytes(checkpoints.dumps(params, layout))
+        path.write_bytes(files.dumps(params, layout))
         with np.load(path) as stored:
             same(dict(stored), arrays)
-        again, _ = checkpoints.read(path, CONFIG)
+        again, _ = files.read(path, CONFIG)
         np.testing.assert_array_equal(logits(again), expected)
 
 
@@ -133,11 +150,15 @@ def test_every_float_becomes_float32(dtype, tmp_path):
     expected = {key: array.astype(np.float32) for key, array in arrays.items()}
     if dtype == ml_dtypes.bfloat16:  # numpy's format keeps it as two bytes without a meaning
         arrays = {key: array.view("V2") for key, array in arrays.items()}
-    params, _ = checkpoints.read(write(tmp_path / "file.npz", arrays), CONFIG)
-    same(params, checkpoints.read(write(tmp_path / "expected.npz", expected), CONFIG)[0])
+    params, _ = files.read(write(tmp_path / "file.npz", arrays), CONFIG)
+    same(params, files.read(write(tmp_path / "expected.npz", expected), CONFIG)[0])
 
 
-HEAD, BIAS, ROOT = "resnet/head/conv2d/kernel", "resnet/head/conv2d/bias", "resnet/root_block/standardized_conv2d/kernel"
+HEAD, BIAS, ROOT = (
+    "resnet/head/conv2d/kernel",
+    "resnet/head/conv2d/bias",
+    "resnet/root_block/standardized_conv2d/kernel",
+)
 NORM = "resnet/block1/unit01/b/group_norm/gamma"
 
 
@@ -152,35 +173,71 @@ def without(*keys):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (published(BiTConfig((1, 3), 4, 3)), r"another architecture: depths \(1, 3\), width 4, 3 channels; wanted are depths \(1, 2\), width 4"),
-        (published(BiTConfig((1, 2, 1), 8, 3)), r"another architecture: depths \(1, 2, 1\), width 8"),
+        (
+            published(BiTConfig((1, 3), 4, 3)),
+            r"another architecture: depths \(1, 3\), width 4, 3 channels; wanted are depths \(1, 2\), width 4",
+        ),
+        (
+            published(BiTConfig((1, 2, 1), 8, 3)),
+            r"another architecture: depths \(1, 2, 1\), width 8",
+        ),
         (flax(config=BiTConfig((1, 2), 8, 3)), r"another architecture: depths \(1, 2\), width 8"),
         (published(BiTConfig((1, 2), 4, 5)), "has 5 classes; wanted are 3"),
         (flax(config=BiTConfig((1, 2), 4, 5)), "has 5 classes; wanted are 3"),
         (without(BIAS, NORM), rf"lacks 2 arrays of the network: '{NORM}', '{BIAS}'"),
         (without(HEAD), f"lacks 1 arrays of the network: '{HEAD}'"),
-        (changed("resnet/global_step", numbers(1)), "has 1 arrays that the network lacks: 'resnet/global_step'"),
-        (flax() | {f"block1/unit01/gn_{i}/scale": numbers(4) for i in range(20)}, "has 20 arrays that the network lacks: .* and 12 more"),
-        (changed("resnet/root_block/standardized_conv2d_1/kernel", numbers(1)), "holds the same parameter twice"),
-        ({"weights": numbers(1)}, "names its arrays as in neither layout of BiT weights: 'weights'"),
+        (
+            changed("resnet/global_step", numbers(1)),
+            "has 1 arrays that the network lacks: 'resnet/global_step'",
+        ),
+        (
+            flax() | {f"block1/unit01/gn_{i}/scale": numbers(4) for i in range(20)},
+            "has 20 arrays that the network lacks: .* and 12 more",
+        ),
+        (
+            changed("resnet/root_block/standardized_conv2d_1/kernel", numbers(1)),
+            "holds the same parameter twice",
+        ),
+        (
+            {"weights": numbers(1)},
+            "names its arrays as in neither layout of BiT weights: 'weights'",
+        ),
         ({}, "names its arrays as in neither layout of BiT weights: none"),
-        (changed(ROOT, numbers(5, 5, 3, 4)), r"kernel with shape \(5, 5, 3, 4\); the network wants \(7, 7, 3, 4\)"),
+        (
+            changed(ROOT, numbers(5, 5, 3, 4)),
+            r"kernel with shape \(5, 5, 3, 4\); the network wants \(7, 7, 3, 4\)",
+        ),
         (changed(ROOT, numbers(4)), r"kernel with shape \(4,\); the network wants \(7, 7, 3, 4\)"),
-        (changed(NORM, numbers(1, 4)), r"gamma with shape \(1, 4\); the network wants \(4,\) or \(1, 1, 1, 4\)"),
-        (changed(HEAD, numbers(32, 3)), r"kernel with shape \(32, 3\); the network wants \(1, 1, 32, 3\)"),
-        (changed(BIAS, np.arange(3)), "bias as int64; wanted are float16, bfloat16, float32 or float64"),
+        (
+            changed(NORM, numbers(1, 4)),
+            r"gamma with shape \(1, 4\); the network wants \(4,\) or \(1, 1, 1, 4\)",
+        ),
+        (
+            changed(HEAD, numbers(32, 3)),
+            r"kernel with shape \(32, 3\); the network wants \(1, 1, 32, 3\)",
+        ),
+        (
+            changed(BIAS, np.arange(3)),
+            "bias as int64; wanted are float16, bfloat16, float32 or float64",
+        ),
         (changed(BIAS, np.zeros(3, complex)), "bias as complex128; wanted"),
         (changed(BIAS, np.array([1.0, None, 2.0], object)), "bias as object; wanted"),
         (changed(BIAS, np.zeros(3, [("数", "f4")])), r"bias in version \(3, 0\) of numpy's format"),
-        (changed(BIAS, np.array([1, np.nan, np.inf], np.float32)), "holds 2 numbers in resnet/head/conv2d/bias that are not finite"),
-        (changed(BIAS, np.array([1, 2, 1e300])), "holds 1 numbers in resnet/head/conv2d/bias that are not finite as float32"),
+        (
+            changed(BIAS, np.array([1, np.nan, np.inf], np.float32)),
+            "holds 2 numbers in resnet/head/conv2d/bias that are not finite",
+        ),
+        (
+            changed(BIAS, np.array([1, 2, 1e300])),
+            "holds 1 numbers in resnet/head/conv2d/bias that are not finite as float32",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Stored array in format 3.0")
 def test_what_does_not_fit_is_refused(arrays, message, tmp_path):
     path = write(tmp_path / "file.npz", arrays)
     with pytest.raises(UserError, match=message) as refused:
-        checkpoints.read(path, CONFIG)
+        files.read(path, CONFIG)
     assert str(refused.value).startswith(f"{path} ")
 
 
@@ -194,41 +251,53 @@ def member(header, size):
 @pytest.mark.parametrize(
     ("shape", "size", "message"),
     [
-        ((3,), 2**25, "holds 33554432 bytes for resnet/head/conv2d/bias, whose header announces 12"),
-        ((2**60,), 12, "holds 12 bytes for resnet/head/conv2d/bias, whose header announces 4611686018427387904"),
+        (
+            (3,),
+            2**25,
+            "holds 33554432 bytes for resnet/head/conv2d/bias, whose header announces 12",
+        ),
+        (
+            (2**60,),
+            12,
+            "holds 12 bytes for resnet/head/conv2d/bias, whose header announces 4611686018427387904",
+        ),
         ((2**23,), 2**25, r"bias with shape \(8388608,\)"),
     ],
 )
-def test_arrays_of_another_size_are_refused_before_they_are_unpacked(shape, size, message, tmp_path):
+def test_arrays_of_another_size_are_refused_before_they_are_unpacked(
+    shape, size, message, tmp_path
+):
     path = write(tmp_path / "bomb.npz", without(BIAS), zipfile.ZIP_DEFLATED)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr(f"{BIAS}.npy", member({"descr": "<f4", "fortran_order": False, "shape": shape}, size))
+        archive.writestr(
+            f"{BIAS}.npy", member({"descr": "<f4", "fortran_order": False, "shape": shape}, size)
+        )
     assert path.stat().st_size < 2**20
     with pytest.raises(UserError, match=message):
-        checkpoints.read(path, CONFIG)
+        files.read(path, CONFIG)
 
 
 def test_a_file_that_is_broken_or_no_npz_is_refused(tmp_path):
     path = tmp_path / "file.npz"
     with pytest.raises(UserError, match="FileNotFoundError"):
-        checkpoints.read(path, CONFIG)
+        files.read(path, CONFIG)
     write(path, published())
     content = bytearray(path.read_bytes())
     for broken in (b"", b"<html>", content[:-50]):
         path.write_bytes(broken)
         with pytest.raises(UserError, match="BadZipFile"):
-            checkpoints.read(path, CONFIG)
+            files.read(path, CONFIG)
     at = content.index(published()[ROOT].tobytes())
     content[at + 1] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match="Bad CRC-32 for file 'resnet/root_block"):
-        checkpoints.read(path, CONFIG)
+        files.read(path, CONFIG)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{ROOT}.npy", b"no array")
     with pytest.raises(UserError, match="magic string"):
-        checkpoints.read(path, CONFIG)
+        files.read(path, CONFIG)
     write(path, published())
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr(f"{ROOT}.npy", b"no array")
     with pytest.raises(UserError, match="two arrays of the same name"):
-        checkpoints.read(path, CONFIG)
+        files.read(path, CONFIG)

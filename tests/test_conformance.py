@@ -8,7 +8,9 @@ import sys
 import pytest
 from conftest import ROOT
 
-from optimizers import checks, conformance, registry
+from optimizers.conformance import checks
+from optimizers.conformance.suite import examine
+from optimizers.contract import registry
 
 HEAD = """
 from typing import Annotated
@@ -155,8 +157,11 @@ def test_a_broken_plug_in_is_caught_by_name(tmp_path, name):
 
 def test_a_plug_ins_own_exception_is_a_reason_with_its_line(tmp_path):
     path = tmp_path / "broken.py"
-    path.write_text(HEAD + "\n@optimizer\ndef broken(lr: Schedule = 1e-2):\n    raise ArithmeticError('my own words')\n")
-    outcomes = list(conformance.examine(registry.resolve(str(path)).optimizer))
+    path.write_text(
+        HEAD
+        + "\n@optimizer\ndef broken(lr: Schedule = 1e-2):\n    raise ArithmeticError('my own words')\n"
+    )
+    outcomes = list(examine(registry.resolve(str(path)).optimizer))
     assert [o.check for o in outcomes] == ["builds"]
     assert outcomes[0].reason == f"ArithmeticError: my own words ({path}:10)"
 
@@ -166,7 +171,13 @@ def test_the_command_says_what_failed_and_how(tmp_path):
     path.write_text(HEAD + BROKEN["keeps_shapes_and_dtypes "][1])
 
     def run(*specs):
-        return subprocess.run([sys.executable, "-m", "optimizers.conformance", *specs], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            [sys.executable, "-m", "optimizers.conformance", *specs],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     unknown = run("nope")
     assert (unknown.returncode, unknown.stdout) == (2, "")
@@ -182,7 +193,12 @@ def test_every_builtin_builds_declares_its_extras_and_keeps_shapes(name):
     """The whole suite over all of them is run by hand: python -m optimizers.conformance (CONTRIBUTING.md)."""
     opt = registry.resolve(name).optimizer
     assert opt.doc
-    for check in (checks.builds, checks.extras_match, checks.state_is_arrays, checks.keeps_shapes_and_dtypes):
+    for check in (
+        checks.builds,
+        checks.extras_match,
+        checks.state_is_arrays,
+        checks.keeps_shapes_and_dtypes,
+    ):
         assert check(opt) is None
 
 

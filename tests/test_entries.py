@@ -9,10 +9,11 @@ import re
 import pytest
 
 from distill_bench.errors import UserError
-from sweeps import entries, publish, store
-from sweeps.consistency import inconsistencies
-from sweeps.entries import BASELINE, BadEntry
-from sweeps.rows import row_of
+from sweeps.board import entries, write_entry
+from sweeps.board.consistency import inconsistencies
+from sweeps.board.entries import BASELINE, BadEntry
+from sweeps.results import store
+from sweeps.results.summary import row_of
 
 
 def loaded(root, name):
@@ -22,39 +23,75 @@ def loaded(root, name):
 def test_an_entry_holds_the_runs_of_its_study(finished, board_folder):
     one = loaded(finished, "calm")
     entry = entries.read(board_folder / "tiny" / "calm.json")
-    assert (entry.study, entry.horizons, entry.sources, entry.environment) == (one.study, [4, 8, 16], one.sources, one.environment)
+    assert (entry.study, entry.horizons, entry.sources, entry.environment) == (
+        one.study,
+        [4, 8, 16],
+        one.sources,
+        one.environment,
+    )
     assert entry.cost == entries.Cost(2.0, 1.0, 2.0, 8.0)
     for h in (4, 8, 16):
         mine, theirs = row_of(entry.study, entry.results, h), row_of(one.study, one.results, h)
         assert (mine.hparams, mine.seeds, mine.trials) == (theirs.hparams, 5, 8)
-        assert mine.by_seed == {seed: pytest.approx(value, rel=1e-8) for seed, value in theirs.by_seed.items()}
+        assert mine.by_seed == {
+            seed: pytest.approx(value, rel=1e-8) for seed, value in theirs.by_seed.items()
+        }
     steps, losses = entry.curves[16, 1]
     run = next(r for r in one.results if r.trial.horizon == 16 and r.trial.seed == 1)
     assert (steps[0], steps[-1], losses[0]) == (1, 16, pytest.approx(run.losses[0]))
-    assert sum(b * loss - a * loss for a, b, loss in zip((0, *steps), steps, losses, strict=False)) == pytest.approx(sum(run.losses), rel=1e-6)
+    assert sum(
+        b * loss - a * loss for a, b, loss in zip((0, *steps), steps, losses, strict=False)
+    ) == pytest.approx(sum(run.losses), rel=1e-6)
     assert inconsistencies(entry) == []
 
 
 def without(one, *dropped):
-    return dataclasses.replace(one, results=[r for r in one.results if (r.trial.horizon, r.trial.seed) not in dropped])
+    return dataclasses.replace(
+        one, results=[r for r in one.results if (r.trial.horizon, r.trial.seed) not in dropped]
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda one: without(one, (8, 5)), r"horizon 8 has 4 final runs of the 5 or more that an entry needs: --seeds=5"),
-        (lambda one: dataclasses.replace(one, results=one.results[1:]), r"has 7 tuning trials of the 8 or more|has 4 final runs"),
-        (lambda one: without(one, *[(8, seed) for seed in range(6)]), r"its ladder is unfinished: it has 4, 16 of 4,8,16"),
-        (lambda one: without(one, *[(16, seed) for seed in range(6)]), r"its ladder is unfinished: it has 4, 8 of 4,8,16"),
+        (
+            lambda one: without(one, (8, 5)),
+            r"horizon 8 has 4 final runs of the 5 or more that an entry needs: --seeds=5",
+        ),
+        (
+            lambda one: dataclasses.replace(one, results=one.results[1:]),
+            r"has 7 tuning trials of the 8 or more|has 4 final runs",
+        ),
+        (
+            lambda one: without(one, *[(8, seed) for seed in range(6)]),
+            r"its ladder is unfinished: it has 4, 16 of 4,8,16",
+        ),
+        (
+            lambda one: without(one, *[(16, seed) for seed in range(6)]),
+            r"its ladder is unfinished: it has 4, 8 of 4,8,16",
+        ),
         (lambda one: dataclasses.replace(one, results=[]), r"it has none of"),
-        (lambda one: dataclasses.replace(one, study=dataclasses.replace(one.study, fixed={"lr": 0.1})), r"lr was set by hand"),
-        (lambda one: dataclasses.replace(one, study=dataclasses.replace(one.study, fingerprint="0" * 16)), r"another version of tiny"),
-        (lambda one: dataclasses.replace(one, problems=[(one.folder, "torn")]), r"cannot be read: torn"),
+        (
+            lambda one: dataclasses.replace(
+                one, study=dataclasses.replace(one.study, fixed={"lr": 0.1})
+            ),
+            r"lr was set by hand",
+        ),
+        (
+            lambda one: dataclasses.replace(
+                one, study=dataclasses.replace(one.study, fingerprint="0" * 16)
+            ),
+            r"another version of tiny",
+        ),
+        (
+            lambda one: dataclasses.replace(one, problems=[(one.folder, "torn")]),
+            r"cannot be read: torn",
+        ),
     ],
 )
 def test_what_is_no_entry_yet_is_told_why(finished, board_folder, tmp_path, change, reason):
     with pytest.raises(UserError, match=reason):
-        publish.write(change(loaded(finished, "calm")), None, tmp_path / "other")
+        write_entry.write(change(loaded(finished, "calm")), None, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
@@ -84,7 +121,10 @@ def setter(*path, value):
         (lambda text: "\udcff", "cannot be read"),
         (lambda text: "[" * 100_000, "cannot be read"),
         (lambda text: text + " " * entries.MAX_BYTES, "an entry at most"),
-        (lambda text: re.sub(r"\"probe_loss\": [0-9.]+", '"probe_loss": NaN', text, count=1), "NaN is no number of JSON"),
+        (
+            lambda text: re.sub(r"\"probe_loss\": [0-9.]+", '"probe_loss": NaN', text, count=1),
+            "NaN is no number of JSON",
+        ),
         (lambda text: text.replace('"schema"', '"schema": 1, "schema"', 1), "stands twice"),
         (lambda text: "[]", "of schema 'None'"),
         (setter("schema", value=1), "of schema '1', this version reads 2"),
@@ -95,24 +135,47 @@ def setter(*path, value):
         (setter("study", "optimizer", value="other"), r"it says that it is tiny/other\.json"),
         (setter("study", "fixed", value={"lr": 1}), r"\$\.study\.fixed"),
         (setter("rungs", 0, "finals", 0, "points", 0, "probe_loss", value=-1), "probe_loss"),
-        (setter("rungs", 0, "finals", 0, "points", 0, "probe_loss", value=1e999), "Infinity|probe_loss"),
+        (
+            setter("rungs", 0, "finals", 0, "points", 0, "probe_loss", value=1e999),
+            "Infinity|probe_loss",
+        ),
         (setter("rungs", 0, "finals", 0, "points", value=[]), "has no metrics"),
         (setter("rungs", 0, "extra", value=1), "extra"),
         (edit(lambda c: c["rungs"][0]["tuning"].pop()), "7 tuning trials of 8 or more"),
-        (edit(lambda c: [rung.update(tuning=[]) for rung in c["rungs"]]), "0 tuning trials of 8 or more"),
+        (
+            edit(lambda c: [rung.update(tuning=[]) for rung in c["rungs"]]),
+            "0 tuning trials of 8 or more",
+        ),
         (edit(lambda c: c["rungs"].pop()), "are not the first 3 or more"),
         (edit(lambda c: c["rungs"][0].update(horizon=4.0)), "are not the first 3 or more"),
-        (edit(lambda c: c["rungs"][0]["finals"][4].update(seed=4)), "its final seeds are not 1 to 5"),
-        (edit(lambda c: [run.update(seed=run["seed"] + 100) for run in c["rungs"][0]["finals"]]), "its final seeds are not 1 to 5"),
-        (edit(lambda c: c["rungs"][0]["winner"].update(lr=7.0)), "hyperparameters lie outside its space"),
-        (edit(lambda c: c["study"]["space"]["lr"].update(low="a")), "hyperparameters lie outside its space"),
-        (edit(lambda c: c["study"]["space"]["lr"].update(low=0)), "hyperparameters lie outside its space"),
+        (
+            edit(lambda c: c["rungs"][0]["finals"][4].update(seed=4)),
+            "its final seeds are not 1 to 5",
+        ),
+        (
+            edit(lambda c: [run.update(seed=run["seed"] + 100) for run in c["rungs"][0]["finals"]]),
+            "its final seeds are not 1 to 5",
+        ),
+        (
+            edit(lambda c: c["rungs"][0]["winner"].update(lr=7.0)),
+            "hyperparameters lie outside its space",
+        ),
+        (
+            edit(lambda c: c["study"]["space"]["lr"].update(low="a")),
+            "hyperparameters lie outside its space",
+        ),
+        (
+            edit(lambda c: c["study"]["space"]["lr"].update(low=0)),
+            "hyperparameters lie outside its space",
+        ),
         (setter("spec", value="\x1b[2J"), r"\$\.spec"),
         (setter("environment", "jax", value="0.9\x1b]0;title\x07"), r"\$\.environment"),
         (setter("sources", value={"../evil.py": ""}), "sources"),
     ],
 )
-def test_a_file_that_is_no_entry_is_refused_in_one_line_and_the_others_count(board_folder, spoil, reason):
+def test_a_file_that_is_no_entry_is_refused_in_one_line_and_the_others_count(
+    board_folder, spoil, reason
+):
     path = board_folder / "tiny" / "calm.json"
     path.write_bytes(spoil(path.read_text()).encode(errors="surrogateescape"))
     with pytest.raises(BadEntry, match=reason) as caught:
@@ -128,34 +191,65 @@ def test_links_and_duplicates_and_strangers_are_refused(board_folder):
     folder = board_folder / "tiny"
     (folder / "link.json").symlink_to(folder / "calm.json")
     (folder / "copy.json").write_text((folder / "calm.json").read_text())
-    (folder / "calm.json").write_text((folder / "calm.json").read_text().replace(entries.read(folder / "calm.json").study.fingerprint, "0" * 16))
+    (folder / "calm.json").write_text(
+        (folder / "calm.json")
+        .read_text()
+        .replace(entries.read(folder / "calm.json").study.fingerprint, "0" * 16)
+    )
     found, warnings = entries.load(board_folder, ["tiny"])
     assert [entry.study.optimizer for entry in found] == [BASELINE]
-    assert [part for part in ("another version of the task", "says that it is tiny/calm.json", "no regular file") if not any(part in w for w in warnings)] == []
+    assert [
+        part
+        for part in (
+            "another version of the task",
+            "says that it is tiny/calm.json",
+            "no regular file",
+        )
+        if not any(part in w for w in warnings)
+    ] == []
 
 
 @pytest.mark.parametrize(
     ("spoil", "contradiction"),
     [
-        (lambda c: c["sources"].update({"calm.py": c["sources"]["calm.py"].replace("0.9", "0.8")}), "its source files are not those"),
-        (lambda c: c["rungs"][1]["winner"].update(lr=0.123), "not of the trial with the lowest probe loss"),
-        (lambda c: c["rungs"][1]["tuning"][3]["hparams"].update(lr=0.123), "its trials are not the points"),
+        (
+            lambda c: c["sources"].update(
+                {"calm.py": c["sources"]["calm.py"].replace("0.9", "0.8")}
+            ),
+            "its source files are not those",
+        ),
+        (
+            lambda c: c["rungs"][1]["winner"].update(lr=0.123),
+            "not of the trial with the lowest probe loss",
+        ),
+        (
+            lambda c: c["rungs"][1]["tuning"][3]["hparams"].update(lr=0.123),
+            "its trials are not the points",
+        ),
         (lambda c: c["study"]["space"]["lr"].update(high=2.0), "its trials are not the points"),
     ],
 )
 def test_an_altered_entry_contradicts_itself(board_folder, spoil, contradiction):
     path = board_folder / "tiny" / "calm.json"
     path.write_text(edit(spoil)(path.read_text()))
-    assert any(part in " ".join(inconsistencies(entries.read(path))) for part in contradiction.split("|"))
+    assert any(
+        part in " ".join(inconsistencies(entries.read(path))) for part in contradiction.split("|")
+    )
 
 
 def test_comments_may_be_added_to_a_source_without_making_it_another(board_folder):
     path = board_folder / "tiny" / "calm.json"
-    path.write_text(edit(lambda c: c["sources"].update({"calm.py": c["sources"]["calm.py"] + "# a remark\n"}))(path.read_text()))
+    path.write_text(
+        edit(lambda c: c["sources"].update({"calm.py": c["sources"]["calm.py"] + "# a remark\n"}))(
+            path.read_text()
+        )
+    )
     assert inconsistencies(entries.read(path)) == []
 
 
 def test_the_schema_is_a_schema():
     from jsonschema import Draft202012Validator
 
-    Draft202012Validator.check_schema(json.loads((entries.FOLDER / "entry.schema.json").read_text()))
+    Draft202012Validator.check_schema(
+        json.loads((entries.FOLDER / "entry.schema.json").read_text())
+    )

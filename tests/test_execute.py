@@ -7,40 +7,55 @@ import pytest
 from conftest import BRISK, CALM, Silent, contents
 from jax.profiler import ProfileData
 
-from distill_bench import catalogue as tasks
-from distill_bench.events import Finished
-from distill_bench.lanes import Lane
-from distill_bench.train import train
-from sweeps import plan, store
-from sweeps.execute import Faults, Where, execute
-from sweeps.profiling import Profiler
+from distill_bench.tasks import catalogue
+from distill_bench.training.events import Finished
+from distill_bench.training.rules import Lane
+from distill_bench.training.train import train
+from sweeps.execution.execute import Faults, execute
+from sweeps.execution.profiling import Profiler
+from sweeps.execution.resources import Resources
+from sweeps.planning import plan
+from sweeps.results import store
 
 
 @pytest.fixture
 def run(tiny_task, monkeypatch, tmp_path):
-    monkeypatch.setitem(tasks.CATALOGUE, "tiny", tiny_task)
+    monkeypatch.setitem(catalogue.CATALOGUE, "tiny", tiny_task)
 
     def run(folder, shard="0/1"):
         made = plan.make_plan([str(CALM), str(BRISK)], "tiny", ["10", "20"], 2, 2, [], [], shard)
         display = Silent()
-        execute(made, tmp_path / folder, display, Where(devices=2), Faults())
+        execute(made, tmp_path / folder, display, Resources(devices=2), Faults())
         return display.said
 
     return run
 
 
-def test_a_profile_is_of_chunks_after_the_first_and_names_their_programs(tiny_task, monkeypatch, tmp_path):
-    monkeypatch.setitem(tasks.CATALOGUE, "tiny", tiny_task)
+def test_a_profile_is_of_chunks_after_the_first_and_names_their_programs(
+    tiny_task, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(catalogue.CATALOGUE, "tiny", tiny_task)
 
     def profile():
         display = Silent()
-        execute(plan.make_plan([str(CALM)], "tiny", ["5"], 2, 1, [], []), tmp_path, display, Where(devices=2, profile=True), Faults())
+        execute(
+            plan.make_plan([str(CALM)], "tiny", ["5"], 2, 1, [], []),
+            tmp_path,
+            display,
+            Resources(devices=2, profile=True),
+            Faults(),
+        )
         return "\n".join(display.said)
 
     said = profile()  # tuning is one chunk, and the final run another
     (file,) = (tmp_path / "plugins" / "profile").glob("*/*.xplane.pb")
     assert str(file.parent) in said
-    assert any("advance" in event.name for plane in ProfileData.from_file(str(file)).planes for line in plane.lines for event in line.events)
+    assert any(
+        "advance" in event.name
+        for plane in ProfileData.from_file(str(file)).planes
+        for line in plane.lines
+        for event in line.events
+    )
     assert len(store.load(tmp_path)[0].results) == 3
     assert "nothing was left to run" in profile()
 
@@ -51,7 +66,11 @@ def test_a_profile_waits_for_the_second_chunk_and_ends_with_the_training(tiny_en
     def profile(steps, folder):
         profiler = Profiler(tmp_path / folder, said.append)
         lane = Lane(lambda hparams, horizon: optax.sgd(0.1), {}, steps, 0)
-        told = [type(event) for event in profiler.watch(train(tiny_engine, [lane])) if isinstance(event, Finished)]
+        told = [
+            type(event)
+            for event in profiler.watch(train(tiny_engine, [lane]))
+            if isinstance(event, Finished)
+        ]
         profiler.close()
         return told, (tmp_path / folder).exists()
 
@@ -63,7 +82,9 @@ def test_a_profile_waits_for_the_second_chunk_and_ends_with_the_training(tiny_en
 
 
 def test_shards_together_give_what_one_process_gives(run, tmp_path):
-    assert any("4 tuning trials of other shards are not here yet" in text for text in run("sharded", "0/2"))
+    assert any(
+        "4 tuning trials of other shards are not here yet" in text for text in run("sharded", "0/2")
+    )
     run("sharded", "1/2")
     run("sharded", "0/2")
     run("whole")
@@ -77,9 +98,17 @@ def test_a_truncated_line_is_reported_and_its_trial_runs_again(run, tmp_path):
     before = contents(tmp_path / "runs")
     path = next((tmp_path / "runs").rglob("records.jsonl"))
     path.write_text(path.read_text()[:-20])
-    assert any("is cut short" in reason for one in store.load(tmp_path / "runs") for _, reason in one.problems)
+    assert any(
+        "is cut short" in reason
+        for one in store.load(tmp_path / "runs")
+        for _, reason in one.problems
+    )
     assert any("set aside" in text for text in run("runs"))
-    assert {name: content for name, content in contents(tmp_path / "runs").items() if "/damaged/" not in name} == before
+    assert {
+        name: content
+        for name, content in contents(tmp_path / "runs").items()
+        if "/damaged/" not in name
+    } == before
 
 
 def test_a_slice_that_is_none_is_refused():

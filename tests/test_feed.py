@@ -18,17 +18,22 @@ from conftest import ROOT
 from PIL import Image
 from small_sun import COUNT
 
-from distill_bench import bit, datasets, decoding, feed, prepared, seen, stream, teacher, views
-from distill_bench import catalogue as tasks
-from distill_bench.catalogue import SUN
-from distill_bench.engine import open_engine
+from distill_bench.data import datasets, decoding, prepared
 from distill_bench.errors import UserError
-from distill_bench.events import Finished, Losses, Snapshot
-from distill_bench.feed import Feed
-from distill_bench.lanes import Lane
-from distill_bench.layout import make_layout
-from distill_bench.losses import kl_divergence
-from distill_bench.train import train
+from distill_bench.networks import bit
+from distill_bench.tasks import catalogue
+from distill_bench.tasks.catalogue import SUN
+from distill_bench.tasks.parameters import load_teachers
+from distill_bench.tasks.view_config import MODES
+from distill_bench.training.engine import open_engine
+from distill_bench.training.events import Finished, Losses, Snapshot
+from distill_bench.training.lane_layout import make_layout
+from distill_bench.training.losses import kl_divergence
+from distill_bench.training.rules import Lane
+from distill_bench.training.source import init_student, open_feed, open_source
+from distill_bench.training.train import train
+from distill_bench.views import augment, host_crops, step_views
+from distill_bench.views.host_crops import Feed
 
 
 def sgd(hparams, horizon):
@@ -37,31 +42,50 @@ def sgd(hparams, horizon):
 
 def feed_of(task, rows=None):
     train_split, _ = prepared.load(task.dataset, datasets.data_dir(None))
-    return Feed(task, train_split.images, np.asarray(train_split.sizes), rows or range(task.batch_size))
+    return Feed(
+        task, train_split.images, np.asarray(train_split.sizes), rows or range(task.batch_size)
+    )
 
 
 def losses_of(events, lane=0):
-    return np.concatenate([event.values for event in events if isinstance(event, Losses) and event.lane == lane])
+    return np.concatenate(
+        [event.values for event in events if isinstance(event, Losses) and event.lane == lane]
+    )
 
 
 def test_boxes_drawn_on_the_host_are_distributed_as_those_of_the_device():
     sizes = np.tile(np.array([[20.0, 30.0]], np.float32), (50_000, 1))
     grid = np.linspace(0.05, 0.95, 19)
     for crop in ("inception", "mild", "central", "whole"):
-        host = feed.draw_boxes(np.random.RandomState(0), crop, sizes, SUN.views)
-        device = np.asarray(views.boxes_of(crop, jax.random.key(0), len(sizes), 20, 30, SUN.views))
+        host = host_crops.draw_boxes(np.random.RandomState(0), crop, sizes, SUN.views)
+        device = np.asarray(
+            augment.boxes_of(crop, jax.random.key(0), len(sizes), 20, 30, SUN.views)
+        )
         for side in range(4):
-            np.testing.assert_allclose(np.quantile(host[:, side], grid), np.quantile(device[:, side], grid), rtol=0.03, atol=0.15)
+            np.testing.assert_allclose(
+                np.quantile(host[:, side], grid),
+                np.quantile(device[:, side], grid),
+                rtol=0.03,
+                atol=0.15,
+            )
 
 
 @pytest.mark.parametrize("size", [5, 16, 40])
 def test_a_crop_on_the_host_is_that_of_the_device_to_one_level(size):
     pixels = small_tfds.picture(37, 52, seed=3)
-    boxes = feed.draw_boxes(np.random.RandomState(1), "inception", np.tile(np.array([[37.0, 52.0]]), (12, 1)), SUN.views)
+    boxes = host_crops.draw_boxes(
+        np.random.RandomState(1), "inception", np.tile(np.array([[37.0, 52.0]]), (12, 1)), SUN.views
+    )
     boxes = np.concatenate([boxes, [[0, 0, 37, 52]]])
-    exact = views.crop_and_resize(jnp.tile(jnp.asarray(pixels, jnp.float32), (len(boxes), 1, 1, 1)), jnp.asarray(boxes, jnp.float32), size)
+    exact = augment.crop_and_resize(
+        jnp.tile(jnp.asarray(pixels, jnp.float32), (len(boxes), 1, 1, 1)),
+        jnp.asarray(boxes, jnp.float32),
+        size,
+    )
     for box, expected in zip(boxes, np.asarray(exact), strict=True):
-        np.testing.assert_allclose(decoding.cut(Image.fromarray(pixels), box, size).astype(float), expected, atol=1.01)
+        np.testing.assert_allclose(
+            decoding.cut(Image.fromarray(pixels), box, size).astype(float), expected, atol=1.01
+        )
 
 
 def test_a_stream_is_a_function_of_seed_and_step_wherever_it_is_opened(small_sun):
@@ -71,8 +95,12 @@ def test_a_stream_is_a_function_of_seed_and_step_wherever_it_is_opened(small_sun
     for start in (2, 0, 5):  # as after a kill, and back and forth
         for a, b in zip(whole.read(0, start, 1), crops, strict=True):
             np.testing.assert_array_equal(a[0], b[start])
-    np.testing.assert_array_equal(feed_of(small_sun, range(2, 5)).read(0, 1, 2)[0], crops[0][1:3, 2:5])  # what one host of several reads
-    assert sorted(index.reshape(-1)[:COUNT].tolist()) == list(range(COUNT))  # an epoch, without the damaged one
+    np.testing.assert_array_equal(
+        feed_of(small_sun, range(2, 5)).read(0, 1, 2)[0], crops[0][1:3, 2:5]
+    )  # what one host of several reads
+    assert sorted(index.reshape(-1)[:COUNT].tolist()) == list(
+        range(COUNT)
+    )  # an epoch, without the damaged one
     assert sorted(index.reshape(-1)[COUNT : 2 * COUNT].tolist()) == list(range(COUNT))
     assert (whole.index(1, 0, 6) != index).any()
     assert not np.array_equal(whole.read(1, 0, 1)[0], crops[0][:1])
@@ -81,23 +109,32 @@ def test_a_stream_is_a_function_of_seed_and_step_wherever_it_is_opened(small_sun
 def expected_losses(task, steps, seed):
     """A plain loop over the definition: crops, flips and mixtures made one step at a time, the teachers' logits averaged."""
     train_split, _ = prepared.load(task.dataset, datasets.data_dir(None))
-    answers, params = teacher.load(task), stream.init_student(task, seed)
+    answers, params = load_teachers(task), init_student(task, seed)
 
     @jax.jit
     def step_of(params, crops, step):
-        shown = seen.finish_step(task, crops, seed, step)
-        own = [next(x for x in shown if x.shape[1] == (it.size or task.views.size)) for it in task.teachers]
-        logits = sum(bit.apply(it.network, known, x) for it, known, x in zip(task.teachers, answers, own, strict=True)) / len(answers)
-        loss, gradients = jax.value_and_grad(lambda p: kl_divergence(logits, bit.apply(task.student, p, shown[0]), task.temperature))(params)
+        shown = step_views.finish_step(task, crops, seed, step)
+        own = [
+            next(x for x in shown if x.shape[1] == (it.size or task.views.size))
+            for it in task.teachers
+        ]
+        logits = sum(
+            bit.apply(it.network, known, x)
+            for it, known, x in zip(task.teachers, answers, own, strict=True)
+        ) / len(answers)
+        loss, gradients = jax.value_and_grad(
+            lambda p: kl_divergence(logits, bit.apply(task.student, p, shown[0]), task.temperature)
+        )(params)
         return loss, jax.tree.map(lambda p, g: p - 0.1 * g, params, gradients)
 
     losses = []
     for step in range(steps):
-        cuts = feed.cuts(task, np.asarray(train_split.sizes), seed, step)
+        cuts = host_crops.cuts(task, np.asarray(train_split.sizes), seed, step)
         pictures = [decoding.decode(train_split.images[i]) for i in cuts.index]
-        sizes = [look.size for look in seen.looks(task)[0]]
+        sizes = [look.size for look in step_views.view_specs(task)[0]]
         crops = tuple(
-            np.stack([decoding.cut(*both, size) for both in zip(pictures, boxes, strict=True)]) for boxes, size in zip(cuts.boxes, sizes, strict=True)
+            np.stack([decoding.cut(*both, size) for both in zip(pictures, boxes, strict=True)])
+            for boxes, size in zip(cuts.boxes, sizes, strict=True)
         )
         loss, params = step_of(params, crops, step)
         losses.append(float(loss))
@@ -117,16 +154,27 @@ def test_a_streamed_task_with_two_teachers_trains_as_defined_and_goes_on_after_a
 
 
 def test_a_crop_of_the_mean_depends_on_its_number_and_not_on_those_made_with_it(small_sun):
-    task, files = tasks.vary(dataclasses.replace(small_sun, more_teachers=()), "fix/ic_ens"), feed_of(small_sun)
+    task, files = (
+        catalogue.vary(dataclasses.replace(small_sun, more_teachers=()), "fix/ic_ens"),
+        feed_of(small_sun),
+    )
     index = np.array([3, 0, 7])
-    together, alone = ([feed.ensemble_crops(task, files.files, files.sizes, index, first, count) for first in range(0, 4, count)] for count in (4, 1))
+    together, alone = (
+        [
+            host_crops.ensemble_crops(task, files.files, files.sizes, index, first, count)
+            for first in range(0, 4, count)
+        ]
+        for count in (4, 1)
+    )
     np.testing.assert_array_equal(together[0], np.concatenate(alone))
 
 
 def test_the_mean_over_many_crops_streams_too(small_sun, monkeypatch):
-    monkeypatch.setitem(views.MODES, "fix/ic_ens", dataclasses.replace(views.MODES["fix/ic_ens"], ensemble=3))
-    one = tasks.vary(dataclasses.replace(small_sun, more_teachers=()), "fix/ic_ens")
-    events = list(train(open_engine(one, make_layout(jax.devices()[:1])), [Lane(sgd, {"lr": 0.1}, 2, 0)]))
+    monkeypatch.setitem(MODES, "fix/ic_ens", dataclasses.replace(MODES["fix/ic_ens"], ensemble=3))
+    one = catalogue.vary(dataclasses.replace(small_sun, more_teachers=()), "fix/ic_ens")
+    events = list(
+        train(open_engine(one, make_layout(jax.devices()[:1])), [Lane(sgd, {"lr": 0.1}, 2, 0)])
+    )
     assert [event.status for event in events if isinstance(event, Finished)] == ["ok"]
 
 
@@ -138,7 +186,9 @@ def test_a_file_that_is_damaged_after_it_was_packed_is_named(small_sun):
         def __getitem__(self, index):
             return b"torn"
 
-    with pytest.raises(UserError, match=r"Image \d+ of the train split was whole when it was packed"):
+    with pytest.raises(
+        UserError, match=r"Image \d+ of the train split was whole when it was packed"
+    ):
         Feed(small_sun, Torn(), np.full((COUNT, 2), 40.0, np.float32), range(8)).read(0, 0, 1)
 
 
@@ -146,21 +196,28 @@ def test_a_file_that_is_damaged_after_it_was_packed_is_named(small_sun):
 def nothing_prepared(tmp_path, monkeypatch):
     """No data set is there, and none may be asked for."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(prepared, "load", lambda *arguments, **options: pytest.fail("images were looked for"))
+    monkeypatch.setattr(
+        prepared, "load", lambda *arguments, **options: pytest.fail("images were looked for")
+    )
 
 
 @pytest.mark.parametrize("name", ["sun397", "pet37@images-food101", "sun397@synthetic@r32@b8"])
-def test_without_grain_one_message_says_what_to_install_before_anything_is_fetched(name, nothing_prepared, monkeypatch):
+def test_without_grain_one_message_says_what_to_install_before_anything_is_fetched(
+    name, nothing_prepared, monkeypatch
+):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for open_it in (stream.open_feed, lambda task: stream.open_source(task, make_layout(jax.devices()[:1]))):
-        with pytest.raises(UserError, match=rf"{name} streams its images with grain.*pip install 'distill-bench\[stream\]'"):
-            open_it(tasks.get(name))
+    for open_it in (open_feed, lambda task: open_source(task, make_layout(jax.devices()[:1]))):
+        with pytest.raises(
+            UserError,
+            match=rf"{name} streams its images with grain.*pip install 'distill-bench\[stream\]'",
+        ):
+            open_it(catalogue.get(name))
 
 
 @pytest.mark.parametrize("name", ["flowers102", "food101@images-pet37"])
 def test_that_nothing_is_streamed_is_said_before_anything_is_prepared(name, nothing_prepared):
     with pytest.raises(UserError, match=f"The images of {name} lie on the device"):
-        stream.open_feed(tasks.get(name))
+        open_feed(catalogue.get(name))
 
 
 def test_packed_places_of_another_version_are_refused(small_sun, tmp_path):
@@ -168,21 +225,39 @@ def test_packed_places_of_another_version_are_refused(small_sun, tmp_path):
 
     root = tmp_path / "data"
     shutil.copytree(datasets.data_dir(None), root)
-    files = [(small_tfds.encode(Image.fromarray(small_tfds.picture(40, 40, seed=i))), i) for i in range(COUNT + 1)]
-    small_tfds.write(root, {"train": files, "validation": files[:5], "test": files[:9]}, name="sun397/tfds", version="3.0.0")
+    files = [
+        (small_tfds.encode(Image.fromarray(small_tfds.picture(40, 40, seed=i))), i)
+        for i in range(COUNT + 1)
+    ]
+    small_tfds.write(
+        root,
+        {"train": files, "validation": files[:5], "test": files[:9]},
+        name="sun397/tfds",
+        version="3.0.0",
+    )
     with pytest.raises(UserError, match=r"refers to TFDS's version 2\.1\.1, and 3\.0\.0 is there"):
         prepared.load(small_sun.dataset, root)
 
 
 def test_the_benchmark_tells_how_fast_this_host_reads():
     def measure(task):
-        command = [sys.executable, str(ROOT / "sweeps" / "benchmark.py"), "--input", f"--task={task}", "--format=json"]
+        command = [
+            sys.executable,
+            str(ROOT / "sweeps" / "benchmark.py"),
+            "--input",
+            f"--task={task}",
+            "--format=json",
+        ]
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
     done = measure("sun397@synthetic@r32@b8")
     assert json.loads(done.stdout)["input_images_per_second"] > 0
     done = measure("digits")
-    assert (done.returncode, done.stderr.count("\n"), "The images of digits lie on the device" in done.stderr) == (2, 1, True), done.stderr
+    assert (
+        done.returncode,
+        done.stderr.count("\n"),
+        "The images of digits lie on the device" in done.stderr,
+    ) == (2, 1, True), done.stderr
 
 
 def test_imagenets_tasks_look_as_published():
@@ -192,8 +267,8 @@ def test_imagenets_tasks_look_as_published():
         ("imagenet2012-384", [224, 384], (1,)),
         ("imagenet2012-two", [224, 384], (1, 0)),
     ):
-        found, sees = seen.looks(tasks.get(name))
+        found, sees = step_views.view_specs(catalogue.get(name))
         assert ([look.size for look in found], sees) == (looked, places)
-        assert tasks.get(name).horizons == (91959, 367835, 2942681)
-    smaller = tasks.get("imagenet2012-two@synthetic@r32@b8")
-    assert [look.size for look in seen.looks(smaller)[0]] == [32, 55]
+        assert catalogue.get(name).horizons == (91959, 367835, 2942681)
+    smaller = catalogue.get("imagenet2012-two@synthetic@r32@b8")
+    assert [look.size for look in step_views.view_specs(smaller)[0]] == [32, 55]

@@ -12,18 +12,26 @@ import numpy as np
 import pytest
 from test_start import write
 
-from distill_bench import bit, checkpoints, digits_teacher, engine, finetune, hyperrule, lanes, prepared, pretrained, seen, stream, teacher, teacher_command
-from distill_bench import catalogue as tasks
-from distill_bench.bit import BiTConfig
-from distill_bench.catalogue import FLOWERS
-from distill_bench.data import Split
-from distill_bench.engine import open_engine as really_open_engine
+from distill_bench.data import prepared
+from distill_bench.data.dataset import Split
 from distill_bench.errors import UserError
-from distill_bench.events import Finished, Losses, Snapshot
-from distill_bench.lanes import Lane
-from distill_bench.layout import make_layout
-from distill_bench.losses import kl_divergence
-from distill_bench.train import train
+from distill_bench.networks import bit
+from distill_bench.networks.bit import BiTConfig
+from distill_bench.tasks import catalogue
+from distill_bench.tasks.catalogue import FLOWERS
+from distill_bench.tasks.parameters import load_teachers
+from distill_bench.teacher import __main__ as teacher_command
+from distill_bench.teacher import digits, finetune, hyperrule
+from distill_bench.training import engine, lanes, stream
+from distill_bench.training.engine import open_engine as really_open_engine
+from distill_bench.training.events import Finished, Losses, Snapshot
+from distill_bench.training.lane_layout import make_layout
+from distill_bench.training.losses import kl_divergence
+from distill_bench.training.rules import Lane
+from distill_bench.training.source import open_source, splits
+from distill_bench.training.train import train
+from distill_bench.views import step_views
+from distill_bench.weights import files, lookup
 
 NETWORK = BiTConfig((1,), 8, 5, groups=2, root="small")
 COLOURS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [240, 240, 20]], np.uint8)
@@ -35,9 +43,15 @@ def pictures(n, seed, wrong=0):
     labels = rng.integers(0, len(COLOURS), n).astype(np.int32)
 
     def painted(size):
-        return np.clip(COLOURS[labels][:, None, None].astype(int) + rng.integers(-40, 41, (n, size, size, 3)), 0, 255).astype(np.uint8)
+        return np.clip(
+            COLOURS[labels][:, None, None].astype(int) + rng.integers(-40, 41, (n, size, size, 3)),
+            0,
+            255,
+        ).astype(np.uint8)
 
-    return Split(painted(24), (labels + wrong).astype(np.int32), np.full((n, 2), 30, np.float32), painted(16))
+    return Split(
+        painted(24), (labels + wrong).astype(np.int32), np.full((n, 2), 30, np.float32), painted(16)
+    )
 
 
 SPLITS = {"train": pictures(64, 0), "validation": pictures(40, 1), "test": pictures(30, 2, wrong=1)}
@@ -54,12 +68,21 @@ def engine_of(task):
 @pytest.fixture
 def flowers(monkeypatch, folder):
     """Flowers of few kinds, of which few are prepared; and weights "mine"."""
-    networks = {name: dataclasses.replace(getattr(FLOWERS, name), classes=CLASSES, groups=NETWORK.groups) for name in ("teacher", "student")}
-    monkeypatch.setitem(tasks.CATALOGUE, "flowers102", dataclasses.replace(FLOWERS, **networks, precision="float32"))
-    monkeypatch.setattr(prepared, "load", lambda dataset, data_dir, splits: tuple(SPLITS[name] for name in splits))
+    networks = {
+        name: dataclasses.replace(getattr(FLOWERS, name), classes=CLASSES, groups=NETWORK.groups)
+        for name in ("teacher", "student")
+    }
+    monkeypatch.setitem(
+        catalogue.CATALOGUE,
+        "flowers102",
+        dataclasses.replace(FLOWERS, **networks, precision="float32"),
+    )
+    monkeypatch.setattr(
+        prepared, "load", lambda dataset, data_dir, splits: tuple(SPLITS[name] for name in splits)
+    )
     monkeypatch.setattr(engine, "open_engine", lambda task, layout: engine_of(task))
     write(folder / "mine.npz", NETWORK)
-    return tasks.vary(tasks.get("flowers102"), resolution=16)
+    return catalogue.vary(catalogue.get("flowers102"), resolution=16)
 
 
 def fine_tuning(flowers, **changes):
@@ -68,21 +91,37 @@ def fine_tuning(flowers, **changes):
 
 def log_softmax64(logits):
     logits = np.asarray(logits, np.float64)
-    return logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(-1, keepdims=True)
+    return (
+        logits
+        - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+        - logits.max(-1, keepdims=True)
+    )
 
 
 def test_its_loss_is_the_cross_entropy_and_its_steps_are_the_rules(flowers):
     """Against a plain loop."""
     task = fine_tuning(flowers)
-    assert (task.teaching.mixup, task.exam) == (False, "validation")
+    assert (task.teaching.mixup, task.eval_split) == (False, "validation")
     bounds, peak = (2, 3, 4, 5, 6), 0.05
-    events = list(train(engine_of(task), [Lane(hyperrule.update_rule(bounds), {"lr": peak}, 4, seed=1)], keep=True))
+    events = list(
+        train(
+            engine_of(task),
+            [Lane(hyperrule.update_rule(bounds), {"lr": peak}, 4, seed=1)],
+            keep=True,
+        )
+    )
     losses = np.concatenate([event.values for event in events if isinstance(event, Losses)])
     (kept,) = (event for event in events if isinstance(event, Snapshot))
     assert isinstance(events[-1], Finished)
 
-    split, params = SPLITS["train"], jax.tree.map(np.asarray, checkpoints.read(pretrained.place("mine"), NETWORK)[0])
-    params["head"]["conv2d"] = {"kernel": np.zeros((32, CLASSES), np.float32), "bias": np.zeros(CLASSES, np.float32)}
+    split, params = (
+        SPLITS["train"],
+        jax.tree.map(np.asarray, files.read(lookup.place("mine"), NETWORK)[0]),
+    )
+    params["head"]["conv2d"] = {
+        "kernel": np.zeros((32, CLASSES), np.float32),
+        "bias": np.zeros(CLASSES, np.float32),
+    }
     momentum = jax.tree.map(np.zeros_like, params)
 
     @jax.jit
@@ -94,13 +133,21 @@ def test_its_loss_is_the_cross_entropy_and_its_steps_are_the_rules(flowers):
         return jax.grad(loss_of, has_aux=True)(params)
 
     for step, rate in enumerate([0.0, peak / 2, peak, peak]):
-        shown = seen.step_views(task, split.images, 1, step, split.sizes)
+        shown = step_views.step_views(task, split.images, 1, step, split.sizes)
         labels = split.labels[np.asarray(shown.index)]
-        gradients, logits = gradient(params, shown.student, np.eye(CLASSES, dtype=np.float32)[labels])
-        np.testing.assert_allclose(losses[step], -log_softmax64(logits)[np.arange(len(labels)), labels].mean(), rtol=2e-4)
+        gradients, logits = gradient(
+            params, shown.student, np.eye(CLASSES, dtype=np.float32)[labels]
+        )
+        np.testing.assert_allclose(
+            losses[step], -log_softmax64(logits)[np.arange(len(labels)), labels].mean(), rtol=2e-4
+        )
         momentum = jax.tree.map(lambda m, g: 0.9 * m + np.asarray(g), momentum, gradients)
         params = jax.tree.map(lambda p, m, rate=rate: p - np.float32(rate) * m, params, momentum)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), lanes.params_of(task, kept.saved.leaves), params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
+        lanes.params_of(task, kept.saved.leaves),
+        params,
+    )
 
 
 def test_labels_are_mixed_as_their_images_are(flowers, monkeypatch):
@@ -108,18 +155,25 @@ def test_labels_are_mixed_as_their_images_are(flowers, monkeypatch):
     monkeypatch.setattr(hyperrule, "SMALL", 10)
     task, split = fine_tuning(flowers), SPLITS["train"]
     assert task.teaching.mixup
-    chunk = stream.make_chunks(stream.open_source(task, make_layout(jax.devices()[:1])), 3, None)(1, 0)
+    chunk = stream.make_chunks(open_source(task, make_layout(jax.devices()[:1])), 3, None)(1, 0)
     coefficients = set()
     for step in range(3):
-        plain = seen.step_views(dataclasses.replace(task, mode="labels"), split.images, 1, step, split.sizes)
-        coefficients.add(drawn := float(seen.coefficient(task, 1, step)))
+        plain = step_views.step_views(
+            dataclasses.replace(task, mode="labels"), split.images, 1, step, split.sizes
+        )
+        coefficients.add(drawn := float(step_views.coefficient(task, 1, step)))
         a, target = max(drawn, 1 - drawn), np.eye(CLASSES)[split.labels[np.asarray(plain.index)]]
-        views, target = (a * x + (1 - a) * np.concatenate([x[-1:], x[:-1]]) for x in (np.asarray(plain.student), target))
+        views, target = (
+            a * x + (1 - a) * np.concatenate([x[-1:], x[:-1]])
+            for x in (np.asarray(plain.student), target)
+        )
         np.testing.assert_allclose(chunk.views[0, step], views, atol=1e-5)
         student = np.random.default_rng(step).standard_normal(target.shape).astype(np.float32)
         entropy = -(target * np.log(np.where(target > 0, target, 1))).sum(-1).mean()
         expected = -(target * log_softmax64(student)).sum(-1).mean() - entropy
-        np.testing.assert_allclose(kl_divergence(chunk.logits[0, step], student), expected, rtol=1e-4)
+        np.testing.assert_allclose(
+            kl_divergence(chunk.logits[0, step], student), expected, rtol=1e-4
+        )
     assert len(coefficients) == 3
 
 
@@ -133,7 +187,9 @@ def published_rate(step, images, peak):
     assert step < last
     if step < warm_up:
         return peak * step / warm_up
-    return peak * (1 if step <= first else 0.1 if step <= second else 0.01 if step <= third else 0.001)
+    return peak * (
+        1 if step <= first else 0.1 if step <= second else 0.01 if step <= third else 0.001
+    )
 
 
 @pytest.mark.parametrize("images", [1_020, 68_175, 1_255_544])
@@ -141,26 +197,40 @@ def test_the_schedule_is_the_rules(images):
     bounds = hyperrule.boundaries(images)
     steps = np.arange(bounds[-1])
     found = jax.jit(lambda step: hyperrule.learning_rate(0.003, step, bounds))(steps)
-    np.testing.assert_allclose(found, [published_rate(step, images, 0.003) for step in steps], rtol=1e-5)
+    np.testing.assert_allclose(
+        found, [published_rate(step, images, 0.003) for step in steps], rtol=1e-5
+    )
     assert hyperrule.mixes(images) == (images >= 20_000)
     assert hyperrule.boundaries(images, 100)[-1] == 100
-    assert max(abs(100 * a / bounds[-1] - b) for a, b in zip(bounds, hyperrule.boundaries(images, 100), strict=True)) <= 0.5
+    assert (
+        max(
+            abs(100 * a / bounds[-1] - b)
+            for a, b in zip(bounds, hyperrule.boundaries(images, 100), strict=True)
+        )
+        <= 0.5
+    )
 
 
 def test_mixup_is_drawn_from_beta():
     """Beta(0.1, 0.1): 1 / (4 (2 alpha + 1)) is its variance, and most of it lies near 0 and 1."""
     task = dataclasses.replace(FLOWERS, mode="labels/mixup")
-    drawn = np.asarray(jax.jit(jax.vmap(lambda step: seen.coefficient(task, 0, step)))(np.arange(4000)))
+    drawn = np.asarray(
+        jax.jit(jax.vmap(lambda step: step_views.coefficient(task, 0, step)))(np.arange(4000))
+    )
     assert abs(drawn.mean() - 0.5) < 0.03
     assert abs(drawn.var() - 1 / 4.8) < 0.01
-    assert seen.coefficient(FLOWERS, 0, 0) is None
+    assert step_views.coefficient(FLOWERS, 0, 0) is None
 
 
 @pytest.mark.parametrize("in_turn", [False, True])
 def test_the_learning_rate_with_the_best_validation_accuracy_wins(flowers, in_turn):
     told, task = [], fine_tuning(flowers)
-    best = finetune.search(engine_of(task), [1e30, 0.3, 1e-6], told.append, steps=25, in_turn=in_turn)
-    accuracies = {float(line.split()[1]): float(line.split()[-1]) for line in told if "accuracy" in line}
+    best = finetune.search(
+        engine_of(task), [1e30, 0.3, 1e-6], told.append, steps=25, in_turn=in_turn
+    )
+    accuracies = {
+        float(line.split()[1]): float(line.split()[-1]) for line in told if "accuracy" in line
+    }
     assert accuracies[0.3] == pytest.approx(best.validation, abs=1e-4)
     assert best.validation > accuracies[1e-6] + 0.2
     assert best.learning_rate == 0.3
@@ -171,7 +241,14 @@ def test_the_learning_rate_with_the_best_validation_accuracy_wins(flowers, in_tu
 
 
 def test_the_command_writes_a_teacher_that_a_task_can_have(flowers, folder, capsys):
-    flags = ["--task=flowers102", "--from=mine", "--resolution=16", "--batch_size=16", "--steps=25", "--lr=0.3"]
+    flags = [
+        "--task=flowers102",
+        "--from=mine",
+        "--resolution=16",
+        "--batch_size=16",
+        "--steps=25",
+        "--lr=0.3",
+    ]
     assert teacher_command.main(["teacher", *flags]) == 0
     said = capsys.readouterr().out
     path = folder / "flowers102-mine.npz"
@@ -179,14 +256,18 @@ def test_the_command_writes_a_teacher_that_a_task_can_have(flowers, folder, caps
     assert hashlib.sha256(path.read_bytes()).hexdigest() in said
     assert "--teacher=flowers102-mine" in said
     assert "synthetic" not in said
-    task = tasks.vary(flowers, teacher="flowers102-mine")
+    task = catalogue.vary(flowers, teacher="flowers102-mine")
     assert task.teacher == dataclasses.replace(NETWORK, classes=CLASSES)
-    (params,) = teacher.load(task)
+    (params,) = load_teachers(task)
     told = dict(re.findall(r"(validation|Test) accuracy (\d\.\d{4})$", said, re.MULTILINE))
     for name, split in (("validation", SPLITS["validation"]), ("Test", SPLITS["test"])):
-        answers = np.argmax(bit.apply(task.teacher, params, split.clean.astype(np.float32) / 127.5 - 1), -1)
+        answers = np.argmax(
+            bit.apply(task.teacher, params, split.clean.astype(np.float32) / 127.5 - 1), -1
+        )
         assert np.mean(answers == split.labels) == pytest.approx(float(told[name]), abs=1e-4)
-    assert float(told["validation"]) > 0.6 > 0.2 > float(told["Test"])  # on the test split all labels are wrong
+    assert (
+        float(told["validation"]) > 0.6 > 0.2 > float(told["Test"])
+    )  # on the test split all labels are wrong
 
 
 @pytest.mark.parametrize("out", [[], ["--out=there.npz"], ["--out=there.npz", "--synthetic"]])
@@ -194,7 +275,21 @@ def test_a_file_that_is_there_is_not_replaced(flowers, folder, out, monkeypatch,
     monkeypatch.chdir(folder)
     path = folder / ("there.npz" if out else "flowers102-mine.npz")
     path.write_bytes(b"of hours")
-    assert teacher_command.main(["teacher", "--task=flowers102", "--from=mine", "--resolution=16", "--batch_size=8", "--steps=1", "--lr=0.1", *out]) == 2
+    assert (
+        teacher_command.main(
+            [
+                "teacher",
+                "--task=flowers102",
+                "--from=mine",
+                "--resolution=16",
+                "--batch_size=8",
+                "--steps=1",
+                "--lr=0.1",
+                *out,
+            ]
+        )
+        == 2
+    )
     assert f"error: {path} is there already" in capsys.readouterr().err
     assert path.read_bytes() == b"of hours"
 
@@ -202,31 +297,52 @@ def test_a_file_that_is_there_is_not_replaced(flowers, folder, out, monkeypatch,
 def test_a_dry_run_replaces_the_last_ones_file_whose_name_tells_the_task(flowers, folder):
     path = folder / "flowers102-r16-mine-synthetic.npz"
     path.write_bytes(b"of seconds")
-    assert teacher_command.main(["teacher", "--task=flowers102@r16", "--from=mine", "--synthetic", "--batch_size=8", "--steps=1", "--lr=0.1"]) == 0
-    assert tasks.vary(flowers, teacher=path.stem).teacher_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (
+        teacher_command.main(
+            [
+                "teacher",
+                "--task=flowers102@r16",
+                "--from=mine",
+                "--synthetic",
+                "--batch_size=8",
+                "--steps=1",
+                "--lr=0.1",
+            ]
+        )
+        == 0
+    )
+    assert (
+        catalogue.vary(flowers, teacher=path.stem).teacher_sha256
+        == hashlib.sha256(path.read_bytes()).hexdigest()
+    )
 
 
 @pytest.mark.parametrize("padding", ["zero", "inf"])
 def test_what_is_exported_is_read_back_to_the_same_logits_and_padding(flowers, folder, padding):
     task = finetune.make_task(flowers, "mine")
-    task = dataclasses.replace(task, student=dataclasses.replace(task.student, root="imagenet", pool_padding=padding))
+    task = dataclasses.replace(
+        task, student=dataclasses.replace(task.student, root="imagenet", pool_padding=padding)
+    )
     params = write(folder / "other.npz", task.student, seed=1)
     digest = finetune.export(task, params, folder / "out.npz")
     assert hashlib.sha256((folder / "out.npz").read_bytes()).hexdigest() == digest
-    found = pretrained.find("out")
+    found = lookup.find("out")
     assert (found.network, found.sha256) == (dataclasses.replace(task.student, groups=32), digest)
     images = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
-    logits = [bit.apply(task.student, p, images) for p in (params, pretrained.load(dataclasses.replace(found, network=task.student)))]
+    logits = [
+        bit.apply(task.student, p, images)
+        for p in (params, lookup.load(dataclasses.replace(found, network=task.student)))
+    ]
     np.testing.assert_array_equal(*logits)
 
 
 def test_validation_chooses_and_the_data_is_that_of_the_task(flowers, folder):
     task = finetune.make_task(flowers, "mine")
     assert (task.dataset, task.batch_size, task.horizons) == (flowers.dataset, 512, (500,))
-    assert task.teachers == () == teacher.load(task)
-    assert stream.splits(task, task.dataset)[1] is SPLITS["validation"]
+    assert task.teachers == () == load_teachers(task)
+    assert splits(task, task.dataset)[1] is SPLITS["validation"]
     write(folder / "wide.npz", dataclasses.replace(NETWORK, width=32))
-    large = finetune.make_task(tasks.get("imagenet2012"), "wide")
+    large = finetune.make_task(catalogue.get("imagenet2012"), "wide")
     assert (large.batch_size, large.horizons, large.teaching.mixup) == (512, (20_000,), True)
 
 
@@ -235,24 +351,42 @@ def test_validation_chooses_and_the_data_is_that_of_the_task(flowers, folder):
     [
         ([], "Name the task"),
         (["--from=mine"], "Name the task"),
-        (["--task=digits"], r"say where to write it, such as --out=.*\n.*weights/digits_teacher.npz"),
-        (["--task=digits", "--out=x.npz", "--synthetic", "--steps=4"], "^error: --steps, --synthetic: of fine-tuning"),
+        (
+            ["--task=digits"],
+            r"say where to write it, such as --out=.*\n.*weights/digits_teacher.npz",
+        ),
+        (
+            ["--task=digits", "--out=x.npz", "--synthetic", "--steps=4"],
+            "^error: --steps, --synthetic: of fine-tuning",
+        ),
         (["--task=digits", "--from=mine"], "The images of digits have no validation split"),
         (["--task=flowers102", "--from=mone"], "no weights 'mone'.*Did you mean 'mine'"),
-        (["--task=flowers102", "--from=./mine.npz"], r"--from=\./mine.npz is no .npz that is there"),
-        (["--task=flowers102", "--from=grey"], "--from=grey sees 1 channels; the images of .* have 3"),
-        (["--task=flowers102", "--from=narrow"], "narrow is 7 channels wide, which 2 groups, the task's, do not divide"),
+        (
+            ["--task=flowers102", "--from=./mine.npz"],
+            r"--from=\./mine.npz is no .npz that is there",
+        ),
+        (
+            ["--task=flowers102", "--from=grey"],
+            "--from=grey sees 1 channels; the images of .* have 3",
+        ),
+        (
+            ["--task=flowers102", "--from=narrow"],
+            "narrow is 7 channels wide, which 2 groups, the task's, do not divide",
+        ),
         (["--task=flowers102", "--from=mine", "--lr=0.1,fast"], "'fast' is no learning rate"),
         (["--task=flowers102", "--from=mine", "--lr=-1"], "'-1' is no learning rate"),
         (["--task=flowers102", "--from=mine", "--out=BiT-M-R50x1.npz"], "is no published one"),
         (["--task=flowers102"], "published --name=R152x2_T_flowers128"),
         (["--task=flower102", "--from=mine"], "Did you mean 'flowers102'"),
         (["--task=flowers102", "mine"], "Unexpected argument 'mine'"),
-        (["--task=flowers102", "--form=mine"], "Unknown command line flag 'form'. Did you mean: from"),
+        (
+            ["--task=flowers102", "--form=mine"],
+            "Unknown command line flag 'form'. Did you mean: from",
+        ),
     ],
 )
 def test_what_cannot_be_made_is_one_message(flags, message, flowers, folder, monkeypatch, capsys):
-    monkeypatch.setattr(digits_teacher, "fit", None)  # lest a command that is not refused writes
+    monkeypatch.setattr(digits, "fit", None)  # lest a command that is not refused writes
     write(folder / "grey.npz", dataclasses.replace(NETWORK, channels=1))
     write(folder / "narrow.npz", dataclasses.replace(NETWORK, width=7, groups=1))
     assert teacher_command.main(["teacher", *flags]) == 2
@@ -263,17 +397,21 @@ def test_what_cannot_be_made_is_one_message(flags, message, flowers, folder, mon
 
 def test_the_teacher_of_the_digits_is_trained_to_where_it_is_told(tmp_path, monkeypatch, capsys):
     network = dataclasses.replace(NETWORK, classes=10, channels=1)
-    for name, value in {"DIGITS": dataclasses.replace(tasks.DIGITS, teacher=network), "STEPS": 2, "CHUNK": 2}.items():
-        monkeypatch.setattr(digits_teacher, name, value)
-    embedded, path = digits_teacher.EMBEDDED.read_bytes(), tmp_path / "new" / "again.npz"
+    for name, value in {
+        "DIGITS": dataclasses.replace(catalogue.DIGITS, teacher=network),
+        "STEPS": 2,
+        "CHUNK": 2,
+    }.items():
+        monkeypatch.setattr(digits, name, value)
+    embedded, path = digits.EMBEDDED.read_bytes(), tmp_path / "new" / "again.npz"
     assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 0
     assert hashlib.sha256(path.read_bytes()).hexdigest() in capsys.readouterr().out
-    assert checkpoints.read(path, network)[1] == "published"
+    assert files.read(path, network)[1] == "published"
     assert [*path.parent.iterdir()] == [path]
-    assert digits_teacher.EMBEDDED.read_bytes() == embedded
+    assert digits.EMBEDDED.read_bytes() == embedded
     assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 2
     assert f"{path} is there already" in capsys.readouterr().err
-    monkeypatch.setattr(digits_teacher, "EMBEDDED", path)
+    monkeypatch.setattr(digits, "EMBEDDED", path)
     assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 0
 
 
@@ -289,5 +427,7 @@ def test_the_command_tells_of_itself_without_jax():
     from conftest import ROOT
 
     code = "import sys; from distill_bench import teacher, teacher_command; teacher_command.main(['', '--help']); assert 'jax' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert "--from" in done.stdout

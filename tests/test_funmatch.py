@@ -14,18 +14,23 @@ import pytest
 import small_tfds
 from PIL import Image
 
-from distill_bench import bit, checkpoints, datasets, prepared, seen, stream, teacher
-from distill_bench import catalogue as tasks
-from distill_bench.catalogue import FLOWERS
-from distill_bench.data import TfdsDataset
-from distill_bench.engine import open_engine
+from distill_bench.data import datasets, prepared
+from distill_bench.data.dataset import TfdsDataset
 from distill_bench.errors import UserError
-from distill_bench.events import Losses, Point
-from distill_bench.lanes import Lane
-from distill_bench.layout import make_layout
-from distill_bench.losses import kl_divergence
-from distill_bench.task import ProbeConfig
-from distill_bench.train import train
+from distill_bench.networks import bit
+from distill_bench.tasks import catalogue
+from distill_bench.tasks.catalogue import FLOWERS
+from distill_bench.tasks.parameters import load_teachers
+from distill_bench.tasks.task import ProbeConfig
+from distill_bench.training.engine import open_engine
+from distill_bench.training.events import Losses, Point
+from distill_bench.training.lane_layout import make_layout
+from distill_bench.training.losses import kl_divergence
+from distill_bench.training.rules import Lane
+from distill_bench.training.source import init_student, open_source, splits
+from distill_bench.training.train import train
+from distill_bench.views import step_views
+from distill_bench.weights import files as checkpoints
 
 COUNTS = {"train": 20, "test": 9}
 
@@ -35,16 +40,34 @@ def small_flowers(tmp_path_factory):
     """Flowers102 with 29 small pictures and networks of one unit a block, prepared where TFDS_DATA_DIR will point."""
     root = tmp_path_factory.mktemp("tfds")
     shapes = [(40 + 3 * i, 64 - 2 * i) for i in range(20)]
-    files = {split: [(small_tfds.encode(Image.fromarray(small_tfds.picture(*shapes[i], seed=i))), i) for i in range(n)] for split, n in COUNTS.items()}
+    files = {
+        split: [
+            (small_tfds.encode(Image.fromarray(small_tfds.picture(*shapes[i], seed=i))), i)
+            for i in range(n)
+        ]
+        for split, n in COUNTS.items()
+    }
     small_tfds.write(root, files | {"validation": files["train"][-COUNTS["test"] :]})
     network = dataclasses.replace(FLOWERS.teacher, depths=(1, 1), width=8, groups=4)
     params = bit.init(network, jax.random.key(1))
-    params["head"]["conv2d"]["kernel"] = jax.random.normal(jax.random.key(2), params["head"]["conv2d"]["kernel"].shape)
+    params["head"]["conv2d"]["kernel"] = jax.random.normal(
+        jax.random.key(2), params["head"]["conv2d"]["kernel"].shape
+    )
     content = checkpoints.dumps(params)
     (root / "teacher.npz").write_bytes(content)
     task = dataclasses.replace(
         FLOWERS,
-        dataset=TfdsDataset("oxford_flowers102", "train", "validation", "test", COUNTS["train"], COUNTS["test"], COUNTS["test"], side=32, clean=(20, 16)),
+        dataset=TfdsDataset(
+            "oxford_flowers102",
+            "train",
+            "validation",
+            "test",
+            COUNTS["train"],
+            COUNTS["test"],
+            COUNTS["test"],
+            side=32,
+            clean=(20, 16),
+        ),
         teacher=network,
         teacher_file=str(root / "teacher.npz"),
         teacher_sha256=hashlib.sha256(content).hexdigest(),
@@ -80,20 +103,26 @@ def test_prepared_data_trains_without_network_and_as_defined(small_flowers, monk
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, refuse)
     task = dataclasses.replace(small_flowers, precision="float32")
-    found, points = losses_of(open_engine(task, make_layout(jax.devices()[:1])), [Lane(sgd, {"lr": 0.1}, 4, 1)])
+    found, points = losses_of(
+        open_engine(task, make_layout(jax.devices()[:1])), [Lane(sgd, {"lr": 0.1}, 4, 1)]
+    )
     assert set(points[-1]) == {"probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy"}
     assert all(np.isfinite(list(metrics.values())).all() for metrics in points)
 
     train_split, _ = prepared.load(task.dataset, datasets.data_dir(None))
     images, sizes = jnp.asarray(train_split.images), jnp.asarray(train_split.sizes)
-    answers, params = teacher.load(task)[0], stream.init_student(task, 1)
+    answers, params = load_teachers(task)[0], init_student(task, 1)
 
     @jax.jit
     def step_of(params, step):
-        views = seen.step_views(task, images, 1, step, sizes).student
+        views = step_views.step_views(task, images, 1, step, sizes).student
 
         def loss_of(params):
-            return kl_divergence(bit.apply(task.teacher, answers, views), bit.apply(task.student, params, views), task.temperature)
+            return kl_divergence(
+                bit.apply(task.teacher, answers, views),
+                bit.apply(task.student, params, views),
+                task.temperature,
+            )
 
         loss, gradients = jax.value_and_grad(loss_of)(params)
         return loss, jax.tree.map(lambda p, g: p - 0.1 * g, params, gradients)
@@ -106,19 +135,27 @@ def test_prepared_data_trains_without_network_and_as_defined(small_flowers, monk
 
 
 def test_an_exam_may_be_on_the_validation_split(small_flowers):
-    task = dataclasses.replace(small_flowers, exam="validation")
-    train_split, validation = stream.splits(task, task.dataset)
-    _, test = stream.splits(small_flowers, task.dataset)
-    assert (test.labels.tolist(), validation.labels.tolist()) == (list(range(9)), list(range(11, 20)))
+    task = dataclasses.replace(small_flowers, eval_split="validation")
+    train_split, validation = splits(task, task.dataset)
+    _, test = splits(small_flowers, task.dataset)
+    assert (test.labels.tolist(), validation.labels.tolist()) == (
+        list(range(9)),
+        list(range(11, 20)),
+    )
     assert len(train_split.labels) == COUNTS["train"]
     assert validation.clean.shape == test.clean.shape
     assert not np.array_equal(validation.clean, test.clean)
 
 
 def test_bfloat16_is_computed_in_bfloat16_and_close(small_flowers):
-    answers, views = teacher.load(small_flowers)[0], jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (8, 16, 16, 3)), jnp.float32)
+    answers, views = (
+        load_teachers(small_flowers)[0],
+        jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (8, 16, 16, 3)), jnp.float32),
+    )
     exact, rounded = (
-        jax.jit(lambda p, x: bit.apply(small_flowers.teacher, p, x, frozen=True))(bit.freeze(answers, dtype), views.astype(dtype))
+        jax.jit(lambda p, x: bit.apply(small_flowers.teacher, p, x, frozen=True))(
+            bit.freeze(answers, dtype), views.astype(dtype)
+        )
         for dtype in ("float32", "bfloat16")
     )
     assert exact.dtype == rounded.dtype == jnp.float32
@@ -129,16 +166,24 @@ def test_bfloat16_is_computed_in_bfloat16_and_close(small_flowers):
 def test_without_data_or_weights_one_message_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"python -m distill_bench\.data prepare --task=flowers102"):
-        stream.open_source(FLOWERS, make_layout(jax.devices()[:1]))
+        open_source(FLOWERS, make_layout(jax.devices()[:1]))
 
 
 def test_synthetic_tasks_open_and_say_that_they_are(monkeypatch):
     small = dataclasses.replace(FLOWERS.teacher, depths=(1,), width=8, groups=4)
     task = dataclasses.replace(
-        tasks.vary(FLOWERS, synthetic=True, resolution=8, batch_size=8), teacher=small, student=small, probe=ProbeConfig(batches=2, batch_size=4)
+        catalogue.vary(FLOWERS, synthetic=True, resolution=8, batch_size=8),
+        teacher=small,
+        student=small,
+        probe=ProbeConfig(batches=2, batch_size=4),
     )
     assert "synthetic" in task.name
-    source = stream.open_source(task, make_layout(jax.devices()[:1]))
+    source = open_source(task, make_layout(jax.devices()[:1]))
     assert source.images.shape == (1020, 16, 16, 3)
-    logits = bit.apply(small, source.teachers[0], jnp.asarray(source.test.clean[:8], jnp.float32) / 127.5 - 1, frozen=True)
+    logits = bit.apply(
+        small,
+        source.teachers[0],
+        jnp.asarray(source.test.clean[:8], jnp.float32) / 127.5 - 1,
+        frozen=True,
+    )
     assert float(jnp.std(logits, axis=0).min()) > 0

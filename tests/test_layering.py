@@ -32,21 +32,38 @@ def test_imports_follow_the_arrows(package):
 
 def test_optimizers_know_jax_and_optax_and_nothing_else():
     for path in (ROOT / "optimizers").rglob("*.py"):
-        third_party = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {"optimizers"}
+        third_party = (
+            {name.split(".")[0] for name in imports(path)}
+            - set(sys.stdlib_module_names)
+            - {"optimizers"}
+        )
         assert third_party <= {"jax", "optax", "numpy"}, path
 
 
 def test_no_optimizer_is_named_outside_of_optimizers_and_the_leaderboards_data():
     """In code; usage texts may give examples."""
-    from optimizers import registry
+    from optimizers.contract import registry
 
-    own = {"test_optimizers.py", "test_conformance.py", "test_shampoo.py", "test_shampoo_abuse.py", "shampoo_rules.py"}
+    own = {
+        "test_optimizers.py",
+        "test_conformance.py",
+        "test_shampoo.py",
+        "test_shampoo_abuse.py",
+        "shampoo_rules.py",
+    }
     tests = [path for path in (ROOT / "tests").rglob("*.py") if path.name not in own]
     for path in [*(ROOT / "distill_bench").rglob("*.py"), *(ROOT / "sweeps").rglob("*.py"), *tests]:
-        literals = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        literals = {
+            node.value
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
         assert not literals & set(registry.builtins()), path
     for path in (ROOT / "distill_bench").rglob("*.py"):
-        if path.name not in ("digits_teacher.py", "hyperrule.py"):  # teachers are fitted to labels with one, which no comparison knows
+        if path.name not in (
+            "digits_teacher.py",
+            "hyperrule.py",
+        ):  # teachers are fitted to labels with one, which no comparison knows
             words = {
                 word.lower()
                 for node in ast.walk(ast.parse(path.read_text()))

@@ -9,9 +9,9 @@ import sys
 import pytest
 from conftest import BRISK, ROOT
 
-from sweeps import board, entries, tables
-from sweeps.consistency import inconsistencies
-from sweeps.entries import BASELINE
+from sweeps.board import build, entries, tables
+from sweeps.board.consistency import inconsistencies
+from sweeps.board.entries import BASELINE
 
 
 @pytest.fixture(scope="module")
@@ -20,27 +20,41 @@ def committed():
 
 
 def run(*flags, cwd):
-    return subprocess.run([sys.executable, str(ROOT / "sweeps" / "leaderboard.py"), *flags], cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, str(ROOT / "sweeps" / "leaderboard.py"), *flags],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_every_committed_entry_is_read_and_contradicts_nothing(committed):
     found, warnings = committed
     assert warnings == []
     assert BASELINE in {entry.study.optimizer for entry in found}
-    assert {entry.study.optimizer: told for entry in found if (told := inconsistencies(entry))} == {}
+    assert {
+        entry.study.optimizer: told for entry in found if (told := inconsistencies(entry))
+    } == {}
 
 
 def test_every_committed_entry_is_of_the_source_that_stands_here(committed):
-    from optimizers import registry
+    from optimizers.contract import registry
 
-    stale = [entry.study.optimizer for entry in committed[0] if registry.resolve(entry.spec).source_sha256 != entry.study.source_sha256]
+    stale = [
+        entry.study.optimizer
+        for entry in committed[0]
+        if registry.resolve(entry.spec).source_sha256 != entry.study.source_sha256
+    ]
     assert stale == [], "run these again and add them (CONTRIBUTING, An entry on the leaderboard)"
 
 
 def test_the_table_in_readme_is_that_of_the_entries(committed):
     text = (ROOT / "README.md").read_text()
     shown = text.partition(tables.BEGIN)[2].partition(tables.END)[0]
-    assert shown.strip() == tables.markdown(board.make(*committed)), "python sweeps/leaderboard.py --readme=README.md"
+    assert shown.strip() == tables.markdown(build.make(*committed)), (
+        "python sweeps/leaderboard.py --readme=README.md"
+    )
 
 
 def test_the_script_shows_it_in_every_form(tmp_path):
@@ -69,7 +83,11 @@ def test_the_script_shows_it_in_every_form(tmp_path):
 )
 def test_a_mistake_is_one_message(flags, message, tmp_path):
     done = run(*flags, cwd=tmp_path)
-    assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+    assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (
+        2,
+        True,
+        False,
+    ), done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -77,5 +95,9 @@ def test_a_study_that_is_no_entry_yet_is_told_why_and_nothing_is_written(script,
     done = script("run", f"--opt={BRISK}", "--horizons=20", "--trials=1", "--seeds=1")
     assert done.returncode == 0, done.stderr
     done = run(f"--add={tmp_path / 'runs'}", f"--entries={tmp_path / 'board'}", cwd=tmp_path)
-    assert (done.returncode, "its ladder is unfinished: it has none of 250,500,1000,2000,4000" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
+    assert (
+        done.returncode,
+        "its ladder is unfinished: it has none of 250,500,1000,2000,4000" in done.stderr,
+        "Traceback" in done.stderr,
+    ) == (1, True, False)
     assert not (tmp_path / "board").exists()

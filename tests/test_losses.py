@@ -7,18 +7,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_bench.losses import kl_divergence
+from distill_bench.training.losses import kl_divergence
 
 
 def kl64(teacher, student, temperature):
-    p, q = (np.exp(x / temperature) / np.exp(x / temperature).sum(-1, keepdims=True) for x in (teacher.astype(np.float64), student.astype(np.float64)))
+    p, q = (
+        np.exp(x / temperature) / np.exp(x / temperature).sum(-1, keepdims=True)
+        for x in (teacher.astype(np.float64), student.astype(np.float64))
+    )
     return temperature**2 * (p * np.log(p / q)).sum(-1).mean()
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10_000), temperature=st.sampled_from([1.0, 2.0, 10.0]), scale=st.floats(0.1, 8.0))
+@given(
+    seed=st.integers(0, 10_000),
+    temperature=st.sampled_from([1.0, 2.0, 10.0]),
+    scale=st.floats(0.1, 8.0),
+)
 def test_kl_matches_float64_and_is_not_negative(seed, temperature, scale):
-    teacher, student = scale * np.random.default_rng(seed).standard_normal((2, 7, 5)).astype(np.float32)
+    teacher, student = scale * np.random.default_rng(seed).standard_normal((2, 7, 5)).astype(
+        np.float32
+    )
     found = float(kl_divergence(jnp.asarray(teacher), jnp.asarray(student), temperature))
     assert found == pytest.approx(kl64(teacher, student, temperature), rel=1e-3, abs=1e-5)
     assert found >= -1e-6

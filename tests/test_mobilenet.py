@@ -8,39 +8,57 @@ import numpy as np
 import pytest
 from test_bit import conv64
 
-from distill_bench import layers, mobilenet, networks
-from distill_bench.mobilenet import MobileNetConfig, Row
+from distill_bench.networks import layers, mobilenet, network
+from distill_bench.networks.mobilenet import BottleneckConfig, MobileNetConfig
 
 TINY = MobileNetConfig(
     classes=5,
     channels=2,
     groups=4,
     stem=8,
-    rows=(Row(3, 8, 8, False, "relu", 1), Row(5, 40, 12, True, "relu", 2), Row(5, 48, 12, True, "hard_swish", 1), Row(3, 24, 16, False, "hard_swish", 2)),
+    rows=(
+        BottleneckConfig(3, 8, 8, False, "relu", 1),
+        BottleneckConfig(5, 40, 12, True, "relu", 2),
+        BottleneckConfig(5, 48, 12, True, "hard_swish", 1),
+        BottleneckConfig(3, 24, 16, False, "hard_swish", 2),
+    ),
     features=32,
     hidden=24,
 )
-SMALL = dataclasses.replace(TINY, channels=1, classes=10, rows=(Row(3, 8, 8, True, "hard_swish", 1),))  # quickly compiled
+SMALL = dataclasses.replace(
+    TINY, channels=1, classes=10, rows=(BottleneckConfig(3, 8, 8, True, "hard_swish", 1),)
+)  # quickly compiled
 
 
 def random_params(config, seed):
     params = mobilenet.init(config, jax.random.key(seed))
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32), params)
+    return jax.tree.map(
+        lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32), params
+    )
 
 
 def test_mobilenetv3_large_has_the_published_size():
     """Parameters as in torchvision. Multiply-accumulates of convolutions, squeeze-and-excite and head: Keras states 217 M, the paper 219 M."""
     large = MobileNetConfig(1000)
-    shapes = jax.eval_shape(lambda: networks.init(large, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: network.init(large, jax.random.key(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 5_483_032
-    assert networks.macs(large, 224) / 1e6 == pytest.approx(217, rel=5e-3)
+    assert network.macs(large, 224) / 1e6 == pytest.approx(217, rel=5e-3)
     # The paper does not say what it counts; biases, the weighing of channels and the means over images make up for the difference.
-    assert networks.macs(large, 224) / 1e6 == pytest.approx(219, rel=0.0125)
+    assert network.macs(large, 224) / 1e6 == pytest.approx(219, rel=0.0125)
 
 
 def test_the_squeezed_widths_are_the_published_ones():
-    assert [mobilenet.squeezed(row.expanded) for row in mobilenet.LARGE if row.squeeze] == [24, 32, 32, 120, 168, 168, 240, 240]
+    assert [mobilenet.squeezed(row.expanded) for row in mobilenet.LARGE if row.squeeze] == [
+        24,
+        32,
+        32,
+        120,
+        168,
+        168,
+        240,
+        240,
+    ]
     assert mobilenet.squeezed(16) == 8
     assert mobilenet.squeezed(88) == 24  # 22 would become 16 or 24; 16 is below nine tenths
 
@@ -49,7 +67,10 @@ def test_the_squeezed_widths_are_the_published_ones():
 
 
 def depthwise64(x, kernel, stride, padding):
-    return np.concatenate([conv64(x[..., [c]], kernel[..., [c]], stride, padding) for c in range(x.shape[-1])], axis=-1)
+    return np.concatenate(
+        [conv64(x[..., [c]], kernel[..., [c]], stride, padding) for c in range(x.shape[-1])],
+        axis=-1,
+    )
 
 
 def group_norm64(x, p, groups):
@@ -63,7 +84,11 @@ def gate64(x):
     return np.clip(x + 3, 0, 6) / 6
 
 
-ACTIVATIONS64 = {"relu": lambda x: np.maximum(x, 0), "hard_swish": lambda x: x * gate64(x), None: lambda x: x}
+ACTIVATIONS64 = {
+    "relu": lambda x: np.maximum(x, 0),
+    "hard_swish": lambda x: x * gate64(x),
+    None: lambda x: x,
+}
 
 
 def forward64(config, p, x):
@@ -71,7 +96,11 @@ def forward64(config, p, x):
 
     def stage(x, p, activation, stride=1, convolve=conv64):
         kernel = p["conv"]["kernel"]
-        return ACTIVATIONS64[activation](group_norm64(convolve(x, kernel, stride, len(kernel) // 2), p["group_norm"], config.groups))
+        return ACTIVATIONS64[activation](
+            group_norm64(
+                convolve(x, kernel, stride, len(kernel) // 2), p["group_norm"], config.groups
+            )
+        )
 
     def dense(x, p):
         return x @ p["kernel"].reshape(x.shape[-1], -1) + p["bias"]
@@ -80,7 +109,10 @@ def forward64(config, p, x):
     for i, row in enumerate(config.rows):
         own = p[f"bottleneck{i + 1:02d}"]
         y = stage(x, own["expand"], row.activation) if row.expanded != x.shape[-1] else x
-        assert ("expand" in own, "squeeze_excite" in own) == (row.expanded != x.shape[-1], row.squeeze)
+        assert ("expand" in own, "squeeze_excite" in own) == (
+            row.expanded != x.shape[-1],
+            row.squeeze,
+        )
         y = stage(y, own["depthwise"], row.activation, row.stride, depthwise64)
         if row.squeeze:
             inner = np.maximum(dense(y.mean((1, 2)), own["squeeze_excite"]["reduce"]), 0)
@@ -94,16 +126,23 @@ def forward64(config, p, x):
 @pytest.mark.parametrize("size", [16, 13])
 def test_forward_matches_float64(size):
     params = random_params(TINY, 0)
-    images = np.random.default_rng(1).uniform(-1, 1, (3, size, size, TINY.channels)).astype(np.float32)
+    images = (
+        np.random.default_rng(1).uniform(-1, 1, (3, size, size, TINY.channels)).astype(np.float32)
+    )
     expected = forward64(TINY, params, images.astype(np.float64))
-    found = jax.jit(networks.apply, static_argnums=0)(TINY, params, images)
+    found = jax.jit(network.apply, static_argnums=0)(TINY, params, images)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(("size", "stride", "dtype"), [(3, 1, "float32"), (3, 2, "bfloat16"), (5, 2, "float32")])
+@pytest.mark.parametrize(
+    ("size", "stride", "dtype"), [(3, 1, "float32"), (3, 2, "bfloat16"), (5, 2, "float32")]
+)
 def test_the_cpu_form_of_a_depthwise_convolution_equals_xlas(size, stride, dtype):
     rng = np.random.default_rng(0)
-    x, kernel = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in ((2, 9, 8, 6), (size, size, 1, 6)))
+    x, kernel = (
+        jnp.asarray(rng.standard_normal(shape), dtype)
+        for shape in ((2, 9, 8, 6), (size, size, 1, 6))
+    )
 
     def both(function):
         def total(x, kernel):
@@ -116,47 +155,90 @@ def test_the_cpu_form_of_a_depthwise_convolution_equals_xlas(size, stride, dtype
     for found, expected in zip(both(layers.shifted_conv), both(layers.xla_conv), strict=True):
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
         exact = np.asarray(expected, np.float64)
-        np.testing.assert_allclose(np.asarray(found, np.float64), exact, atol=(1e-5 if dtype == "float32" else 0.02) * np.abs(exact).max())
+        np.testing.assert_allclose(
+            np.asarray(found, np.float64),
+            exact,
+            atol=(1e-5 if dtype == "float32" else 0.02) * np.abs(exact).max(),
+        )
 
 
 def test_bfloat16_is_computed_in_bfloat16_and_close():
-    params, images = random_params(TINY, 0), jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (8, 16, 16, 2)), jnp.float32)
-    exact, rounded = (jax.jit(networks.apply, static_argnums=0)(TINY, params, images.astype(dtype)) for dtype in ("float32", "bfloat16"))
+    params, images = (
+        random_params(TINY, 0),
+        jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (8, 16, 16, 2)), jnp.float32),
+    )
+    exact, rounded = (
+        jax.jit(network.apply, static_argnums=0)(TINY, params, images.astype(dtype))
+        for dtype in ("float32", "bfloat16")
+    )
     assert exact.dtype == rounded.dtype == jnp.float32
     error = float(jnp.linalg.norm(exact - rounded) / jnp.linalg.norm(exact))
     assert 1e-5 < error < 0.05  # bfloat16 has eight bits
 
 
 def test_init_is_he_normal_with_a_zero_classifier_and_every_kernel_learns():
-    params = networks.init(MobileNetConfig(3, rows=mobilenet.LARGE[-1:]), jax.random.key(0))
-    assert float(params["bottleneck01"]["depthwise"]["conv"]["kernel"].std()) == pytest.approx(np.sqrt(2 / 25), rel=0.02)
+    params = network.init(MobileNetConfig(3, rows=mobilenet.LARGE[-1:]), jax.random.key(0))
+    assert float(params["bottleneck01"]["depthwise"]["conv"]["kernel"].std()) == pytest.approx(
+        np.sqrt(2 / 25), rel=0.02
+    )
     assert float(params["hidden"]["kernel"].std()) == pytest.approx(np.sqrt(2 / 960), rel=0.02)
     assert not params["head"]["kernel"].any()
-    small, images = networks.init(SMALL, jax.random.key(0)), np.random.default_rng(1).uniform(-1, 1, (4, 16, 16, 1)).astype(np.float32)
-    small["head"]["kernel"] = jax.random.normal(jax.random.key(1), small["head"]["kernel"].shape)  # as after the first step
-    gradients = jax.jit(jax.grad(lambda p: networks.apply(SMALL, p, images)[:, 0].sum()))(small)
-    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves((gradients["bottleneck01"], gradients["hidden"], gradients["stem"])))
+    small, images = (
+        network.init(SMALL, jax.random.key(0)),
+        np.random.default_rng(1).uniform(-1, 1, (4, 16, 16, 1)).astype(np.float32),
+    )
+    small["head"]["kernel"] = jax.random.normal(
+        jax.random.key(1), small["head"]["kernel"].shape
+    )  # as after the first step
+    gradients = jax.jit(jax.grad(lambda p: network.apply(SMALL, p, images)[:, 0].sum()))(small)
+    assert all(
+        np.abs(leaf).max() > 0
+        for leaf in jax.tree.leaves(
+            (gradients["bottleneck01"], gradients["hidden"], gradients["stem"])
+        )
+    )
 
 
 def test_computing_activations_again_changes_no_gradient_and_keeps_less():
     def loss(config, params, remat):
-        return jnp.sum(mobilenet.apply(config, params, jnp.linspace(-1, 1, 2 * 256 * config.channels).reshape(2, 16, 16, -1), remat) ** 2)
+        return jnp.sum(
+            mobilenet.apply(
+                config,
+                params,
+                jnp.linspace(-1, 1, 2 * 256 * config.channels).reshape(2, 16, 16, -1),
+                remat,
+            )
+            ** 2
+        )
 
     def kept(remat):
         shapes = jax.eval_shape(lambda: mobilenet.init(TINY, jax.random.key(0)))
-        return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda p: jax.vjp(lambda p: loss(TINY, p, remat), p)[1], shapes)))
+        return sum(
+            leaf.size
+            for leaf in jax.tree.leaves(
+                jax.eval_shape(lambda p: jax.vjp(lambda p: loss(TINY, p, remat), p)[1], shapes)
+            )
+        )
 
     assert kept(True) < 0.6 * kept(False)
     params, gradient = random_params(SMALL, 0), jax.jit(jax.grad(loss, 1), static_argnums=(0, 2))
-    for found, expected in zip(*(jax.tree.leaves(gradient(SMALL, params, remat)) for remat in (True, False)), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * float(np.abs(expected).max()))
+    for found, expected in zip(
+        *(jax.tree.leaves(gradient(SMALL, params, remat)) for remat in (True, False)), strict=True
+    ):
+        np.testing.assert_allclose(
+            found, expected, rtol=0, atol=1e-5 * float(np.abs(expected).max())
+        )
 
 
 def test_a_batch_of_networks_is_each_by_itself():
     """Under vmap depthwise convolutions become grouped by network and channel."""
-    images = jnp.asarray(np.random.default_rng(3).standard_normal((4, 16, 16, SMALL.channels)), jnp.float32)
+    images = jnp.asarray(
+        np.random.default_rng(3).standard_normal((4, 16, 16, SMALL.channels)), jnp.float32
+    )
     several = [random_params(SMALL, seed) for seed in (0, 1)]
-    together = jax.jit(jax.vmap(lambda p: mobilenet.apply(SMALL, p, images)))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *several))
+    together = jax.jit(jax.vmap(lambda p: mobilenet.apply(SMALL, p, images)))(
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
+    )
     alone = jax.jit(lambda p: mobilenet.apply(SMALL, p, images))
     for found, params in zip(together, several, strict=True):
         np.testing.assert_allclose(found, alone(params), rtol=1e-4, atol=1e-5)

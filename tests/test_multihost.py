@@ -31,15 +31,33 @@ def losses(folder):
 @pytest.mark.parametrize("streamed", [False, True])
 def test_two_processes_give_the_losses_of_one(script, tmp_path, monkeypatch, request, streamed):
     if streamed:
-        (tmp_path / "streamed.pickle").write_bytes(pickle.dumps(dataclasses.replace(request.getfixturevalue("small_sun"), name="tiny")))
+        (tmp_path / "streamed.pickle").write_bytes(
+            pickle.dumps(dataclasses.replace(request.getfixturevalue("small_sun"), name="tiny"))
+        )
         monkeypatch.setenv("TINY_TASK", str(tmp_path / "streamed.pickle"))
     flags = [f"--opt={CALM}", "--lr=0.02", "--horizons=20", "--trials=1", "--seeds=1"]
     assert script("run", *flags).returncode == 0
     (tmp_path / "runs").rename(tmp_path / "single")
-    meeting = ["--multihost", f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", "--devices=1"]
-    commands = [script.command("run", *flags, *meeting, "--process=0"), script.command("run", *flags, *meeting, "--process=1")]
-    commands[1] = [f"--outdir={tmp_path / 'follower'}" if part.startswith("--outdir") else part for part in commands[1]]
-    processes = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for command in commands]
+    meeting = [
+        "--multihost",
+        f"--coordinator=127.0.0.1:{free_port()}",
+        "--processes=2",
+        "--devices=1",
+    ]
+    commands = [
+        script.command("run", *flags, *meeting, "--process=0"),
+        script.command("run", *flags, *meeting, "--process=1"),
+    ]
+    commands[1] = [
+        f"--outdir={tmp_path / 'follower'}" if part.startswith("--outdir") else part
+        for part in commands[1]
+    ]
+    processes = [
+        subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for command in commands
+    ]
     try:
         outputs = [process.communicate(timeout=240)[0] for process in processes]
     finally:

@@ -14,11 +14,18 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizers import Choice, Log, Schedule, Uniform, optimizer, registry, schedules
+from optimizers import Choice, Log, Schedule, Uniform, optimizer
+from optimizers.contract import registry, schedules, source_digest
 
 
 @optimizer
-def example(lr: Annotated[Schedule, Log(1e-3, 1e-1)] = 1e-2, *, b1: Annotated[float, Uniform(0.8, 1)] = 0.9, nesterov: bool = False, k: int = 3):
+def example(
+    lr: Annotated[Schedule, Log(1e-3, 1e-1)] = 1e-2,
+    *,
+    b1: Annotated[float, Uniform(0.8, 1)] = 0.9,
+    nesterov: bool = False,
+    k: int = 3,
+):
     """An example."""
     return optax.chain(optax.trace(b1, nesterov), optax.scale_by_learning_rate(lr))
 
@@ -40,7 +47,9 @@ def test_domains_map_fractions_into_themselves(u):
     assert Choice("a", "b", "c").at(u) == "abc"[min(int(3 * u), 2)]
 
 
-@pytest.mark.parametrize("make", [lambda: Log(0, 1), lambda: Log(2, 1), lambda: Uniform(1, 1), lambda: Choice()])
+@pytest.mark.parametrize(
+    "make", [lambda: Log(0, 1), lambda: Log(2, 1), lambda: Uniform(1, 1), lambda: Choice()]
+)
 def test_empty_domains_are_refused(make):
     with pytest.raises(ValueError, match=r"no range|nothing to choose"):
         make()
@@ -59,7 +68,12 @@ def test_bad_declarations_are_refused_by_name():
     def reserved(horizon: float = 1.0):
         return optax.sgd(1.0)
 
-    for function, message in [(no_default, "'lr' of no_default has no default"), (variadic, "without"), (two, "2 search domains"), (reserved, "reserved")]:
+    for function, message in [
+        (no_default, "'lr' of no_default has no default"),
+        (variadic, "without"),
+        (two, "2 search domains"),
+        (reserved, "reserved"),
+    ]:
         with pytest.raises(TypeError, match=message):
             optimizer(function)
     with pytest.raises(ValueError, match=r"'cosine'.* is unknown"):
@@ -81,7 +95,9 @@ def test_the_schedule_warms_up_and_decays_to_zero(horizon):
     w = max(0.1 * horizon, 1.0)
     t = np.arange(horizon + 1)
     decay = np.clip((t + 1 - w) / max(horizon - w + 1, 1.0), 0, 1)
-    np.testing.assert_allclose(rates, 0.3 * np.minimum((t + 1) / w, 0.5 * (1 + np.cos(math.pi * decay))), atol=1e-6)
+    np.testing.assert_allclose(
+        rates, 0.3 * np.minimum((t + 1) / w, 0.5 * (1 + np.cos(math.pi * decay))), atol=1e-6
+    )
     assert rates[:-1].min() > 0
     assert rates[-1] == pytest.approx(0, abs=1e-6)
     assert rates.max() <= 0.3 * (1 + 1e-6)
@@ -89,7 +105,9 @@ def test_the_schedule_warms_up_and_decays_to_zero(horizon):
 
 def test_a_constant_schedule_stays():
     constant = optimizer(schedule="constant")(example.make)
-    assert np.asarray(constant.learning_rate({"lr": 0.5}, 100, jnp.arange(3))).tolist() == pytest.approx(0.5)
+    assert np.asarray(
+        constant.learning_rate({"lr": 0.5}, 100, jnp.arange(3))
+    ).tolist() == pytest.approx(0.5)
 
 
 def test_the_builtins_are_listed_without_importing_them():
@@ -132,24 +150,34 @@ def test_unknown_optimizers_are_refused(spec, message):
 
 def test_the_source_digest_follows_imports_inside_the_package():
     shampoo = ROOT / "optimizers" / "shampoo.py"
-    before = registry.source_sha256(shampoo)
+    before = source_digest.source_sha256(shampoo)
     roots = ROOT / "optimizers" / "roots.py"
-    assert before != registry.source_sha256(ROOT / "optimizers" / "adamw.py")
+    assert before != source_digest.source_sha256(ROOT / "optimizers" / "adamw.py")
     real = type(roots).read_text
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(roots), "read_text", lambda self: real(self) + ("EXTRA = 1\n" if self.name == "roots.py" else ""))
-        assert registry.source_sha256(shampoo) != before
-    assert registry.source_sha256(shampoo) == before
+        patch.setattr(
+            type(roots),
+            "read_text",
+            lambda self: real(self) + ("EXTRA = 1\n" if self.name == "roots.py" else ""),
+        )
+        assert source_digest.source_sha256(shampoo) != before
+    assert source_digest.source_sha256(shampoo) == before
 
 
 def test_the_source_digest_sees_code_and_not_its_comments():
     plain = 'def f(x):\n    return "#é" + x\n'
     same = '"""About\n\nthis."""\n# why\n\ndef f(x):  # é\n    """é: """  # what\n    return "#é" + x  # so\n'
-    assert registry.digest({"a.py": plain}) == registry.digest({"a.py": same})
-    for other in ('def f(x):\n    return "#e" + x\n', 'def f(x): "doc"; return x\n', "def g(x): 'doc'\n"):
-        assert registry.digest({"a.py": plain}) != registry.digest({"a.py": other})
-    assert registry.digest({"a.py": 'def f(x): "doc"; return x\n'}) != registry.digest({"a.py": 'def g(x): "doc"; return x\n'})
-    assert registry.digest({"a.py": plain}) != registry.digest({"b.py": plain})
+    assert source_digest.digest({"a.py": plain}) == source_digest.digest({"a.py": same})
+    for other in (
+        'def f(x):\n    return "#e" + x\n',
+        'def f(x): "doc"; return x\n',
+        "def g(x): 'doc'\n",
+    ):
+        assert source_digest.digest({"a.py": plain}) != source_digest.digest({"a.py": other})
+    assert source_digest.digest({"a.py": 'def f(x): "doc"; return x\n'}) != source_digest.digest(
+        {"a.py": 'def g(x): "doc"; return x\n'}
+    )
+    assert source_digest.digest({"a.py": plain}) != source_digest.digest({"b.py": plain})
 
 
 def test_a_horizon_counts_gradient_evaluations():
@@ -160,7 +188,11 @@ def test_a_horizon_counts_gradient_evaluations():
 
 def test_a_schedule_of_ones_own_and_bad_declarations_of_what_is_wanted():
     halves = optimizer(schedule=lambda peak, steps: lambda count: peak * 0.5**count)(example.make)
-    assert np.asarray(halves.learning_rate({"lr": 1.0}, 10, np.arange(3))).tolist() == [1.0, 0.5, 0.25]
+    assert np.asarray(halves.learning_rate({"lr": 1.0}, 10, np.arange(3))).tolist() == [
+        1.0,
+        0.5,
+        0.25,
+    ]
     with pytest.raises(ValueError, match="'loss', which the harness has not"):
         optimizer(extra_args=("loss",))(example.make)
     with pytest.raises(ValueError, match=r"evaluations=0\.5"):
@@ -170,8 +202,13 @@ def test_a_schedule_of_ones_own_and_bad_declarations_of_what_is_wanted():
 def test_muon_orthogonalises_convolutions_as_matrices():
     rule = registry.resolve("muon").optimizer.build({"weight_decay": 0.0}, 100)
     params = {"conv": jnp.ones((3, 3, 4, 6)), "dense": jnp.ones((8, 5))}
-    gradients = jax.tree.map(lambda p: jnp.asarray(np.random.default_rng(0).standard_normal(p.shape), jnp.float32), params)
+    gradients = jax.tree.map(
+        lambda p: jnp.asarray(np.random.default_rng(0).standard_normal(p.shape), jnp.float32),
+        params,
+    )
     updates, _ = rule.update(gradients, rule.init(params), params)
     for update in updates.values():
         values = np.linalg.svd(np.asarray(update).reshape(-1, update.shape[-1]), compute_uv=False)
-        assert values.max() / values.min() < 2  # Newton-Schulz leaves singular values in about 0.7..1.2
+        assert (
+            values.max() / values.min() < 2
+        )  # Newton-Schulz leaves singular values in about 0.7..1.2

@@ -15,7 +15,7 @@ import small_tfds
 from PIL import Image
 from small_flowers import CROP, DATASET, FILES, KEPT, SHORTER, SIDE, WHOLE, damage, python
 
-from distill_bench import prepared
+from distill_bench.data import prepared
 from distill_bench.errors import UserError
 
 NO_NETWORK = """
@@ -27,7 +27,12 @@ socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 
 def area_average(pixels, height, width):
     """Every pixel repeated so often that equal shares are whole numbers of them."""
-    rows = pixels.astype(np.float64).repeat(height, 0).reshape(height, len(pixels), *pixels.shape[1:]).mean(1)
+    rows = (
+        pixels.astype(np.float64)
+        .repeat(height, 0)
+        .reshape(height, len(pixels), *pixels.shape[1:])
+        .mean(1)
+    )
     return rows.repeat(width, 1).reshape(height, width, pixels.shape[1], 3).mean(2)
 
 
@@ -49,7 +54,9 @@ def test_splits_hold_the_whole_images_in_order_with_their_labels_and_sizes(once_
 def test_damaged_images_are_listed_and_left_out(once_packed):
     place = prepared.folder(DATASET, once_packed)
     lines = [line.split("\t") for line in (place / "damaged.txt").read_text().splitlines()]
-    assert [line[:3] for line in lines[1:]] == [["train", str(i), f"train_{i}.jpg"] for i in (2, 3, 4, 5)]
+    assert [line[:3] for line in lines[1:]] == [
+        ["train", str(i), f"train_{i}.jpg"] for i in (2, 3, 4, 5)
+    ]
     assert "truncated" in lines[1][3]
     manifest = json.loads((place / "manifest.json").read_text())
     assert manifest["version"] == "2.1.1"
@@ -72,8 +79,12 @@ def test_a_ramp_keeps_its_ramp_along_both_axes(once_packed):
     squeezed = test.images[list(WHOLE).index("ramp")]
     columns, rows = ((np.arange(SIDE) + 0.5) * n / SIDE - 0.5 for n in (300, 400))
     inside = slice(1, -1)  # at the border the filter is cut
-    np.testing.assert_allclose(squeezed[..., 0][inside, inside], np.tile(columns * 0.5, (SIDE, 1))[inside, inside], atol=1)
-    np.testing.assert_allclose(squeezed[..., 1][inside, inside], np.tile(rows * 0.25, (SIDE, 1)).T[inside, inside], atol=1)
+    np.testing.assert_allclose(
+        squeezed[..., 0][inside, inside], np.tile(columns * 0.5, (SIDE, 1))[inside, inside], atol=1
+    )
+    np.testing.assert_allclose(
+        squeezed[..., 1][inside, inside], np.tile(rows * 0.25, (SIDE, 1)).T[inside, inside], atol=1
+    )
 
 
 @pytest.mark.parametrize("kind", WHOLE)
@@ -124,7 +135,10 @@ prepared.prepare({DATASET}, Path(sys.argv[1]), say)
     assert list(prepared.folder(DATASET, fresh).glob("test_*.npy"))
     assert not prepared.is_packed(DATASET, fresh)
     said: list[str] = []
-    again, whole = prepared.load(DATASET, fresh, said.append), prepared.load(DATASET, once_packed, pytest.fail)
+    again, whole = (
+        prepared.load(DATASET, fresh, said.append),
+        prepared.load(DATASET, once_packed, pytest.fail),
+    )
     assert "packing" in said[0]
     for a, b in zip(again, whole, strict=True):
         np.testing.assert_array_equal(a.images, b.images)
@@ -141,7 +155,9 @@ def test_one_packs_while_others_wait(fresh):
 
 @pytest.mark.parametrize("keep", [0, 100, 1 << 16, -10])
 def test_a_truncated_or_missing_shard_is_refused(fresh, keep):
-    shard = fresh / "oxford_flowers102" / "2.1.1" / "oxford_flowers102-test.array_record-00001-of-00002"
+    shard = (
+        fresh / "oxford_flowers102" / "2.1.1" / "oxford_flowers102-test.array_record-00001-of-00002"
+    )
     content = shard.read_bytes()[:keep]
     shard.write_bytes(content) if keep else shard.unlink()
     if keep == 1 << 16:
@@ -153,5 +169,9 @@ def test_a_truncated_or_missing_shard_is_refused(fresh, keep):
 
 def test_a_split_without_a_whole_image_is_refused(tmp_path):
     small_tfds.write(tmp_path, {"train": [(b"", 0)] * 4, "test": [(FILES[0], 0)] * 4})
-    with pytest.raises(UserError, match=r"None of the 4 images of train .* no JPEG, PNG, GIF or BMP file"):
-        prepared.load(dataclasses.replace(DATASET, train_size=4, test_size=4), tmp_path, lambda text: None)
+    with pytest.raises(
+        UserError, match=r"None of the 4 images of train .* no JPEG, PNG, GIF or BMP file"
+    ):
+        prepared.load(
+            dataclasses.replace(DATASET, train_size=4, test_size=4), tmp_path, lambda text: None
+        )

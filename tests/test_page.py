@@ -12,20 +12,39 @@ FIGURES = ("convergence", "patience", "sensitivity", "best-after", "pareto", "pr
 
 
 def write(browser, text):
-    script(browser, "const box = one('#filter'); box.value = arguments[0]; box.dispatchEvent(new Event('input', { bubbles: true }))", text)
+    script(
+        browser,
+        "const box = one('#filter'); box.value = arguments[0]; box.dispatchEvent(new Event('input', { bubbles: true }))",
+        text,
+    )
 
 
 def test_draws_every_figure_and_all_rows(show):
     browser = show(boards.board())
     assert len(names(browser)) == 12
     for figure in FIGURES:
-        drawn = script(browser, "return all(`#${arguments[0]} .plot svg .series:not(.arrows)`).length", figure)
+        drawn = script(
+            browser, "return all(`#${arguments[0]} .plot svg .series:not(.arrows)`).length", figure
+        )
         assert drawn == (12 if figure == "pareto" else 6), figure
-        assert script(browser, "return all(`#${arguments[0]} .plot [d*=NaN], #${arguments[0]} .plot [y='NaN']`).length", figure) == 0
+        assert (
+            script(
+                browser,
+                "return all(`#${arguments[0]} .plot [d*=NaN], #${arguments[0]} .plot [y='NaN']`).length",
+                figure,
+            )
+            == 0
+        )
     assert script(browser, "return all('#certificates tbody tr').length") == 6
     assert script(browser, "return all('#disagreements tbody tr').length") == 5
     assert script(browser, "return all('#warning-list li').length") > 1
-    assert script(browser, "return all('table:not(:has(caption)), table th:not([scope]), svg:not([role=img], [aria-hidden])').length") == 0
+    assert (
+        script(
+            browser,
+            "return all('table:not(:has(caption)), table th:not([scope]), svg:not([role=img], [aria-hidden])').length",
+        )
+        == 0
+    )
 
 
 def test_sorts_by_every_column_with_mouse_and_keyboard(show):
@@ -34,12 +53,17 @@ def test_sorts_by_every_column_with_mouse_and_keyboard(show):
 
     browser = show(boards.board())
     assert script(browser, "return one('[aria-sort=ascending]').dataset.key") == "rank"
-    for i, key in enumerate(script(browser, "return all('#table thead th').map((cell) => cell.dataset.key)")):
+    for i, key in enumerate(
+        script(browser, "return all('#table thead th').map((cell) => cell.dataset.key)")
+    ):
         seen = set()
         for press in (None, (Keys.ENTER, Keys.SPACE)[i % 2]):
             button = browser.find_element(By.CSS_SELECTOR, f"th[data-key={key}] button")
             button.send_keys(press) if press else script(browser, "arguments[0].click()", button)
-            active = script(browser, "return all('th[data-key]:not([aria-sort=none])').map((cell) => [cell.dataset.key, cell.ariaSort])")
+            active = script(
+                browser,
+                "return all('th[data-key]:not([aria-sort=none])').map((cell) => [cell.dataset.key, cell.ariaSort])",
+            )
             direction = active[0][1]
             assert active == [[key, direction]]
             seen.add(direction)
@@ -52,9 +76,14 @@ def test_sorts_by_every_column_with_mouse_and_keyboard(show):
             if key == "warnings":
                 values = [value or 0 for value in values]
             known = [value for value in values if value is not None]
-            assert values == sorted(known, reverse=direction == "descending") + [None] * (len(values) - len(known)), key
+            assert values == sorted(known, reverse=direction == "descending") + [None] * (
+                len(values) - len(known)
+            ), key
             if press:
-                assert script(browser, "return document.activeElement.closest('th')?.dataset.key") == key
+                assert (
+                    script(browser, "return document.activeElement.closest('th')?.dataset.key")
+                    == key
+                )
         assert seen == {"ascending", "descending"}, key
 
 
@@ -74,31 +103,58 @@ def test_filters_by_task_horizon_and_text(show):
     browser = show(board)
     assert script(browser, "return one('#count').textContent") == "6 of 6 entries"
     write(browser, "CAL")
-    assert (names(browser), script(browser, "return one('#count').textContent")) == (["calm"], "1 of 6 entries")
+    assert (names(browser), script(browser, "return one('#count').textContent")) == (
+        ["calm"],
+        "1 of 6 entries",
+    )
     write(browser, "no such name")
-    assert script(browser, "return [one('#empty').hidden, one('#table-scroll').hidden]") == [False, True]
+    assert script(browser, "return [one('#empty').hidden, one('#table-scroll').hidden]") == [
+        False,
+        True,
+    ]
     write(browser, "")
     overall = column(browser, "probe_loss")
     pick(browser, "#horizon input[value='500']")
     assert column(browser, "probe_loss") != overall
     assert all("±" in cell for cell in column(browser, "probe_loss"))
-    assert "runs of 500 steps" in script(browser, "return one('#convergence figcaption').textContent")
-    script(browser, "const box = one('#task'); box.selectedIndex = 1; box.dispatchEvent(new Event('change'))")
+    assert "runs of 500 steps" in script(
+        browser, "return one('#convergence figcaption').textContent"
+    )
+    script(
+        browser,
+        "const box = one('#task'); box.selectedIndex = 1; box.dispatchEvent(new Event('change'))",
+    )
     assert len(names(browser)) == 3
-    assert script(browser, "return all('#horizon input').map((input) => input.value)") == ["all", "100", "300"]
+    assert script(browser, "return all('#horizon input').map((input) => input.value)") == [
+        "all",
+        "100",
+        "300",
+    ]
 
 
 def test_bounds_are_arrows_and_intervals_whiskers(show):
     def censor(board):
-        board["entries"][1]["overall"] = {"value": 2.0, "bound": ">", "rungs": [250, 500], "rank": 1}
-        board["entries"][2]["overall"] = {"value": 0.5, "bound": "<", "rungs": [250, 500], "rank": 2}
+        board["entries"][1]["overall"] = {
+            "value": 2.0,
+            "bound": ">",
+            "rungs": [250, 500],
+            "rank": 1,
+        }
+        board["entries"][2]["overall"] = {
+            "value": 0.5,
+            "bound": "<",
+            "rungs": [250, 500],
+            "rank": 2,
+        }
 
     browser = show(boards.mutated(censor))
     cells = dict(zip(names(browser), column(browser, "speedup"), strict=True))
     assert cells["brisk"] == ">2.00×"
     assert cells["calm"] == "<0.50×"
     assert re.fullmatch(r"\d\.\d\d×\[\d\.\d\d, \d\.\d\d\]", cells["drift"])
-    assert script(browser, "return [all('.whisker .beyond').length, all('#table .whisker .reach').length]") == [2, 1]
+    assert script(
+        browser, "return [all('.whisker .beyond').length, all('#table .whisker .reach').length]"
+    ) == [2, 1]
 
 
 def test_chosen_optimizers_and_toggles_change_the_curves(show):
@@ -110,12 +166,16 @@ def test_chosen_optimizers_and_toggles_change_the_curves(show):
     after = dict(script(browser, colours))
     assert len(after) == len(before)
     assert len(set(after) - set(before)) == 1
-    assert {entry: after[entry] for entry in set(after) & set(before)} == {entry: before[entry] for entry in set(after) & set(before)}
+    assert {entry: after[entry] for entry in set(after) & set(before)} == {
+        entry: before[entry] for entry in set(after) & set(before)
+    }
     lines = "return all('#convergence .line').map((line) => line.getAttribute('d')).join()"
     losses = script(browser, lines)
     pick(browser, "#metric input[value=gap]")
     assert script(browser, lines) != losses
-    assert "Generalization gap" in script(browser, "return one('#convergence svg').getAttribute('aria-label')")
+    assert "Generalization gap" in script(
+        browser, "return one('#convergence svg').getAttribute('aria-label')"
+    )
     assert script(browser, "return all('#patience .arrows .arrow').length") > 0
     pick(browser, "#cost input[value=bytes]")
     assert "bytes per parameter" in script(browser, "return one('#pareto figcaption').textContent")
@@ -132,12 +192,25 @@ def test_a_row_opens_to_its_details_by_keyboard(show):
     browser = show(board)
     button = browser.find_element(By.CSS_SELECTOR, ".expand")
     button.send_keys(Keys.ENTER)
-    entry = board["entries"][int(script(browser, "return arguments[0].closest('tr').dataset.entry", button))]
+    entry = board["entries"][
+        int(script(browser, "return arguments[0].closest('tr').dataset.entry", button))
+    ]
     assert button.get_attribute("aria-expanded") == "true"
-    detail = script(browser, "return one('#' + arguments[0].getAttribute('aria-controls')).textContent", button)
-    for text in (*entry["reproduce"], entry["source_sha256"], "weight_decay", "0.10.2", "0.01 to 0.3, logarithmic"):
+    detail = script(
+        browser, "return one('#' + arguments[0].getAttribute('aria-controls')).textContent", button
+    )
+    for text in (
+        *entry["reproduce"],
+        entry["source_sha256"],
+        "weight_decay",
+        "0.10.2",
+        "0.01 to 0.3, logarithmic",
+    ):
         assert text in detail
-    assert script(browser, "return all('.detail .command').map((code) => code.textContent)") == entry["reproduce"]
+    assert (
+        script(browser, "return all('.detail .command').map((code) => code.textContent)")
+        == entry["reproduce"]
+    )
     button.send_keys(Keys.SPACE)
     assert script(browser, "return all('.detail-row').length") == 0
 
@@ -147,8 +220,12 @@ def test_light_and_dark_can_be_read(show, browser):
 
     def luminance(colour):
         parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+        linear = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        ]
+        return sum(
+            weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
+        )
 
     def contrast(a, b):
         low, high = sorted((luminance(a), luminance(b)))
@@ -160,8 +237,13 @@ def test_light_and_dark_can_be_read(show, browser):
         show(boards.board())
         pick(browser, "#choice-buttons button:nth-child(2)")
         paper = script(browser, "return getComputedStyle(document.body).backgroundColor")
-        ink, soft = script(browser, "return ['body', '.facts'].map((path) => getComputedStyle(one(path)).color)")
-        lines = script(browser, "return all('#convergence .series').map((group) => getComputedStyle(group).color)")
+        ink, soft = script(
+            browser, "return ['body', '.facts'].map((path) => getComputedStyle(one(path)).color)"
+        )
+        lines = script(
+            browser,
+            "return all('#convergence .series').map((group) => getComputedStyle(group).color)",
+        )
         papers.add(paper)
         assert contrast(paper, ink) > 7
         assert contrast(paper, soft) > 4.5
@@ -175,9 +257,20 @@ def test_a_phone_scrolls_tables_and_not_the_page(show, browser):
     script(browser, "all('.expand').forEach((button) => button.click())")
     assert script(browser, "return innerWidth") == 360
     assert script(browser, "return document.documentElement.scrollWidth") <= 360
-    assert script(browser, "const box = one('#table-scroll'); return box.scrollWidth > box.clientWidth")
-    assert script(browser, "return Math.max(...all('.plot svg').map((svg) => svg.getBoundingClientRect().right))") <= 360
-    assert script(browser, "return Math.max(...all('.detail').map((block) => block.offsetWidth))") <= 360
+    assert script(
+        browser, "const box = one('#table-scroll'); return box.scrollWidth > box.clientWidth"
+    )
+    assert (
+        script(
+            browser,
+            "return Math.max(...all('.plot svg').map((svg) => svg.getBoundingClientRect().right))",
+        )
+        <= 360
+    )
+    assert (
+        script(browser, "return Math.max(...all('.detail').map((block) => block.offsetWidth))")
+        <= 360
+    )
 
 
 def test_reduced_motion_and_focus(show, browser):
@@ -189,5 +282,7 @@ def test_reduced_motion_and_focus(show, browser):
     assert script(browser, "return getComputedStyle(one('.chevron')).transitionDuration") == "0s"
     browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
     assert script(browser, "return document.activeElement.className") == "skip"
-    assert script(browser, "return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert (
+        script(browser, "return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    )
     assert script(browser, "return document.activeElement.getBoundingClientRect().left") >= 0

@@ -10,7 +10,7 @@ import boards
 import pytest
 from browsers import column, leading, names, pick, script
 
-from sweeps.page import render
+from sweeps.board.page import render
 
 HOSTILE = (
     "<img src=x onerror=window.pwned=1>",
@@ -26,25 +26,42 @@ HOSTILE = (
 
 
 def test_embedded_data_cannot_end_its_element():
-    board = boards.mutated(lambda board: board["entries"][1].update(optimizer="".join(HOSTILE) + "\u2028\u2029", warnings=["&amp;"]))
+    board = boards.mutated(
+        lambda board: board["entries"][1].update(
+            optimizer="".join(HOSTILE) + "\u2028\u2029", warnings=["&amp;"]
+        )
+    )
     document = render(board)
     assert len(re.findall("<script", document)) == len(re.findall("</script", document)) == 2
-    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', document, re.DOTALL)
+    data = re.search(
+        r'<script type="application/json" id="data">(.*?)</script>', document, re.DOTALL
+    )
     assert data
     assert data[1].isascii()
     assert not set("<>&") & set(data[1])
     assert json.loads(data[1])["entries"][1]["optimizer"] == board["entries"][1]["optimizer"]
     assert render(copy.deepcopy(board)) == document
-    assert not re.search(r"\b(src|href)=(?!\"(#table-section|data:,)\")", document.replace(data[1], ""))
-    assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write|eval|style=", document.replace(data[1], ""))
+    assert not re.search(
+        r"\b(src|href)=(?!\"(#table-section|data:,)\")", document.replace(data[1], "")
+    )
+    assert not re.search(
+        "innerHTML|outerHTML|insertAdjacentHTML|document.write|eval|style=",
+        document.replace(data[1], ""),
+    )
 
 
 def test_numbers_have_to_be_finite():
     with pytest.raises(ValueError, match="JSON"):
-        render(boards.mutated(lambda board: board["entries"][0]["overall"].update(value=float("nan"))))
+        render(
+            boards.mutated(lambda board: board["entries"][0]["overall"].update(value=float("nan")))
+        )
 
 
-@pytest.mark.parametrize("text", [*HOSTILE, "left\u202eright\u2066", "tab\tnul\0bell\a\u2028"], ids=lambda text: ascii(text[:16]))
+@pytest.mark.parametrize(
+    "text",
+    [*HOSTILE, "left\u202eright\u2066", "tab\tnul\0bell\a\u2028"],
+    ids=lambda text: ascii(text[:16]),
+)
 def test_hostile_strings_are_text(show, text):
     def infect(board):
         for name in ("brisk", "calm"):
@@ -52,7 +69,14 @@ def test_hostile_strings_are_text(show, text):
         board["tasks"][0]["disagreements"][0]["lower_loss"] = text
         board["warnings"].append(text)
         for entry in board["entries"][1:]:
-            entry.update(optimizer=text, spec=text, source_sha256=text, warnings=[text], reproduce=[text], space={text: {"kind": text}})
+            entry.update(
+                optimizer=text,
+                spec=text,
+                source_sha256=text,
+                warnings=[text],
+                reproduce=[text],
+                space={text: {"kind": text}},
+            )
             entry["environment"] = {text: text}
             entry["verification"] = {"verdict": text, "detail": text, "date": text}
             for rung in entry["rungs"]:
@@ -61,13 +85,28 @@ def test_hostile_strings_are_text(show, text):
 
     browser = show(boards.mutated(infect))
     script(browser, "all('.expand').forEach((button) => button.click())")
-    spelled = re.sub("[\x00-\x1f\u2028\u202e\u2066]", lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
+    spelled = re.sub(
+        "[\x00-\x1f\u2028\u202e\u2066]", lambda match: f"⟨U+{ord(match[0]):04X}⟩", text
+    )
     assert names(browser).count(spelled) == 3
-    assert script(browser, "return all('.detail .command').map((code) => code.textContent)").count(spelled) == 3
+    assert (
+        script(browser, "return all('.detail .command').map((code) => code.textContent)").count(
+            spelled
+        )
+        == 3
+    )
     assert script(browser, "return window.pwned ?? null") is None
-    assert script(browser, "return all('img, iframe, object, embed, a:not(.skip), body style, [onerror]').length") == 0
+    assert (
+        script(
+            browser,
+            "return all('img, iframe, object, embed, a:not(.skip), body style, [onerror]').length",
+        )
+        == 0
+    )
     assert script(browser, "return document.documentElement.scrollWidth <= innerWidth")
-    assert script(browser, "return Math.max(...all('tr.entry').map((row) => row.offsetHeight)) < 80")
+    assert script(
+        browser, "return Math.max(...all('tr.entry').map((row) => row.offsetHeight)) < 80"
+    )
 
 
 def test_an_empty_board_says_so(show):
@@ -83,10 +122,28 @@ def test_old_boards_lack_parts(show):
     def strip(board):
         bare = {key: board["entries"][1][key] for key in ("task", "optimizer")}
         board["entries"][1] = bare | {"rungs": [{"horizon": 250, "mean": {"probe_loss": 0.2}}]}
-        for key in ("cost", "verification", "overall", "environment", "space", "fixed", "reproduce", "warnings"):
+        for key in (
+            "cost",
+            "verification",
+            "overall",
+            "environment",
+            "space",
+            "fixed",
+            "reproduce",
+            "warnings",
+        ):
             board["entries"][2][key] = None
         for rung in board["entries"][2]["rungs"]:
-            rung.update(std=None, speedup=None, best_after=None, sensitivity=None, mean=None, hparams=None, curve=None, tried=None)
+            rung.update(
+                std=None,
+                speedup=None,
+                best_after=None,
+                sensitivity=None,
+                mean=None,
+                hparams=None,
+                curve=None,
+                tried=None,
+            )
         board["tasks"][0] = {"name": board["tasks"][0]["name"]}
 
     browser = show(boards.mutated(strip))
@@ -94,14 +151,20 @@ def test_old_boards_lack_parts(show):
     script(browser, "all('.expand').forEach((button) => button.click())")
     assert script(browser, "return all('.detail').length") == 4
     assert "1 of 2 rungs" in script(browser, "return one('tr[data-entry=\"1\"]').textContent")
-    script(browser, "all('th[data-key]').map((cell) => cell.dataset.key).forEach((key) => one(`th[data-key=${key}] button`).click())")
+    script(
+        browser,
+        "all('th[data-key]').map((cell) => cell.dataset.key).forEach((key) => one(`th[data-key=${key}] button`).click())",
+    )
     assert len(names(browser)) == 4
 
 
 def test_five_hundred_entries(show):
     browser = show(boards.board(500, horizons=(250,)))
     assert script(browser, "return one('#count').textContent") == "500 of 500 entries"
-    assert (len(names(browser)), script(browser, "return one('#rest').textContent")) == (100, "Show 400 more")
+    assert (len(names(browser)), script(browser, "return one('#rest').textContent")) == (
+        100,
+        "Show 400 more",
+    )
     pick(browser, "#rest")
     pick(browser, "th[data-key=probe_loss] button")
     losses = leading(column(browser, "probe_loss"))

@@ -4,10 +4,12 @@ import pytest
 from conftest import BRISK, CALM
 
 from distill_bench.errors import UserError
-from sweeps.entries import BASELINE
-from sweeps.plan import make_plan
+from sweeps.board.entries import BASELINE
+from sweeps.planning.plan import make_plan
 
-DEFAULTS = dict(opts=[str(BRISK)], task="digits", horizons=[], trials=8, seeds=3, learning_rates=[], settings=[])
+DEFAULTS = dict(
+    opts=[str(BRISK)], task="digits", horizons=[], trials=8, seeds=3, learning_rates=[], settings=[]
+)
 
 
 def plan(**changes):
@@ -20,26 +22,32 @@ def test_the_default_plan():
     assert len(made.tuning) == 2 * 2 * 8
     assert {trial.seed for _, trial in made.tuning} == {0}
     assert list(made.final_seeds) == [1, 2, 3]
-    assert [len(entrant.trials) for entrant in made.entrants] == [8, 8]
+    assert [len(candidate.trials) for candidate in made.candidates] == [8, 8]
 
 
 def test_written_values_replace_the_space():
     made = plan(learning_rates=["1e-2", "2e-2"], settings=["b2=0.5", "weight_decay=0"])
-    (entrant,) = made.entrants
-    assert list(entrant.trials) == [{"lr": 0.01, "b2": 0.5, "weight_decay": 0.0}, {"lr": 0.02, "b2": 0.5, "weight_decay": 0.0}]
-    assert entrant.study.space == {}
-    assert entrant.study.id != plan().entrants[0].study.id
+    (candidate,) = made.candidates
+    assert list(candidate.trials) == [
+        {"lr": 0.01, "b2": 0.5, "weight_decay": 0.0},
+        {"lr": 0.02, "b2": 0.5, "weight_decay": 0.0},
+    ]
+    assert candidate.study.space == {}
+    assert candidate.study.id != plan().candidates[0].study.id
 
 
 def test_a_setting_reaches_those_that_declare_it():
     made = plan(opts=[str(CALM), str(BRISK)], settings=["period=32"])
-    calm, brisk = made.entrants
+    calm, brisk = made.candidates
     assert "period" not in calm.trials[0]
     assert brisk.trials[0]["period"] == 32
 
 
 def test_the_number_of_trials_and_seeds_does_not_change_the_study():
-    assert plan(trials=4, seeds=1, horizons=["7"]).entrants[0].study.id == plan().entrants[0].study.id
+    assert (
+        plan(trials=4, seeds=1, horizons=["7"]).candidates[0].study.id
+        == plan().candidates[0].study.id
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,7 +63,10 @@ def test_the_number_of_trials_and_seeds_does_not_change_the_study():
         (dict(horizons=["250", "250"]), "without repeats"),
         (dict(horizons=["0"]), "must be positive"),
         (dict(horizons=["many"]), "no whole numbers"),
-        (dict(learning_rates=["abc"]), "--lr=abc: 'abc' is no value of 'lr', which takes a finite number"),
+        (
+            dict(learning_rates=["abc"]),
+            "--lr=abc: 'abc' is no value of 'lr', which takes a finite number",
+        ),
         (dict(learning_rates=["nan"]), "finite"),
         (dict(settings=["b2"]), "--set name=value"),
         (dict(settings=["weight_decai=1"]), "Did you mean 'weight_decay'"),

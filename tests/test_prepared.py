@@ -12,7 +12,8 @@ import pytest
 import small_tfds
 from small_flowers import DAMAGED, DATASET, FILES, KEPT, SIDE, TRAIN, damage, python
 
-from distill_bench import data_command, datasets, prepared, records
+from distill_bench.data import __main__ as data_command
+from distill_bench.data import datasets, prepared, tfds_records
 from distill_bench.errors import UserError
 
 
@@ -33,15 +34,23 @@ def cut(content):
         ("train_labels.npy", flip, "train_labels.npy has changed"),
         ("test_sizes.npy", flip, "test_sizes.npy has changed"),
         ("manifest.json", cut, "is not as it was packed"),
-        ("manifest.json", lambda content: content.__setitem__(slice(None), b"[1]"), "is not as it was packed"),
+        (
+            "manifest.json",
+            lambda content: content.__setitem__(slice(None), b"[1]"),
+            "is not as it was packed",
+        ),
     ],
 )
-def test_changed_files_are_refused_and_packed_again_by_prepare(packed, name, change, message, monkeypatch):
+def test_changed_files_are_refused_and_packed_again_by_prepare(
+    packed, name, change, message, monkeypatch
+):
     monkeypatch.setitem(datasets.CATALOGUE, "flowers102", DATASET)
     place = prepared.folder(DATASET, packed)
     whole = (place / name).read_bytes()
     damage(place / name, change)
-    with pytest.raises(UserError, match=rf"(?s){message}.*prepare --task=flowers102 --data_dir={packed}"):
+    with pytest.raises(
+        UserError, match=rf"(?s){message}.*prepare --task=flowers102 --data_dir={packed}"
+    ):
         prepared.load(DATASET, packed)
     prepared.prepare(DATASET, packed, lambda text: None)
     assert (place / name).read_bytes() == whole
@@ -50,9 +59,15 @@ def test_changed_files_are_refused_and_packed_again_by_prepare(packed, name, cha
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((len(FILES), 16, 16, 3), np.uint8), r"uint8\[9, 16, 16, 3\], expected uint8\[9, 32, 32, 3\]"),
+        (
+            np.zeros((len(FILES), 16, 16, 3), np.uint8),
+            r"uint8\[9, 16, 16, 3\], expected uint8\[9, 32, 32, 3\]",
+        ),
         (np.zeros((len(FILES), SIDE, SIDE, 3), np.int8), r"holds int8"),
-        (np.zeros((len(FILES) - 1, SIDE, SIDE, 3), np.uint8), r"uint8\[8, 32, 32, 3\], expected uint8\[9, 32, 32, 3\]"),
+        (
+            np.zeros((len(FILES) - 1, SIDE, SIDE, 3), np.uint8),
+            r"uint8\[8, 32, 32, 3\], expected uint8\[9, 32, 32, 3\]",
+        ),
         (np.array([{}]), "Python objects"),
     ],
 )
@@ -78,14 +93,20 @@ def test_the_folder_of_a_variation_which_no_command_names_is_to_be_removed(packe
     prepared.load(variation, packed, lambda text: None)
     place = prepared.folder(variation, packed)
     damage(place / "train_labels.npy", flip)
-    with pytest.raises(UserError, match=rf"{place} is not .* has changed.*\nRemove that folder: the next run packs it again\.$"):
+    with pytest.raises(
+        UserError,
+        match=rf"{place} is not .* has changed.*\nRemove that folder: the next run packs it again\.$",
+    ):
         prepared.load(variation, packed)
     shutil.rmtree(place)
     assert prepared.load(variation, packed, lambda text: None)[0].labels.tolist() == KEPT
 
 
 def test_another_side_or_split_is_another_folder(packed):
-    for other in (dataclasses.replace(DATASET, side=16), dataclasses.replace(DATASET, train="train[:50%]", train_size=len(TRAIN) // 2)):
+    for other in (
+        dataclasses.replace(DATASET, side=16),
+        dataclasses.replace(DATASET, train="train[:50%]", train_size=len(TRAIN) // 2),
+    ):
         train, _ = prepared.load(other, packed, lambda text: None)
         assert train.images.shape[1] == other.side
     assert len(train.images) == len(TRAIN) // 2 - len(DAMAGED)
@@ -114,14 +135,22 @@ def test_too_small_a_disk_is_told_before(fresh, monkeypatch):
 
 def test_the_newest_version_is_read(fresh):
     for version, label in ("2.1.9", 4), ("2.1.10", 5):
-        small_tfds.write(fresh, {"train": [(FILES[0], label)] * len(TRAIN), "test": [(FILES[0], label)] * len(FILES)}, version=version)
+        small_tfds.write(
+            fresh,
+            {"train": [(FILES[0], label)] * len(TRAIN), "test": [(FILES[0], label)] * len(FILES)},
+            version=version,
+        )
     assert set(prepared.load(DATASET, fresh, lambda text: None)[0].labels) == {5}
 
 
 def test_prepare_follows_the_version_that_streamed_images_are_read_from(fresh):
     streamed = dataclasses.replace(DATASET, side=None)
     prepared.prepare(streamed, fresh, lambda text: None)
-    small_tfds.write(fresh, {"train": [(FILES[0], 5)] * len(TRAIN), "test": [(FILES[0], 5)] * len(FILES)}, version="2.1.10")
+    small_tfds.write(
+        fresh,
+        {"train": [(FILES[0], 5)] * len(TRAIN), "test": [(FILES[0], 5)] * len(FILES)},
+        version="2.1.10",
+    )
     with pytest.raises(UserError, match=r"refers to TFDS's version 2\.1\.1, and 2\.1\.10 is there"):
         prepared.load(streamed, fresh)
     said = []
@@ -131,26 +160,42 @@ def test_prepare_follows_the_version_that_streamed_images_are_read_from(fresh):
     assert (set(train.labels), train.images[3]) == ({5}, FILES[0])
 
 
-def test_streamed_images_that_are_gone_are_missed_and_made_again_by_prepare(published, fresh, monkeypatch):
+def test_streamed_images_that_are_gone_are_missed_and_made_again_by_prepare(
+    published, fresh, monkeypatch
+):
     streamed = dataclasses.replace(DATASET, side=None)
     prepared.prepare(streamed, fresh, lambda text: None)
     shutil.rmtree(fresh / DATASET.name)
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(UserError) as missed:
         prepared.load(streamed, fresh)
-    assert f"there is not a version in the format array_record in {fresh / DATASET.name}" in str(missed.value)
+    assert f"there is not a version in the format array_record in {fresh / DATASET.name}" in str(
+        missed.value
+    )
     assert "manifest.json" not in str(missed.value)
     with pytest.raises(UserError, match="needs TensorFlow"):
         prepared.prepare(streamed, fresh, lambda text: None)
-    monkeypatch.setattr(records, "make", lambda dataset, data_dir, _: shutil.copytree(published / dataset.name, data_dir / dataset.name) / "2.1.1")
+    monkeypatch.setattr(
+        tfds_records,
+        "make",
+        lambda dataset, data_dir, _: (
+            shutil.copytree(published / dataset.name, data_dir / dataset.name) / "2.1.1"
+        ),
+    )
     said = []
     prepared.prepare(streamed, fresh, said.append)
-    assert said == [f"{DATASET.name}: TFDS makes it in {fresh}", f"{prepared.folder(streamed, fresh)}: every byte is as it was packed."]
+    assert said == [
+        f"{DATASET.name}: TFDS makes it in {fresh}",
+        f"{prepared.folder(streamed, fresh)}: every byte is as it was packed.",
+    ]
     assert prepared.load(streamed, fresh, pytest.fail)[0].images[0] == FILES[0]
 
 
 def test_without_data_the_error_names_folder_and_command(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=rf"(?s){tmp_path}/oxford_flowers102.*prepare --task=flowers102 --data_dir={tmp_path}"):
+    with pytest.raises(
+        UserError,
+        match=rf"(?s){tmp_path}/oxford_flowers102.*prepare --task=flowers102 --data_dir={tmp_path}",
+    ):
         prepared.load(DATASET, tmp_path)
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(UserError, match=r"pip install 'distill-bench\[prepare\]'"):
@@ -159,10 +204,18 @@ def test_without_data_the_error_names_folder_and_command(tmp_path, monkeypatch):
 
 
 def test_training_makes_what_is_missing_where_it_can(published, tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "make", lambda dataset, data_dir, _: shutil.copytree(published / dataset.name, data_dir / dataset.name) / "2.1.1")
+    monkeypatch.setattr(
+        tfds_records,
+        "make",
+        lambda dataset, data_dir, _: (
+            shutil.copytree(published / dataset.name, data_dir / dataset.name) / "2.1.1"
+        ),
+    )
     said = []
     _, validation = prepared.load(DATASET, tmp_path, said.append, ("train", "validation"))
-    assert said[0] == f"oxford_flowers102 is not in {tmp_path}: TFDS makes it, once, from the network"
+    assert (
+        said[0] == f"oxford_flowers102 is not in {tmp_path}: TFDS makes it, once, from the network"
+    )
     test = prepared.load(DATASET, tmp_path, pytest.fail)[1]
     np.testing.assert_array_equal(validation.clean, test.clean[:2])
 
@@ -185,7 +238,10 @@ def test_the_command_prepares_and_lists(fresh, monkeypatch, capsys):
     assert data_command.main(listing) == 0
     said = capsys.readouterr().out
     assert f"flowers102    packed in {prepared.folder(DATASET, fresh)}" in said
-    assert f"pet37         not prepared: python -m distill_bench.data prepare --task=pet37 --data_dir={fresh}" in said
+    assert (
+        f"pet37         not prepared: python -m distill_bench.data prepare --task=pet37 --data_dir={fresh}"
+        in said
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,17 @@ import pytest
 from conftest import ROOT
 from servers import serve
 
-from distill_bench import bit, layouts, published
 from distill_bench.errors import UserError
+from distill_bench.networks import bit
+from distill_bench.weights import formats, published
+from distill_bench.weights.__main__ import main
 
 NAME = "R152x2_T_flowers128"
-PARAMETERS = {"R50x1_224": 25_549_352, "R152x2_T_flowers128": 232_656_102, "R152x2_T_384": 236_335_208}
+PARAMETERS = {
+    "R50x1_224": 25_549_352,
+    "R152x2_T_flowers128": 232_656_102,
+    "R152x2_T_384": 236_335_208,
+}
 
 
 def archive(seed=0, size=600_000):
@@ -52,8 +58,14 @@ def test_the_catalogue_names_networks_of_the_published_size():
         config = published.get(name).config("zero")
         shapes = jax.eval_shape(lambda config=config: bit.init(config, jax.random.key(0)))
         assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
-    assert len({entry.path for entry in published.CATALOGUE.values()}) == len(published.CATALOGUE) == 26
-    assert published.get("BiT-M-R101x3").config("inf") == bit.BiTConfig((3, 4, 23, 3), 192, 21_843, pool_padding="inf")
+    assert (
+        len({entry.path for entry in published.CATALOGUE.values()})
+        == len(published.CATALOGUE)
+        == 26
+    )
+    assert published.get("BiT-M-R101x3").config("inf") == bit.BiTConfig(
+        (3, 4, 23, 3), 192, 21_843, pool_padding="inf"
+    )
     with pytest.raises(UserError, match="Did you mean 'R50x1_160'"):
         published.get("R50x1_16O")
 
@@ -70,7 +82,10 @@ def test_a_file_is_fetched_once_and_used_without_a_network_afterwards(tmp_path):
     assert (tmp_path / f"{NAME}.npz.sha256").read_text() == f"{digest}  {NAME}.npz\n"
     assert fetch(served, tmp_path) == path  # the server is gone
     assert served.asked == [None]
-    assert {p.name for p in tmp_path.iterdir() if not p.name.startswith(".")} == {path.name, f"{path.name}.sha256"}
+    assert {p.name for p in tmp_path.iterdir() if not p.name.startswith(".")} == {
+        path.name,
+        f"{path.name}.sha256",
+    }
 
 
 def test_the_cache_is_the_argument_else_the_variable_else_the_home(tmp_path, monkeypatch):
@@ -86,7 +101,12 @@ def test_without_a_network_the_message_says_what_to_do(tmp_path):
         pass
     with pytest.raises(UserError) as refused:
         fetch(served, tmp_path)
-    for said in (f"{served.url}/distill/{NAME}.npz", str(tmp_path / f"{NAME}.npz"), f"--name={NAME} --cache={tmp_path}", "cannot be reached"):
+    for said in (
+        f"{served.url}/distill/{NAME}.npz",
+        str(tmp_path / f"{NAME}.npz"),
+        f"--name={NAME} --cache={tmp_path}",
+        "cannot be reached",
+    ):
         assert said in str(refused.value)
     assert "tries" not in str(refused.value)
 
@@ -100,17 +120,23 @@ def test_the_command_of_the_message_fetches_to_where_the_file_was_missed(tmp_pat
     with serve(FILE) as served:
         pass
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert said() == f"python -m distill_bench.published --name={NAME}"
+    assert said() == f"python -m distill_bench.weights --name={NAME}"
     monkeypatch.setenv(published.CACHE_VARIABLE, str(tmp_path / "my weights"))
     assert shlex.split(said())[3:] == [f"--name={NAME}", f"--cache={tmp_path / 'my weights'}"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-@pytest.mark.parametrize("headers", [{"ETag": '"1"'}, {"ETag": 'W/"1"', "Last-Modified": "Wed, 09 Jun 2021 00:00:00 GMT"}, {}])
+@pytest.mark.parametrize(
+    "headers",
+    [{"ETag": '"1"'}, {"ETag": 'W/"1"', "Last-Modified": "Wed, 09 Jun 2021 00:00:00 GMT"}, {}],
+)
 def test_a_broken_download_goes_on_where_it_was(tmp_path, ranges, headers):
     told = []
     with serve(FILE, ranges=ranges, headers=headers, faults=[300_000, 503]) as served:
-        assert fetch(served, tmp_path, progress=lambda there, _: told.append(there)).read_bytes() == FILE
+        assert (
+            fetch(served, tmp_path, progress=lambda there, _: told.append(there)).read_bytes()
+            == FILE
+        )
     assert served.asked[0] is None
     assert served.asked[-1] == ("bytes=300000-" if headers else None)
     assert (told == sorted(told)) == bool(ranges and headers)
@@ -126,14 +152,19 @@ def test_what_came_is_kept_for_the_next_command(tmp_path):
 
 
 def test_what_came_is_worth_waiting_for_a_network(tmp_path, monkeypatch):
-    with serve(FILE, faults=[300_000, 503, 503, 503]) as served, pytest.raises(UserError, match="503"):
+    with (
+        serve(FILE, faults=[300_000, 503, 503, 503]) as served,
+        pytest.raises(UserError, match="503"),
+    ):
         fetch(served, tmp_path)
     with contextlib.ExitStack() as later:
         back = []
 
         def sleep(seconds):
             if seconds == 2.0:
-                back.append(later.enter_context(serve(FILE, urllib.parse.urlsplit(served.url).port)))
+                back.append(
+                    later.enter_context(serve(FILE, urllib.parse.urlsplit(served.url).port))
+                )
 
         monkeypatch.setattr(time, "sleep", sleep)
         assert published.fetch(NAME, tmp_path, served.url, pauses=(1.0, 2.0)).read_bytes() == FILE
@@ -163,14 +194,20 @@ def test_a_part_that_was_complete_is_not_fetched_again(tmp_path):
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_refusal_is_not_tried_again(tmp_path, status):
-    with serve(FILE, faults=[status]) as served, pytest.raises(UserError, match=f"answered {status}.*\n.*distill/{NAME}.npz"):
+    with (
+        serve(FILE, faults=[status]) as served,
+        pytest.raises(UserError, match=f"answered {status}.*\n.*distill/{NAME}.npz"),
+    ):
         fetch(served, tmp_path)
     assert served.asked == [None]
     assert not (tmp_path / f"{NAME}.npz").exists()
 
 
 def test_something_else_than_an_npz_is_refused(tmp_path):
-    with serve(b"<html>please log in</html>") as served, pytest.raises(UserError, match="something else than an"):
+    with (
+        serve(b"<html>please log in</html>") as served,
+        pytest.raises(UserError, match="something else than an"),
+    ):
         fetch(served, tmp_path)
     assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == []
     with pytest.raises(UserError, match="unknown url type"):
@@ -191,7 +228,9 @@ def test_a_file_that_changed_since_its_first_use_is_refused(tmp_path):
     with serve(FILE) as served:
         path = fetch(served, tmp_path)
     path.write_bytes(changed := archive(1))
-    with pytest.raises(UserError, match=r"remove R152x2_T_flowers128.npz.sha256 beside it; otherwise remove both") as refused:
+    with pytest.raises(
+        UserError, match=r"remove R152x2_T_flowers128.npz.sha256 beside it; otherwise remove both"
+    ) as refused:
         fetch(served, tmp_path)
     for content in (FILE, changed):
         assert hashlib.sha256(content).hexdigest() in str(refused.value)
@@ -239,7 +278,10 @@ def test_a_full_disk_loses_nothing(tmp_path):
     with serve(FILE) as served:
         process = start(served, tmp_path, limit + FETCH)
         _, said = process.communicate(timeout=60)
-        assert re.search(r"UserError: .*part cannot be written: File too large.\nWhat came is kept there. Make room", said), said
+        assert re.search(
+            r"UserError: .*part cannot be written: File too large.\nWhat came is kept there. Make room",
+            said,
+        ), said
         assert (tmp_path / f"{NAME}.npz.part").read_bytes() == FILE[:300_000]
         assert fetch(served, tmp_path).read_bytes() == FILE
     assert served.asked[-1] == "bytes=300000-"
@@ -252,16 +294,24 @@ def zeros(config):
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         for path, leaf in jax.tree.leaves_with_path(shapes):
             key = "/".join(str(part.key) for part in path)
-            with file.open(f"{layouts.stored_key('published', key)}.npy", "w") as member:
-                np.lib.format.write_array(member, np.zeros(layouts.stored_shapes("published", key, leaf.shape)[0], np.float32))
+            with file.open(f"{formats.stored_key('published', key)}.npy", "w") as member:
+                np.lib.format.write_array(
+                    member,
+                    np.zeros(formats.stored_shapes("published", key, leaf.shape)[0], np.float32),
+                )
     return buffer.getvalue()
 
 
 def test_the_command_fetches_and_describes(tmp_path, capsys):
     content = zeros(published.get("R50x1_224").config("zero"))
     with serve(content) as served:
-        command = ["published", "--name=R50x1_224", f"--cache={tmp_path}", f"--base_url={served.url}"]
-        assert published.main(command) == 0
+        command = [
+            "published",
+            "--name=R50x1_224",
+            f"--cache={tmp_path}",
+            f"--base_url={served.url}",
+        ]
+        assert main(command) == 0
     said = capsys.readouterr().out
     for line in (
         "layout        published (pool_padding='zero')",
@@ -271,23 +321,32 @@ def test_the_command_fetches_and_describes(tmp_path, capsys):
         f"sha256        {hashlib.sha256(content).hexdigest()}",
     ):
         assert line in said.splitlines()
-    assert published.main(["published", f"--cache={tmp_path}"]) == 0
+    assert main(["published", f"--cache={tmp_path}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert re.search(r"R50x1_224 +R50x1 +1,000 +224  \d.* MiB", "\n".join(lines))
     assert sum(line.endswith("  -") for line in lines) == len(published.CATALOGUE) - 1
     (tmp_path / "R50x1_224.npz").rename(tmp_path / f"{NAME}.npz")
-    assert published.main(["published", f"--name={NAME}", f"--cache={tmp_path}"]) == 2
+    assert main(["published", f"--name={NAME}", f"--cache={tmp_path}"]) == 2
     assert "another architecture: depths (3, 4, 6, 3), width 64" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("flag", "said"), [("--nane=x", "Unknown command line flag"), ("x", "Unexpected argument 'x'"), ("--name=x", "no published weights")])
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--nane=x", "Unknown command line flag"),
+        ("x", "Unexpected argument 'x'"),
+        ("--name=x", "no published weights"),
+    ],
+)
 def test_a_mistyped_command_is_one_message(flag, said, capsys):
-    assert published.main(["published", flag]) == 2
+    assert main(["published", flag]) == 2
     assert said in capsys.readouterr().err
 
 
 def test_help_and_catalogue_need_no_jax(tmp_path):
     code = "import sys; from distill_bench import published; published.main(['', sys.argv[1]]); assert 'jax' not in sys.modules"
     for flag, said in (("--help", "DISTILL_BENCH_CACHE"), (f"--cache={tmp_path}", NAME)):
-        done = subprocess.run([sys.executable, "-c", code, flag], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, flag], cwd=ROOT, capture_output=True, text=True, check=True
+        )
         assert said in done.stdout

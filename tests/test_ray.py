@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conftest import BRISK, CALM, contents
 
-from sweeps.ray_executor import slices
+from sweeps.execution.ray_executor import slices
 
 
 def ray_workers():
@@ -30,7 +30,12 @@ def test_ray_gives_the_bits_of_the_local_executor_though_a_worker_is_killed(scri
     assert script("run", *flags).returncode == 0
     local = contents(tmp_path / "runs")
     (tmp_path / "runs").rename(tmp_path / "local")
-    process = subprocess.Popen(script.command("run", *flags, "--executor=ray"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        script.command("run", *flags, "--executor=ray"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         deadline = time.monotonic() + 120
         while not (workers := ray_workers()):

@@ -6,18 +6,24 @@ import numpy as np
 import pytest
 from reference import root64
 
-from optimizers.roots import Root, eigh_root, newton_root
+from optimizers.kronecker.roots import RootSolution, eigh_root, newton_root
 
 
 def eigh_roots(stack, p, ridge):
-    return Root(*(jnp.stack(parts) for parts in zip(*(eigh_root(a, p, ridge) for a in stack), strict=True)))
+    return RootSolution(
+        *(jnp.stack(parts) for parts in zip(*(eigh_root(a, p, ridge) for a in stack), strict=True))
+    )
 
 
 SOLVERS = {"eigh": eigh_roots, "newton": newton_root}
 
 
 def spectrum(name, d):
-    return {"well": np.geomspace(1, 0.1, d), "ill": np.geomspace(1, 1e-10, d), "deficient": np.r_[np.ones(d // 8), np.zeros(d - d // 8)]}[name]
+    return {
+        "well": np.geomspace(1, 0.1, d),
+        "ill": np.geomspace(1, 1e-10, d),
+        "deficient": np.r_[np.ones(d // 8), np.zeros(d - d // 8)],
+    }[name]
 
 
 @pytest.mark.parametrize("p", [2, 3, 4, 6])
@@ -27,14 +33,20 @@ def test_roots_match_float64_over_scales_and_conditions(solver, p):
     d, kinds, scales = 32, ("well", "ill", "deficient"), (1e-12, 1e-4, 1.0, 1e8)
     bases = [np.linalg.qr(rng.standard_normal((d, d)))[0] for _ in kinds]
     unit = [(q * spectrum(kind, d)) @ q.T for q, kind in zip(bases, kinds, strict=True)]
-    found = jax.jit(lambda s: SOLVERS[solver](s, p, 1e-6))(jnp.asarray(np.stack([s * a for a in unit for s in scales]), jnp.float32))
+    found = jax.jit(lambda s: SOLVERS[solver](s, p, 1e-6))(
+        jnp.asarray(np.stack([s * a for a in unit for s in scales]), jnp.float32)
+    )
     assert (found.residual < 1e-3).all()
-    for i, (a, kind) in enumerate((a, kind) for a, kind in zip(unit, kinds, strict=True) for _ in scales):
+    for i, (a, kind) in enumerate(
+        (a, kind) for a, kind in zip(unit, kinds, strict=True) for _ in scales
+    ):
         scale = scales[i % len(scales)]
         expected = root64(scale * a, p, 1e-6)
         # What matters is the preconditioned gradient, for gradients that the statistics have seen.
         g = a @ rng.standard_normal((d, 8))
-        error = np.linalg.norm(np.asarray(found.root[i], np.float64) @ g - expected @ g) / np.linalg.norm(expected @ g)
+        error = np.linalg.norm(
+            np.asarray(found.root[i], np.float64) @ g - expected @ g
+        ) / np.linalg.norm(expected @ g)
         assert error <= (1e-4 if kind == "well" else 2e-2), (kind, scale, error)
         np.testing.assert_allclose(found.condition[i], 10 if kind == "well" else 1e6, rtol=0.3)
 
@@ -50,6 +62,8 @@ def test_zero_matrices_have_identity_roots_and_bad_ones_are_seen(solver):
 
 def test_eigh_takes_any_order_and_newton_says_that_it_does_not():
     a = np.diag([4.0, 1.0]).astype(np.float32)
-    np.testing.assert_allclose(eigh_root(jnp.asarray(a), 2.5, 0.0).root, np.diag([4**-0.4, 1.0]), rtol=1e-5)
+    np.testing.assert_allclose(
+        eigh_root(jnp.asarray(a), 2.5, 0.0).root, np.diag([4**-0.4, 1.0]), rtol=1e-5
+    )
     with pytest.raises(ValueError, match=r"p=2.5: use the eigh solver"):
         newton_root(jnp.asarray(a)[None], 2.5, 0.0)

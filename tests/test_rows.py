@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sweeps.rows import baseline_curve, edges, row_of, rows, winner
-from sweeps.study import Result, Study, Trial
+from sweeps.planning.study import Result, Study, Trial
+from sweeps.results.summary import baseline_curve, edges, row_of, rows, winner
 
 LOG = {"kind": "Log", "low": 0.01, "high": 1.0}
 STUDY = Study("digits", "f" * 16, "mine", "s" * 64, {"lr": LOG}, {}, {"jax": "1"})
@@ -14,12 +14,22 @@ STUDY = Study("digits", "f" * 16, "mine", "s" * 64, {"lr": LOG}, {}, {"jax": "1"
 
 def result(lr, horizon, seed, loss, status="ok"):
     trial = Trial(STUDY.id, {"lr": lr}, horizon, seed)
-    final = {"probe_loss": loss, "heldout_kl": loss + 0.01, "test_kl": loss, "agreement": 0.9, "accuracy": 0.8}
+    final = {
+        "probe_loss": loss,
+        "heldout_kl": loss + 0.01,
+        "test_kl": loss,
+        "agreement": 0.9,
+        "accuracy": 0.8,
+    }
     return Result(trial, status, horizon, None, (), ((horizon, final),) if status == "ok" else ())
 
 
 def test_a_row_holds_the_winner_over_its_final_seeds():
-    results = [result(0.1, 250, 0, 0.3), result(0.2, 250, 0, 0.2), result(0.5, 250, 0, 0.1, "diverged")]
+    results = [
+        result(0.1, 250, 0, 0.3),
+        result(0.2, 250, 0, 0.2),
+        result(0.5, 250, 0, 0.1, "diverged"),
+    ]
     results += [result(0.2, 250, seed, loss) for seed, loss in ((1, 0.21), (2, 0.23))]
     results += [result(0.1, 250, 1, 0.05)]  # a final of what is no winner
     row = row_of(STUDY, results, 250)
@@ -33,7 +43,10 @@ def test_rows_say_how_they_ended():
     assert row_of(STUDY, [result(0.1, 250, 0, 0.3)], 250).status == "tuning"
     assert row_of(STUDY, [result(0.1, 250, 0, 0, "diverged")], 250).status == "diverged"
     assert row_of(STUDY, [result(0.1, 250, 0, 0, "crashed")], 250).status == "crashed"
-    assert row_of(STUDY, [result(0.1, 250, 0, 0.3), result(0.1, 250, 1, 0, "diverged")], 250).status == "diverged"
+    assert (
+        row_of(STUDY, [result(0.1, 250, 0, 0.3), result(0.1, 250, 1, 0, "diverged")], 250).status
+        == "diverged"
+    )
 
 
 def test_rows_are_sorted_by_horizon_and_loss_with_failures_last():
@@ -46,7 +59,12 @@ def test_rows_are_sorted_by_horizon_and_loss_with_failures_last():
             (bad, [result(0.1, 250, 0, 0.1, "diverged")]),
         ]
     )
-    assert [(row.horizon, row.opt) for row in made] == [(250, "other"), (250, "mine"), (250, "bad"), (500, "mine")]
+    assert [(row.horizon, row.opt) for row in made] == [
+        (250, "other"),
+        (250, "mine"),
+        (250, "bad"),
+        (500, "mine"),
+    ]
 
 
 @pytest.mark.parametrize(("lr", "expected"), [(0.0101, ("lr",)), (0.1, ()), (0.99, ("lr",))])
@@ -61,12 +79,26 @@ def test_listed_values_have_edges_too():
 
 
 def test_the_baseline_is_taken_from_the_store_where_it_has_it():
-    mine = row_of(dataclasses.replace(STUDY, optimizer="base"), [result(0.1, 250, 0, 0.5), result(0.1, 250, 1, 0.4)], 250)
-    reference = [dataclasses.replace(mine, horizon=h, status="reference", mean={"probe_loss": 0.9}) for h in (250, 500)]
-    assert baseline_curve([mine], reference, "digits", "base") == {250: pytest.approx(0.4), 500: 0.9}
+    mine = row_of(
+        dataclasses.replace(STUDY, optimizer="base"),
+        [result(0.1, 250, 0, 0.5), result(0.1, 250, 1, 0.4)],
+        250,
+    )
+    reference = [
+        dataclasses.replace(mine, horizon=h, status="reference", mean={"probe_loss": 0.9})
+        for h in (250, 500)
+    ]
+    assert baseline_curve([mine], reference, "digits", "base") == {
+        250: pytest.approx(0.4),
+        500: 0.9,
+    }
 
 
 def test_the_seeds_that_survived_do_not_stand_for_those_that_failed():
-    results = [result(0.1, 250, 0, 0.3), result(0.1, 250, 1, 0.1), result(0.1, 250, 2, 0, "diverged")]
+    results = [
+        result(0.1, 250, 0, 0.3),
+        result(0.1, 250, 1, 0.1),
+        result(0.1, 250, 2, 0, "diverged"),
+    ]
     row = row_of(STUDY, results, 250)
     assert (row.status, row.mean, row.by_seed) == ("diverged", None, {})

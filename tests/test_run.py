@@ -10,7 +10,7 @@ import time
 import pytest
 from conftest import BRISK, CALM, ROOT, contents, rows
 
-from sweeps.entries import BASELINE
+from sweeps.board.entries import BASELINE
 
 PLUG_IN = """
 import jax, jax.numpy as jnp, optax
@@ -32,13 +32,30 @@ def test_a_sweep_compares_stores_and_is_repeatable(script, tmp_path):
     done = script("run", f"--opt={BRISK},{CALM}", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "speed-up" in done.stdout
-    assert done.stdout.strip().splitlines()[-1].endswith(f"tensorboard --logdir {tmp_path / 'runs'}")
+    assert (
+        done.stdout.strip().splitlines()[-1].endswith(f"tensorboard --logdir {tmp_path / 'runs'}")
+    )
     first = contents(tmp_path / "runs")
     found = rows(script)
-    assert [(row["opt"], row["horizon"], row["seeds"], row["trials"], row["status"]) for row in sorted(found, key=lambda r: (r["opt"], r["horizon"]))] == [
-        (opt, horizon, 2, 2, "ok") for opt in ("brisk", "calm") for horizon in (20, 60)
-    ]
-    keys = {"opt", "task", "horizon", "probe_loss", "probe_loss_std", "heldout_kl", "agreement", "accuracy", "speedup", "seeds", "trials", "diverged", "status"}
+    assert [
+        (row["opt"], row["horizon"], row["seeds"], row["trials"], row["status"])
+        for row in sorted(found, key=lambda r: (r["opt"], r["horizon"]))
+    ] == [(opt, horizon, 2, 2, "ok") for opt in ("brisk", "calm") for horizon in (20, 60)]
+    keys = {
+        "opt",
+        "task",
+        "horizon",
+        "probe_loss",
+        "probe_loss_std",
+        "heldout_kl",
+        "agreement",
+        "accuracy",
+        "speedup",
+        "seeds",
+        "trials",
+        "diverged",
+        "status",
+    }
     assert all(keys <= row.keys() for row in found)
     table = script("leaderboard")
     assert table.returncode == 0
@@ -59,12 +76,22 @@ def test_a_sweep_compares_stores_and_is_repeatable(script, tmp_path):
 
 
 def test_broken_plug_ins_cost_only_their_own_trials(script, tmp_path):
-    (tmp_path / "raises.py").write_text(PLUG_IN.format(name="raises", body="raise ValueError('my own words')"))
-    (tmp_path / "nan.py").write_text(PLUG_IN.format(name="nan", body="factor = jnp.where(count == 6, jnp.nan, 1.0)"))
+    (tmp_path / "raises.py").write_text(
+        PLUG_IN.format(name="raises", body="raise ValueError('my own words')")
+    )
+    (tmp_path / "nan.py").write_text(
+        PLUG_IN.format(name="nan", body="factor = jnp.where(count == 6, jnp.nan, 1.0)")
+    )
     # A new optimizer is one new file: the example under another name.
     text = (ROOT / "examples" / "my_optimizer.py").read_text()
     (tmp_path / "brand_new.py").write_text(text.replace("my_optimizer", "brand_new"))
-    done = script("run", "--opt=./raises.py,./nan.py,./brand_new.py", "--horizons=20", "--trials=2", "--seeds=1")
+    done = script(
+        "run",
+        "--opt=./raises.py,./nan.py,./brand_new.py",
+        "--horizons=20",
+        "--trials=2",
+        "--seeds=1",
+    )
     assert done.returncode == 1
     assert "my own words" in done.stderr
     assert "the loss of step 8 is nan" in done.stderr
@@ -72,7 +99,12 @@ def test_broken_plug_ins_cost_only_their_own_trials(script, tmp_path):
     assert len(done.stderr.splitlines()) < 40
     found = {row["opt"]: row["status"] for row in rows(script) if row["status"] != "reference"}
     assert found == {"raises": "crashed", "nan": "diverged", "brand_new": "ok"}
-    checked = subprocess.run([sys.executable, "-m", "optimizers.conformance", str(tmp_path / "brand_new.py")], cwd=ROOT, capture_output=True, text=True)
+    checked = subprocess.run(
+        [sys.executable, "-m", "optimizers.conformance", str(tmp_path / "brand_new.py")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert (checked.returncode, checked.stdout.count("  pass  ")) == (0, 12)
 
 
@@ -116,14 +148,33 @@ def test_a_dry_run_writes_nothing(script, tmp_path):
 
 def test_help_and_list_answer_without_jax(script):
     for flag in ("--help", "--list"):
-        done = subprocess.run([sys.executable, "-X", "importtime", *script.command("run", flag)[1:]], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", *script.command("run", flag)[1:]],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert done.returncode == 0
         assert BASELINE in done.stdout
-    helped = subprocess.run([sys.executable, "-X", "importtime", *script.command("run", "--help")[1:]], capture_output=True, text=True, timeout=60)
-    assert not [line for line in helped.stderr.splitlines() if line.split("|")[-1].strip() in ("jax", "optax", "numpy", "tensorboard")]
+    helped = subprocess.run(
+        [sys.executable, "-X", "importtime", *script.command("run", "--help")[1:]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert not [
+        line
+        for line in helped.stderr.splitlines()
+        if line.split("|")[-1].strip() in ("jax", "optax", "numpy", "tensorboard")
+    ]
 
 
 def test_a_table_piped_into_a_closed_pipe_is_no_stack_trace(script):
     assert os.path.exists(script.command("run")[1])
-    done = subprocess.run(f"{' '.join(script.command('run', '--help'))} | head -1", shell=True, capture_output=True, text=True)
+    done = subprocess.run(
+        f"{' '.join(script.command('run', '--help'))} | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
     assert "Traceback" not in done.stderr

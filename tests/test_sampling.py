@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from distill_bench.errors import UserError
 from optimizers import Choice, Log, Uniform
-from sweeps.sampling import sample
+from sweeps.planning.sampling import sample
 
 SPACE = {"lr": Log(1e-3, 1.0), "b2": Choice(0.9, 0.99), "decay": Uniform(0.0, 1.0)}
 
@@ -19,7 +19,9 @@ def test_more_trials_begin_with_the_same_trials(n, more):
 
 def test_trials_fill_the_space_evenly():
     trials = sample(SPACE, {}, 16)
-    assert sorted(int(16 * (1 + __import__("math").log10(t["lr"]) / 3)) for t in trials) == list(range(16))
+    assert sorted(int(16 * (1 + __import__("math").log10(t["lr"]) / 3)) for t in trials) == list(
+        range(16)
+    )
     assert sorted(int(16 * t["decay"]) for t in trials) == list(range(16))
     assert [t["b2"] for t in trials].count(0.9) == 8
 
@@ -32,7 +34,10 @@ def test_listed_values_are_all_tried():
     assert sample({}, {}, 8) == [{}]
 
 
-@pytest.mark.parametrize(("listed", "n", "message"), [({}, 0, "--trials=0"), ({"lr": [1.0, 2.0, 3.0]}, 2, "cannot try all 3")])
+@pytest.mark.parametrize(
+    ("listed", "n", "message"),
+    [({}, 0, "--trials=0"), ({"lr": [1.0, 2.0, 3.0]}, 2, "cannot try all 3")],
+)
 def test_too_few_trials_are_refused(listed, n, message):
     with pytest.raises(UserError, match=message):
         sample(SPACE, listed, n)

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from reference import root64, shampoo64, soap64
 from shampoo_rules import RULES, distance, random, related, run
 
-from optimizers.factors import diagnostics
-from optimizers.grafting import graft, magnitude_of
+from optimizers.kronecker.factors import diagnostics
+from optimizers.kronecker.grafting import graft, magnitude_of
 from optimizers.shampoo import preconditioned, scale_by_shampoo, shampoo
 from optimizers.soap import scale_by_soap, soap
 
@@ -34,9 +34,14 @@ from optimizers.soap import scale_by_soap, soap
 )
 def test_shampoo_matches_float64(shape, given, reference):
     gradients = related(shape, 7)
-    rule = scale_by_shampoo(**{"b1": 0.9, "b2": 0.8, "epsilon": 1e-3, "block_size": 8, "update_every": 1} | given)
+    rule = scale_by_shampoo(
+        **{"b1": 0.9, "b2": 0.8, "epsilon": 1e-3, "block_size": 8, "update_every": 1} | given
+    )
     updates, _ = run(rule, [{"w": jnp.asarray(g)} for g in gradients])
-    expected = shampoo64(gradients, **{"b1": 0.9, "b2": 0.8, "epsilon": 1e-3, "block_size": 8, "update_every": 1} | reference)
+    expected = shampoo64(
+        gradients,
+        **{"b1": 0.9, "b2": 0.8, "epsilon": 1e-3, "block_size": 8, "update_every": 1} | reference,
+    )
     assert distance(updates[-1]["w"], expected) < 1e-4
 
 
@@ -45,7 +50,10 @@ def test_shampoo_matches_float64(shape, given, reference):
 @pytest.mark.parametrize("given", [{"update_every": 1}, {"update_every": 3}])
 def test_soap_matches_float64(shape, given):
     gradients = related(shape, 7)
-    updates, _ = run(scale_by_soap(0.9, 0.8, epsilon=1e-3, block_size=8, **given), [{"w": jnp.asarray(g)} for g in gradients])
+    updates, _ = run(
+        scale_by_soap(0.9, 0.8, epsilon=1e-3, block_size=8, **given),
+        [{"w": jnp.asarray(g)} for g in gradients],
+    )
     expected = soap64(gradients, 0.9, 0.8, 1e-3, 8, **given)
     assert distance(updates[-1]["w"], expected) < 2e-3
 
@@ -63,7 +71,10 @@ def test_directions_do_not_depend_on_the_gradients_scale(name, scale):
 def test_one_block_solves_the_kronecker_system():
     """vec(L^-1/4 G R^-1/4) = (L (x) R)^(-1/4) vec(G)."""
     g = related((4, 3), 1)[0].astype(np.float64)
-    left, right = g @ g.T + 1e-3 * np.linalg.norm(g @ g.T, 2) * np.eye(4), g.T @ g + 1e-3 * np.linalg.norm(g.T @ g, 2) * np.eye(3)
+    left, right = (
+        g @ g.T + 1e-3 * np.linalg.norm(g @ g.T, 2) * np.eye(4),
+        g.T @ g + 1e-3 * np.linalg.norm(g.T @ g, 2) * np.eye(3),
+    )
     expected = (root64(np.kron(left, right), 4, 0.0) @ g.reshape(-1)).reshape(4, 3)
     updates, _ = run(scale_by_shampoo(0.0, epsilon=1e-3), [{"w": jnp.asarray(g, jnp.float32)}])
     assert distance(updates[0]["w"], expected) < 1e-4
@@ -84,15 +95,24 @@ def test_one_block_is_equivariant_to_rotations(name):
 def test_without_a_refresh_shampoo_is_sgd_and_soap_is_adam(name):
     """No axis is preconditioned, so that roots and bases are identities."""
     gradients = [{"w": jnp.asarray(g), "b": jnp.asarray(g[0])} for g in related((5, 4), 4)]
-    found, _ = run(RULES[name](0.9, 0.8, max_dim=1, **({"epsilon": 1e-12} if name == "soap" else {})), gradients)
-    same = optax.scale_by_adam(0.9, 0.8, eps=1e-12) if name == "soap" else optax.ema(0.9, debias=True)
+    found, _ = run(
+        RULES[name](0.9, 0.8, max_dim=1, **({"epsilon": 1e-12} if name == "soap" else {})),
+        gradients,
+    )
+    same = (
+        optax.scale_by_adam(0.9, 0.8, eps=1e-12) if name == "soap" else optax.ema(0.9, debias=True)
+    )
     expected, _ = run(same, gradients)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected
+    )
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_the_order_of_leaves_changes_nothing(name):
-    gradients = [{"a": random((9, 5), i), "b": random((4, 4), i + 50), "c": random(3, i)} for i in range(3)]
+    gradients = [
+        {"a": random((9, 5), i), "b": random((4, 4), i + 50), "c": random(3, i)} for i in range(3)
+    ]
     renamed = [{"z": g["a"], "b": g["b"], "a": g["c"]} for g in gradients]
     one, _ = run(RULES[name](block_size=4), gradients)
     other, _ = run(RULES[name](block_size=4), renamed)
@@ -100,17 +120,43 @@ def test_the_order_of_leaves_changes_nothing(name):
         np.testing.assert_allclose(one[-1][i], other[-1][j], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("magnitude", ["sgd", "sqrt_n", "adam", "rmsprop", "adagrad", "sgd_normalized", "adam_normalized", "rmsprop_normalized"])
+@pytest.mark.parametrize(
+    "magnitude",
+    [
+        "sgd",
+        "sqrt_n",
+        "adam",
+        "rmsprop",
+        "adagrad",
+        "sgd_normalized",
+        "adam_normalized",
+        "rmsprop_normalized",
+    ],
+)
 def test_grafting_gives_the_direction_the_other_ones_norm(magnitude):
-    gradients = [{"w": random((5, 4), i), "b": random(4, i), "one": random((1, 1, 3), i), "zero": jnp.zeros((2, 2))} for i in range(3)]
+    gradients = [
+        {
+            "w": random((5, 4), i),
+            "b": random(4, i),
+            "one": random((1, 1, 3), i),
+            "zero": jnp.zeros((2, 2)),
+        }
+        for i in range(3)
+    ]
     direction, other = scale_by_shampoo(), magnitude_of(magnitude, 0.9, 0.99)
-    grafted, _ = run(graft(direction, other, preconditioned, start_step=1), gradients, jit=lambda f: f)
+    grafted, _ = run(
+        graft(direction, other, preconditioned, start_step=1), gradients, jit=lambda f: f
+    )
     # Each operation by itself, so that bits can be compared.
     d, m = (run(rule, gradients, jit=lambda f: f)[0] for rule in (direction, other))
     jax.tree.map(np.testing.assert_array_equal, grafted[0], m[0])  # before the start, to the bit
     for t in (1, 2):
-        assert float(jnp.linalg.norm(grafted[t]["w"])) == pytest.approx(float(jnp.linalg.norm(m[t]["w"])), rel=1e-5)
-        cosine = jnp.sum(grafted[t]["w"] * d[t]["w"]) / (jnp.linalg.norm(grafted[t]["w"]) * jnp.linalg.norm(d[t]["w"]))
+        assert float(jnp.linalg.norm(grafted[t]["w"])) == pytest.approx(
+            float(jnp.linalg.norm(m[t]["w"])), rel=1e-5
+        )
+        cosine = jnp.sum(grafted[t]["w"] * d[t]["w"]) / (
+            jnp.linalg.norm(grafted[t]["w"]) * jnp.linalg.norm(d[t]["w"])
+        )
         assert float(cosine) == pytest.approx(1, abs=1e-5)
         for name in ("b", "one"):
             np.testing.assert_array_equal(grafted[t][name], m[t][name])
@@ -162,8 +208,15 @@ def test_staggered_turns_come_once_in_a_period_and_a_tolerance_skips(name):
 @pytest.mark.parametrize("solver", ["exact", "iterative"])
 @pytest.mark.parametrize("name", RULES)
 def test_sharded_equals_unsharded(name, solver):
-    option = {"root_solver" if name == "shampoo" else "basis_solver": {"exact": "eigh", "iterative": "newton" if name == "shampoo" else "qr"}[solver]}
-    gradients = [{"w": jnp.asarray(g), "b": random(5, i)} for i, g in enumerate(related((15, 10), 4))]
+    option = {
+        "root_solver" if name == "shampoo" else "basis_solver": {
+            "exact": "eigh",
+            "iterative": "newton" if name == "shampoo" else "qr",
+        }[solver]
+    }
+    gradients = [
+        {"w": jnp.asarray(g), "b": random(5, i)} for i, g in enumerate(related((15, 10), 4))
+    ]
     given = {"block_size": 5, "update_every": 2, "epsilon": 1e-3} | option
     expected, _ = run(RULES[name](**given), gradients)
     for n in (1, 2, 4, 8) if solver == "exact" else (4,):
@@ -184,7 +237,9 @@ def test_resuming_at_any_phase_gives_the_same_bits(name):
     update = jax.jit(rule.update)
     for stop in range(7):
         _, state = run(rule, gradients[:stop]) if stop else (None, rule.init(gradients[0]))
-        state = jax.tree.map(lambda x: jnp.asarray(np.array(x)), state)  # through the host, as a checkpoint
+        state = jax.tree.map(
+            lambda x: jnp.asarray(np.array(x)), state
+        )  # through the host, as a checkpoint
         for g in gradients[stop:]:
             updates, state = update(g, state)
         np.testing.assert_array_equal(updates["w"], expected[-1]["w"])
@@ -200,7 +255,9 @@ def test_it_lives_with_the_rest_of_optax(opt):
         "multi": optax.multi_transform({"a": rule, "z": optax.sgd(0.1)}, {"w": "a", "b": "z"}),
         "steps": optax.MultiSteps(rule, 2),
         "finite": optax.apply_if_finite(rule, 3),
-        "injected": optax.inject_hyperparams(lambda lr, b1, b2: opt.make(lr, b1=b1, b2=b2))(lr=0.1, b1=0.9, b2=optax.linear_schedule(0.5, 0.99, 10)),
+        "injected": optax.inject_hyperparams(lambda lr, b1, b2: opt.make(lr, b1=b1, b2=b2))(
+            lr=0.1, b1=0.9, b2=optax.linear_schedule(0.5, 0.99, 10)
+        ),
     }
     for name, one in {"plain": rule, **wrapped}.items():
         if opt is soap and name not in ("plain", "multi", "injected"):
@@ -211,13 +268,22 @@ def test_it_lives_with_the_rest_of_optax(opt):
             updates, state = one.update(gradients, state, params)
             return (optax.apply_updates(params, updates), state), None
 
-        run = jax.jit(lambda params, one=one, step=step: jax.lax.scan(step, (params, one.init(params)), length=3)[0], donate_argnums=0)
+        run = jax.jit(
+            lambda params, one=one, step=step: jax.lax.scan(
+                step, (params, one.init(params)), length=3
+            )[0],
+            donate_argnums=0,
+        )
         after, state = run(jax.tree.map(jnp.copy, params))
         assert after["w"].dtype == jnp.bfloat16, name
         assert (after["w"] != params["w"]).any(), name
         if name == "injected":
             assert float(state.hyperparams["b2"]) > 0.5
-    batched = jax.vmap(lambda g: rule.update(g, rule.init(g), g)[0])(jax.tree.map(lambda p: jnp.stack([p, 2 * p]).astype(jnp.float32), params))
-    single = rule.update(*(lambda g: (g, rule.init(g), g))(jax.tree.map(lambda p: p.astype(jnp.float32), params)))[0]
+    batched = jax.vmap(lambda g: rule.update(g, rule.init(g), g)[0])(
+        jax.tree.map(lambda p: jnp.stack([p, 2 * p]).astype(jnp.float32), params)
+    )
+    single = rule.update(
+        *(lambda g: (g, rule.init(g), g))(jax.tree.map(lambda p: p.astype(jnp.float32), params))
+    )[0]
     np.testing.assert_allclose(batched["w"][0], single["w"], rtol=1e-3, atol=1e-5)
     assert jax.tree.leaves(rule.update({}, rule.init({}), {})[0]) == []

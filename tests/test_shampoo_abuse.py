@@ -11,21 +11,37 @@ import optax
 import pytest
 from shampoo_rules import RULES, random, run
 
-from distill_bench.layout import make_layout
+from distill_bench.training.lane_layout import make_layout
 from optimizers.shampoo import scale_by_shampoo, shampoo
 from optimizers.shampoo_funmatch import shampoo_funmatch
 from optimizers.soap import soap
 
-ODD = {"scalar": (), "ones": (1, 1, 1, 1), "vector": (5,), "empty": (0, 4), "five": (2, 1, 3, 2, 5), "prime": (13, 7)}
+ODD = {
+    "scalar": (),
+    "ones": (1, 1, 1, 1),
+    "vector": (5,),
+    "empty": (0, 4),
+    "five": (2, 1, 3, 2, 5),
+    "prime": (13, 7),
+}
 
 
 @pytest.mark.parametrize("make", [shampoo, soap, shampoo_funmatch], ids=lambda opt: opt.name)
 def test_whatever_a_gradient_holds_updates_stay_finite_and_recover(make):
     """Zeros, rank 1, tiny, huge, NaN, infinity, then good ones again: these move the parameters as if nothing had been."""
-    rule = make.build({"update_every": 2} | ({"block_size": 4} if make is not shampoo_funmatch else {}), 100)
+    rule = make.build(
+        {"update_every": 2} | ({"block_size": 4} if make is not shampoo_funmatch else {}), 100
+    )
     params = {name: jnp.ones(shape) for name, shape in ODD.items()}
     good = {name: random(shape) for name, shape in ODD.items()}
-    bad = [jnp.zeros_like, jnp.ones_like, lambda g: 1e-20 * g, lambda g: 1e8 * g, lambda g: g.at[...].set(jnp.nan), lambda g: g * jnp.inf]
+    bad = [
+        jnp.zeros_like,
+        jnp.ones_like,
+        lambda g: 1e-20 * g,
+        lambda g: 1e8 * g,
+        lambda g: g.at[...].set(jnp.nan),
+        lambda g: g * jnp.inf,
+    ]
     gradients = [good, *(jax.tree.map(f, good) for f in bad for _ in range(2)), *[good] * 3]
     updates, _ = run(rule, gradients, params)
     for t, update in enumerate(updates):
@@ -68,7 +84,9 @@ def test_no_batched_lapack_call_in_the_cpu_program(name):
     for option in [{}, {"basis_solver": "qr"}] if name == "soap" else [{}]:
         rule = RULES[name](block_size=8, **option)
         lowered = jax.jit(rule.update).lower(params, rule.init(params)).as_text()
-        calls = [line for line in lowered.splitlines() if "custom_call" in line and "lapack" in line]
+        calls = [
+            line for line in lowered.splitlines() if "custom_call" in line and "lapack" in line
+        ]
         assert calls
         assert not [line for line in calls if any(f"tensor<{n}x8x8" in line for n in range(2, 20))]
 
@@ -88,19 +106,35 @@ def test_eight_lanes_of_a_thousand_steps_over_two_devices_neither_hang_nor_blow_
 
         def step(i, carry):
             params, state, bad = carry
-            injected = jnp.where(i % 50 == 7, jnp.nan, jnp.where(i % 50 == 17, 0.0, jnp.where(i % 50 == 27, 1e8, 1.0)))
+            injected = jnp.where(
+                i % 50 == 7,
+                jnp.nan,
+                jnp.where(i % 50 == 17, 0.0, jnp.where(i % 50 == 27, 1e8, 1.0)),
+            )
             gradients = jax.tree.map(lambda g: g * injected, jax.grad(loss)(params))
             updates, state = rule.update(gradients, state, params)
             finite = jnp.stack([jnp.isfinite(u).all() for u in jax.tree.leaves(updates)]).all()
             return optax.apply_updates(params, updates), state, bad + ~finite
 
-        params, state, bad = jax.lax.fori_loop(0, 1000, step, (params, rule.init(params), jnp.int32(0)))
+        params, state, bad = jax.lax.fori_loop(
+            0, 1000, step, (params, rule.init(params), jnp.int32(0))
+        )
         finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state)]).all()
-        return bad, finite, loss(params) < 0.5 * loss(jax.tree.map(lambda t: jax.random.normal(jax.random.key(seed), t.shape), target))
+        return (
+            bad,
+            finite,
+            loss(params)
+            < 0.5
+            * loss(
+                jax.tree.map(lambda t: jax.random.normal(jax.random.key(seed), t.shape), target)
+            ),
+        )
 
     faulthandler.dump_traceback_later(240, exit=True)
     try:
-        bad, finite, last = jax.block_until_ready(layout.spmd(layout.each(lane))(layout.spread([np.int32(i) for i in range(8)])))
+        bad, finite, last = jax.block_until_ready(
+            layout.spmd(layout.each(lane))(layout.spread([np.int32(i) for i in range(8)]))
+        )
     finally:
         faulthandler.cancel_dump_traceback_later()
     assert not np.asarray(bad).any()

@@ -13,16 +13,19 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from distill_bench import bit, networks, stream, views
-from distill_bench.accumulate import accumulated
-from distill_bench.engine import open_engine
 from distill_bench.errors import UserError
-from distill_bench.evaluate import make_exam
-from distill_bench.events import Finished, Losses
-from distill_bench.lanes import Contract, Lane
-from distill_bench.layout import BATCH, make_layout
-from distill_bench.train import train
-from distill_bench.views import ViewConfig
+from distill_bench.networks import bit, network
+from distill_bench.tasks.view_config import ViewConfig
+from distill_bench.training.accumulate import accumulated
+from distill_bench.training.engine import open_engine
+from distill_bench.training.evaluate import make_eval_set
+from distill_bench.training.events import Finished, Losses
+from distill_bench.training.lane_layout import BATCH, make_layout
+from distill_bench.training.rules import Contract, Lane
+from distill_bench.training.source import open_source
+from distill_bench.training.teacher_logits import make_forward
+from distill_bench.training.train import train
+from distill_bench.views import augment
 from optimizers.shampoo import scale_by_shampoo
 
 STEPS = 10
@@ -46,12 +49,17 @@ def descent_by_functions(hparams, horizon):
     """Plain descent along `grad_fn`, whose step also shrinks with `value_fn`: what the extras give is what trains."""
 
     def update(updates, state, params, value_fn, grad_fn):
-        return jax.tree.map(lambda g: -hparams["lr"] * g / (1 + value_fn(params)), grad_fn(params)), state
+        return jax.tree.map(
+            lambda g: -hparams["lr"] * g / (1 + value_fn(params)), grad_fn(params)
+        ), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-LANES = [Lane(sgd, {"lr": 0.1}, STEPS, 0), Lane(descent_by_functions, {"lr": 0.1}, STEPS, 0, Contract(frozenset({"value_fn", "grad_fn"})))]
+LANES = [
+    Lane(sgd, {"lr": 0.1}, STEPS, 0),
+    Lane(descent_by_functions, {"lr": 0.1}, STEPS, 0, Contract(frozenset({"value_fn", "grad_fn"}))),
+]
 """At rates too low for rounding to grow in ten steps."""
 
 
@@ -61,8 +69,12 @@ def one_device(tiny_task):
 
 
 def test_parts_of_a_batch_give_what_the_whole_gives(tiny_task, one_device):
-    layout = make_layout(jax.devices()[:1], mapping="vmap", lanes_per_device=2, microbatches=2, remat=True)
-    np.testing.assert_allclose(losses_of(open_engine(tiny_task, layout), LANES), losses_of(one_device, LANES), rtol=1e-5)
+    layout = make_layout(
+        jax.devices()[:1], mapping="vmap", lanes_per_device=2, microbatches=2, remat=True
+    )
+    np.testing.assert_allclose(
+        losses_of(open_engine(tiny_task, layout), LANES), losses_of(one_device, LANES), rtol=1e-5
+    )
 
 
 def quadratic(params, batch):
@@ -77,21 +89,34 @@ def test_accumulated_losses_have_the_derivatives_of_the_mean():
     curved = 12 * x.T @ (y**2 * (x @ v)) / 12
     loss = accumulated(quadratic, 3)
     found = jax.jit(jax.value_and_grad(loss))(jnp.float32(w), jnp.float32(x))
-    hessian_v = jax.jvp(lambda p: jax.grad(loss)(p, jnp.float32(x)), (jnp.float32(w),), (jnp.float32(v),))[1]
-    for one, expected in zip((loss(jnp.float32(w), jnp.float32(x)), *found, hessian_v), (value, value, gradient, curved), strict=True):
+    hessian_v = jax.jvp(
+        lambda p: jax.grad(loss)(p, jnp.float32(x)), (jnp.float32(w),), (jnp.float32(v),)
+    )[1]
+    for one, expected in zip(
+        (loss(jnp.float32(w), jnp.float32(x)), *found, hessian_v),
+        (value, value, gradient, curved),
+        strict=True,
+    ):
         np.testing.assert_allclose(one, expected, rtol=2e-5, atol=1e-4)
 
 
 def test_parts_of_a_sharded_batch_move_no_image():
     mesh = Mesh(np.array(jax.devices()[:8]), (BATCH,))
-    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, spec)) for shape, spec in (((5, 3), P()), ((64, 5), P(BATCH)))]
-    text = jax.jit(jax.value_and_grad(accumulated(quadratic, 4))).lower(*arguments).compile().as_text()
+    arguments = [
+        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, spec))
+        for shape, spec in (((5, 3), P()), ((64, 5), P(BATCH)))
+    ]
+    text = (
+        jax.jit(jax.value_and_grad(accumulated(quadratic, 4))).lower(*arguments).compile().as_text()
+    )
     assert "all-reduce" in text
     assert not re.search(r"all-gather|all-to-all|collective-permute", text)
 
 
 def test_parts_must_be_equal_on_every_device(tiny_task):
-    with pytest.raises(UserError, match=r"batch of 16 images cannot be cut into 3 equal parts.*--microbatches"):
+    with pytest.raises(
+        UserError, match=r"batch of 16 images cannot be cut into 3 equal parts.*--microbatches"
+    ):
         open_engine(tiny_task, make_layout(jax.devices()[:1], microbatches=3))
     with pytest.raises(UserError, match=r"share of 2 images cannot be cut into 4"):
         open_engine(tiny_task, make_layout(jax.devices()[:8], batch_shards=8, microbatches=4))
@@ -104,8 +129,12 @@ def test_rematerialisation_keeps_what_enters_units_and_little_more():
 
     def kept(remat):
         """Numbers that the forward pass leaves to the backward, parameters left out."""
-        backward = jax.eval_shape(lambda p: jax.vjp(lambda p: networks.apply(config, p, images, remat), p)[1], params)
-        return sum(leaf.size for leaf in jax.tree.leaves(backward)) - sum(leaf.size for leaf in jax.tree.leaves(params))
+        backward = jax.eval_shape(
+            lambda p: jax.vjp(lambda p: network.apply(config, p, images, remat), p)[1], params
+        )
+        return sum(leaf.size for leaf in jax.tree.leaves(backward)) - sum(
+            leaf.size for leaf in jax.tree.leaves(params)
+        )
 
     assert kept(True) < kept(False) / 4
 
@@ -114,7 +143,10 @@ def preconditioned(**given):
     """A low rate and damping of a thousandth of the largest eigenvalue, so that roots do not magnify rounding."""
 
     def build(hparams, horizon):
-        return optax.chain(scale_by_shampoo(block_size=8, update_every=2, epsilon=1e-3, **given), optax.scale(-0.01))
+        return optax.chain(
+            scale_by_shampoo(block_size=8, update_every=2, epsilon=1e-3, **given),
+            optax.scale(-0.01),
+        )
 
     return build
 
@@ -122,20 +154,26 @@ def preconditioned(**given):
 def test_eight_devices_sharing_batch_and_roots_give_what_one_gives(tiny_task, one_device):
     layout = make_layout(jax.devices()[:8], batch_shards=8)
     one = losses_of(one_device, [LANES[0], Lane(preconditioned(), {}, STEPS, 0)])
-    shared = losses_of(open_engine(tiny_task, layout), [LANES[0], Lane(preconditioned(mesh=layout.mesh, mesh_axis=BATCH), {}, STEPS, 0)])
+    shared = losses_of(
+        open_engine(tiny_task, layout),
+        [LANES[0], Lane(preconditioned(mesh=layout.mesh, mesh_axis=BATCH), {}, STEPS, 0)],
+    )
     np.testing.assert_allclose(shared, one, rtol=1e-5)
 
 
 def test_mixup_across_devices_pairs_the_same_images_bit_for_bit():
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (64, 12, 12, 3)), jnp.uint8)
     config = ViewConfig(size=8)
-    for make in (lambda x: views.mix(x.astype(jnp.float32), jnp.float32(0.3)), lambda x: views.make_views(jax.random.key(1), x, config)):
+    for make in (
+        lambda x: augment.mix(x.astype(jnp.float32), jnp.float32(0.3)),
+        lambda x: augment.make_views(jax.random.key(1), x, config),
+    ):
         whole = jax.jit(make)(jax.device_put(images, jax.devices()[0]))
         sharding = NamedSharding(Mesh(np.array(jax.devices()[:8]), (BATCH,)), P(BATCH))
         cut = jax.jit(make, out_shardings=sharding)(jax.device_put(images, sharding))
         assert len(cut.sharding.device_set) == 8
         np.testing.assert_array_equal(cut, whole)
-    mixed = views.mix(images.astype(jnp.float32), jnp.float32(0.3))
+    mixed = augment.mix(images.astype(jnp.float32), jnp.float32(0.3))
     partner = images[np.arange(-1, 63)].astype(jnp.float32)
     np.testing.assert_allclose(mixed, 0.7 * images + 0.3 * partner, rtol=1e-5, atol=1e-3)
 
@@ -151,7 +189,10 @@ def test_eight_lanes_on_two_by_four_devices_equal_each_alone(tiny_task, one_devi
 
 
 def test_an_exam_is_cut_by_any_number_of_devices_that_cuts_a_batch(tiny_task):
-    source = stream.open_source(dataclasses.replace(tiny_task, batch_size=12), make_layout(jax.devices()[:3], batch_shards=3))
-    exam = make_exam(source, stream.make_forward(source), 1)
-    assert exam.images.shape[1] % 3 == 0
-    np.testing.assert_array_equal(exam.labels, source.test.labels)
+    source = open_source(
+        dataclasses.replace(tiny_task, batch_size=12),
+        make_layout(jax.devices()[:3], batch_shards=3),
+    )
+    eval_set = make_eval_set(source, make_forward(source), 1)
+    assert eval_set.images.shape[1] % 3 == 0
+    np.testing.assert_array_equal(eval_set.labels, source.test.labels)

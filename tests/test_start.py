@@ -9,27 +9,39 @@ import jax
 import numpy as np
 import pytest
 
-from distill_bench import bit, checkpoints, lanes, pretrained, start, stream, teacher
-from distill_bench import catalogue as tasks
-from distill_bench.bit import BiTConfig
-from distill_bench.catalogue import FLOWERS
 from distill_bench.errors import UserError
-from distill_bench.layout import make_layout
+from distill_bench.networks import bit
+from distill_bench.networks.bit import BiTConfig
+from distill_bench.tasks import catalogue
+from distill_bench.tasks.catalogue import FLOWERS
+from distill_bench.tasks.parameters import load_start, load_teachers
+from distill_bench.training import lanes, stream
+from distill_bench.training.lane_layout import make_layout
+from distill_bench.training.source import open_source
+from distill_bench.training.teacher_logits import make_forward
+from distill_bench.weights import files, lookup
 
-NETWORK = BiTConfig((1,), 8, 7, channels=1, groups=4, root="small")  # the groups of the task's networks, which no file tells
+NETWORK = BiTConfig(
+    (1,), 8, 7, channels=1, groups=4, root="small"
+)  # the groups of the task's networks, which no file tells
 
 
 @pytest.fixture
 def task(tiny_task):
-    return dataclasses.replace(tiny_task, student=dataclasses.replace(NETWORK, classes=10, pool_padding="inf"))
+    return dataclasses.replace(
+        tiny_task, student=dataclasses.replace(NETWORK, classes=10, pool_padding="inf")
+    )
 
 
 def write(path, network, layout="published", seed=0):
     """Parameters of the network, none of them zero, at the path."""
     leaves, tree = jax.tree.flatten(bit.init(network, jax.random.key(0)))
     rng = np.random.default_rng(seed)
-    params = jax.tree.unflatten(tree, [np.asarray(leaf + 0.1 * rng.standard_normal(leaf.shape), np.float32) for leaf in leaves])
-    path.write_bytes(checkpoints.dumps(params, layout))
+    params = jax.tree.unflatten(
+        tree,
+        [np.asarray(leaf + 0.1 * rng.standard_normal(leaf.shape), np.float32) for leaf in leaves],
+    )
+    path.write_bytes(files.dumps(params, layout))
     return params
 
 
@@ -38,22 +50,30 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("mapping", ["dispatch", "loop", "vmap"])
-def test_every_student_starts_from_the_weights_whatever_its_seed_with_a_fresh_head(task, folder, mapping):
+def test_every_student_starts_from_the_weights_whatever_its_seed_with_a_fresh_head(
+    task, folder, mapping
+):
     params = write(folder / "mine.npz", NETWORK)
     width = 1 if mapping == "dispatch" else 2
     layout = make_layout(jax.devices()[:2], mapping=mapping, lanes_per_device=width)
-    source = stream.open_source(tasks.vary(task, start="mine"), layout)
-    found = jax.device_get(lanes.make_students(source)(layout.spread([np.int32(seed) for seed in range(layout.lanes)])))
-    expected = params | {"head": {"conv2d": {"kernel": np.zeros((32, 10), np.float32), "bias": np.zeros(10, np.float32)}}}
+    source = open_source(catalogue.vary(task, start="mine"), layout)
+    found = jax.device_get(
+        lanes.make_students(source)(layout.spread([np.int32(seed) for seed in range(layout.lanes)]))
+    )
+    expected = params | {
+        "head": {
+            "conv2d": {"kernel": np.zeros((32, 10), np.float32), "bias": np.zeros(10, np.float32)}
+        }
+    }
     for lane in range(layout.lanes):
         same(jax.tree.map(lambda leaf, lane=lane: leaf[lane], found), expected)
 
 
 def test_weights_of_the_tasks_own_classes_keep_their_head_and_seeds_their_own_data(task, folder):
     params = write(folder / "mine.npz", dataclasses.replace(NETWORK, classes=10))
-    source = stream.open_source(tasks.vary(task, start="mine"), make_layout(jax.devices()[:1]))
+    source = open_source(catalogue.vary(task, start="mine"), make_layout(jax.devices()[:1]))
     same(jax.device_get(source.start), params)
-    chunk = stream.make_chunks(source, 1, stream.make_forward(source))
+    chunk = stream.make_chunks(source, 1, make_forward(source))
     assert not np.allclose(chunk(1, 0).views, chunk(2, 0).views, atol=0.1)
 
 
@@ -61,22 +81,36 @@ def test_weights_of_the_tasks_own_classes_keep_their_head_and_seeds_their_own_da
 def test_padding_follows_the_files_layout(task, folder, layout, padding):
     network = dataclasses.replace(NETWORK, classes=10)
     params = write(folder / "mine.npz", network, layout)
-    assert pretrained.find("mine").network == dataclasses.replace(network, groups=32, pool_padding=padding)
-    assert tasks.vary(task, start="mine").student.pool_padding == padding
-    varied = tasks.vary(task, teacher="mine")
+    assert lookup.find("mine").network == dataclasses.replace(
+        network, groups=32, pool_padding=padding
+    )
+    assert catalogue.vary(task, start="mine").student.pool_padding == padding
+    varied = catalogue.vary(task, teacher="mine")
     assert varied.teacher == dataclasses.replace(network, pool_padding=padding)
-    same(teacher.load(varied), (params,))
+    same(load_teachers(varied), (params,))
 
 
 def test_published_names_say_it_without_the_file(folder):
-    assert tasks.vary(FLOWERS, start="BiT-M-R50x1").student == dataclasses.replace(FLOWERS.student, pool_padding="zero")
-    assert tasks.vary(FLOWERS, start="R50x1_224").student == FLOWERS.student
-    varied = tasks.vary(tasks.get("imagenet2012-two"), teacher="BiT-M-R101x3-ILSVRC2012", resolution=32)
+    assert catalogue.vary(FLOWERS, start="BiT-M-R50x1").student == dataclasses.replace(
+        FLOWERS.student, pool_padding="zero"
+    )
+    assert catalogue.vary(FLOWERS, start="R50x1_224").student == FLOWERS.student
+    varied = catalogue.vary(
+        catalogue.get("imagenet2012-two"), teacher="BiT-M-R101x3-ILSVRC2012", resolution=32
+    )
     assert [it.file for it in varied.teachers] == ["BiT-M-R101x3-ILSVRC2012"]
-    assert (varied.teacher.depths, varied.teacher.width, varied.teacher.pool_padding) == ((3, 4, 23, 3), 192, "zero")
-    for changes in ({"start": "BiT-M-R50x1"}, {"start": "R50x1_224", "synthetic": True}, {"teacher": "R152x2_T_flowers128", "start": "BiT-M-R50x1"}):
-        varied = tasks.vary(FLOWERS, **changes)
-        assert tasks.get(varied.name) == varied
+    assert (varied.teacher.depths, varied.teacher.width, varied.teacher.pool_padding) == (
+        (3, 4, 23, 3),
+        192,
+        "zero",
+    )
+    for changes in (
+        {"start": "BiT-M-R50x1"},
+        {"start": "R50x1_224", "synthetic": True},
+        {"teacher": "R152x2_T_flowers128", "start": "BiT-M-R50x1"},
+    ):
+        varied = catalogue.vary(FLOWERS, **changes)
+        assert catalogue.get(varied.name) == varied
         assert varied.fingerprint() != FLOWERS.fingerprint()
 
 
@@ -85,40 +119,73 @@ def test_another_file_of_the_same_name_is_another_task(task, folder):
     for seed in (0, 1):
         write(folder / "mine.npz", dataclasses.replace(NETWORK, classes=10), seed=seed)
         for field in ("start", "teacher"):
-            varied = tasks.vary(task, **{field: "mine"})
+            varied = catalogue.vary(task, **{field: "mine"})
             prints[field, seed] = varied.fingerprint()
             assert varied.name == f"tiny@{field}-mine"
     assert len(set(prints.values())) == 4
-    old = tasks.vary(task, start="mine", teacher="mine")
+    old = catalogue.vary(task, start="mine", teacher="mine")
     write(folder / "mine.npz", dataclasses.replace(NETWORK, classes=10), seed=2)
-    for load in (start.load, teacher.load):
-        with pytest.raises(UserError, match=r"mine.npz is not the file that the task names: sha256"):
+    for load in (load_start, load_teachers):
+        with pytest.raises(
+            UserError, match=r"mine.npz is not the file that the task names: sha256"
+        ):
             load(old)
 
 
 def test_synthetic_students_start_from_random_weights_of_the_same_shapes(task, folder):
     written = write(folder / "mine.npz", NETWORK)
-    random = start.load(dataclasses.replace(tasks.vary(task, start="mine"), synthetic=True))
+    random = load_start(dataclasses.replace(catalogue.vary(task, start="mine"), synthetic=True))
     like = jax.eval_shape(lambda: bit.init(task.student, jax.random.key(0)))
     assert jax.tree.map(np.shape, random) == jax.tree.map(np.shape, like)
     assert not np.any(random["head"]["conv2d"]["kernel"])
-    assert not np.allclose(random["root_block"]["standardized_conv2d"]["kernel"], written["root_block"]["standardized_conv2d"]["kernel"], atol=0.1)
+    assert not np.allclose(
+        random["root_block"]["standardized_conv2d"]["kernel"],
+        written["root_block"]["standardized_conv2d"]["kernel"],
+        atol=0.1,
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda task: tasks.vary(task, start="minr"), r"no weights 'minr'.*Did you mean 'mine'(.|\n)*distill_bench\.published"),
-        (lambda task: tasks.vary(task, teacher="BiT-M-R50x2"), "Did you mean 'BiT-M-R50x"),
-        (lambda task: tasks.vary(task, start="../mine"), r"'\.\./mine' is no name of weights: put the file into"),
-        (lambda task: tasks.vary(task, start="deep"), r"depths \(2,\), width 8.*the student is a BiT of depths \(1,\), width 8"),
-        (lambda task: tasks.vary(FLOWERS, start="BiT-M-R101x1"), r"depths \(3, 4, 23, 3\), width 64.*the student is a BiT of depths \(3, 4, 6, 3\), width 64"),
-        (lambda task: tasks.vary(FLOWERS, student="mobilenetv3", start="BiT-M-R50x1"), "the student is a MobileNet: name weights of the student's network"),
-        (lambda task: tasks.vary(task, teacher="mine"), r"--teacher=mine has 7 classes; the task has 10(.|\n)*distill_bench.teacher --task=TASK --from=mine"),
-        (lambda task: tasks.vary(task, teacher="BiT-S-R50x1"), "sees 3 channels; the task's images have 1"),
-        (lambda task: tasks.vary(task, teacher="narrow"), "narrow is 6 channels wide, which 4 groups, the task's, do not divide"),
-        (lambda task: tasks.vary(task, start="none"), r"none.npz names its arrays as in neither layout"),
-        (lambda task: tasks.vary(task, start="torn"), "torn.npz"),
+        (
+            lambda task: catalogue.vary(task, start="minr"),
+            r"no weights 'minr'.*Did you mean 'mine'(.|\n)*distill_bench\.published",
+        ),
+        (lambda task: catalogue.vary(task, teacher="BiT-M-R50x2"), "Did you mean 'BiT-M-R50x"),
+        (
+            lambda task: catalogue.vary(task, start="../mine"),
+            r"'\.\./mine' is no name of weights: put the file into",
+        ),
+        (
+            lambda task: catalogue.vary(task, start="deep"),
+            r"depths \(2,\), width 8.*the student is a BiT of depths \(1,\), width 8",
+        ),
+        (
+            lambda task: catalogue.vary(FLOWERS, start="BiT-M-R101x1"),
+            r"depths \(3, 4, 23, 3\), width 64.*the student is a BiT of depths \(3, 4, 6, 3\), width 64",
+        ),
+        (
+            lambda task: catalogue.vary(FLOWERS, student="mobilenetv3", start="BiT-M-R50x1"),
+            "the student is a MobileNet: name weights of the student's network",
+        ),
+        (
+            lambda task: catalogue.vary(task, teacher="mine"),
+            r"--teacher=mine has 7 classes; the task has 10(.|\n)*distill_bench.teacher --task=TASK --from=mine",
+        ),
+        (
+            lambda task: catalogue.vary(task, teacher="BiT-S-R50x1"),
+            "sees 3 channels; the task's images have 1",
+        ),
+        (
+            lambda task: catalogue.vary(task, teacher="narrow"),
+            "narrow is 6 channels wide, which 4 groups, the task's, do not divide",
+        ),
+        (
+            lambda task: catalogue.vary(task, start="none"),
+            r"none.npz names its arrays as in neither layout",
+        ),
+        (lambda task: catalogue.vary(task, start="torn"), "torn.npz"),
     ],
 )
 def test_what_cannot_be_is_said(task, folder, change, message):
@@ -133,13 +200,28 @@ def test_what_cannot_be_is_said(task, folder, change, message):
 
 @pytest.mark.parametrize(
     "header",
-    ["{'descr': '<f4', 'fortran_order': False, 'shape': (2,", "{[]:1}", "{'descr': '<f4'}\n  x\n y", "{'descr': (), 'fortran_order': False, 'shape': (2,)}"],
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2,",
+        "{[]:1}",
+        "{'descr': '<f4'}\n  x\n y",
+        "{'descr': (), 'fortran_order': False, 'shape': (2,)}",
+    ],
 )
 def test_weights_under_a_header_that_is_none_are_refused(folder, header):
     write(folder / "whole.npz", NETWORK)
-    with zipfile.ZipFile(folder / "whole.npz") as whole, zipfile.ZipFile(folder / "mine.npz", "w") as archive:
+    with (
+        zipfile.ZipFile(folder / "whole.npz") as whole,
+        zipfile.ZipFile(folder / "mine.npz", "w") as archive,
+    ):
         for name in whole.namelist():
             magic = np.lib.format.magic(1, 0) + len(header).to_bytes(2, "little")
-            archive.writestr(name, magic + header.encode() if name.endswith("head/conv2d/bias.npy") else whole.read(name))
-    with pytest.raises(UserError, match=r"mine.npz holds .*head/conv2d/bias under a header that cannot be read"):
-        pretrained.find("mine")
+            archive.writestr(
+                name,
+                magic + header.encode()
+                if name.endswith("head/conv2d/bias.npy")
+                else whole.read(name),
+            )
+    with pytest.raises(
+        UserError, match=r"mine.npz holds .*head/conv2d/bias under a header that cannot be read"
+    ):
+        lookup.find("mine")

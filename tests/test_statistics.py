@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps import statistics
-from sweeps.statistics import Speedup, speedup
+from sweeps.results import statistics
+from sweeps.results.statistics import Speedup, speedup
 
 # A baseline that halves its loss with each doubling: loss = 100 / horizon.
 BASELINE = {h: 100 / h for h in (250, 500, 1000, 2000)}
@@ -42,7 +42,9 @@ def test_a_power_law_is_interpolated_exactly(loss, horizon):
 
 @given(a=st.floats(0.01, 1.0), b=st.floats(0.01, 1.0), seed=st.integers(0, 100))
 def test_a_lower_loss_is_never_slower_even_on_a_bumpy_baseline(a, b, seed):
-    bumpy = dict(zip((250, 500, 1000, 2000), np.random.default_rng(seed).uniform(0.02, 0.9, 4), strict=True))
+    bumpy = dict(
+        zip((250, 500, 1000, 2000), np.random.default_rng(seed).uniform(0.02, 0.9, 4), strict=True)
+    )
     low, high = sorted((a, b))
     assert speedup(low, 500, bumpy).value >= speedup(high, 500, bumpy).value - 1e-12
 
@@ -54,13 +56,21 @@ def test_without_a_baseline_or_a_loss_there_is_no_speedup():
 
 @pytest.fixture(scope="module")
 def simulated():
-    """400 boards of five seeds: a baseline of loss 100 / horizon, an entrant 1.4 times as fast, noise that both share and noise of their own."""
+    """400 boards of five seeds: a baseline of loss 100 / horizon, an candidate 1.4 times as fast, noise that both share and noise of their own."""
     boards = []
     for seed in range(400):
         rng = np.random.default_rng(seed)
         shared = rng.normal(0, 0.03, 5)
-        curves = {k: {h: 100 / h * np.exp(shared[k] + rng.normal(0, 0.02)) for h in (250, 500, 1000, 2000)} for k in range(5)}
-        losses = {h: {k: 100 / (h * 1.4) * np.exp(shared[k] + rng.normal(0, 0.02)) for k in range(5)} for h in (250, 500, 1000)}
+        curves = {
+            k: {
+                h: 100 / h * np.exp(shared[k] + rng.normal(0, 0.02)) for h in (250, 500, 1000, 2000)
+            }
+            for k in range(5)
+        }
+        losses = {
+            h: {k: 100 / (h * 1.4) * np.exp(shared[k] + rng.normal(0, 0.02)) for k in range(5)}
+            for h in (250, 500, 1000)
+        }
         boards.append((curves, losses))
     return boards
 
@@ -74,7 +84,9 @@ def test_so_does_the_interval_of_the_geometric_mean(simulated):
     hits = []
     for curves, losses in simulated:
         gains = [Speedup(1.0)] * 2  # their values do not matter to the interval
-        low, high = statistics.geometric_mean(gains, [statistics.paired_logs(losses[h], h, curves) for h in (500, 1000)]).interval
+        low, high = statistics.geometric_mean(
+            gains, [statistics.paired_logs(losses[h], h, curves) for h in (500, 1000)]
+        ).interval
         hits.append(low <= 1.4 <= high)
     assert 0.92 <= np.mean(hits) <= 0.98
 
@@ -88,12 +100,18 @@ def test_there_is_no_interval_without_three_seeds_or_beyond_the_ladder():
 
 
 def test_geometric_means_by_hand():
-    assert statistics.geometric_mean([Speedup(2.0), Speedup(0.5), Speedup(8.0)]) == Speedup(pytest.approx(2.0))
-    assert statistics.geometric_mean([Speedup(2.0), Speedup(8.0, ">")]) == Speedup(pytest.approx(4.0), ">")
+    assert statistics.geometric_mean([Speedup(2.0), Speedup(0.5), Speedup(8.0)]) == Speedup(
+        pytest.approx(2.0)
+    )
+    assert statistics.geometric_mean([Speedup(2.0), Speedup(8.0, ">")]) == Speedup(
+        pytest.approx(4.0), ">"
+    )
     assert statistics.geometric_mean([Speedup(2.0, "<"), Speedup(8.0, ">")]) is None
     assert statistics.geometric_mean([]) is None
     some_seeds_missing = [{1: 0.1, 2: 0.1, 3: 0.1}, {1: 0.1, 2: 0.1}]
-    assert statistics.geometric_mean([Speedup(2.0), Speedup(2.0)], some_seeds_missing).interval is None
+    assert (
+        statistics.geometric_mean([Speedup(2.0), Speedup(2.0)], some_seeds_missing).interval is None
+    )
 
 
 def at(value, spread=0.0):
@@ -104,28 +122,45 @@ def at(value, spread=0.0):
 def test_ties_share_a_rank_and_the_next_is_counted_past_them():
     sharp = [at(0.0), at(1.0), at(2.0)]
     assert statistics.tie_groups(sharp) == [1, 2, 3]
-    wide = {seed: 0.01 + noise for seed, noise in enumerate((0.3, -0.3, 0.2, -0.2, 0.0))}  # its noise is its own
+    wide = {
+        seed: 0.01 + noise for seed, noise in enumerate((0.3, -0.3, 0.2, -0.2, 0.0))
+    }  # its noise is its own
     assert statistics.tie_groups([at(0.0), wide, at(1.0)]) == [1, 1, 3]
-    assert statistics.tie_groups([at(0.0, 0.5), at(0.1, 0.5)]) == [1, 2]  # noise that both share tells nothing apart
-    assert statistics.tie_groups([at(0.0), {7: 1.0, 8: 1.0}]) == [1, 1]  # no seeds in common: cannot be told apart
+    assert statistics.tie_groups([at(0.0, 0.5), at(0.1, 0.5)]) == [
+        1,
+        2,
+    ]  # noise that both share tells nothing apart
+    assert statistics.tie_groups([at(0.0), {7: 1.0, 8: 1.0}]) == [
+        1,
+        1,
+    ]  # no seeds in common: cannot be told apart
     assert statistics.tie_groups([]) == []
 
 
 def test_equal_entries_tie_19_times_in_20():
     rng = np.random.default_rng(0)
-    tied = [statistics.tie_groups([dict(enumerate(rng.normal(0, 1, 5))) for _ in range(2)]) == [1, 1] for _ in range(2000)]
+    tied = [
+        statistics.tie_groups([dict(enumerate(rng.normal(0, 1, 5))) for _ in range(2)]) == [1, 1]
+        for _ in range(2000)
+    ]
     assert 0.93 <= np.mean(tied) <= 0.97
 
 
 @given(st.lists(st.floats(0.01, 10.0), min_size=1, max_size=7))
 def test_best_after_k_is_the_mean_over_all_choices_of_k(losses):
     for k, found in enumerate(statistics.best_after(losses), 1):
-        assert found == pytest.approx(np.mean([min(chosen) for chosen in itertools.combinations(losses, k)]))
+        assert found == pytest.approx(
+            np.mean([min(chosen) for chosen in itertools.combinations(losses, k)])
+        )
 
 
 def test_best_after_k_with_divergences():
     assert statistics.best_after([0.2, math.inf]) == [math.inf, 0.2]
-    assert statistics.best_after([0.1, 0.3, math.inf]) == [math.inf, pytest.approx((0.1 + 0.1 + 0.3) / 3), 0.1]
+    assert statistics.best_after([0.1, 0.3, math.inf]) == [
+        math.inf,
+        pytest.approx((0.1 + 0.1 + 0.3) / 3),
+        0.1,
+    ]
     assert statistics.best_after([]) == []
 
 
@@ -161,15 +196,25 @@ def test_more_seeds_are_wanted_only_where_those_at_hand_do_not_tell():
     curves = dict.fromkeys(range(5), BASELINE)
     clear = {seed: 100 / 500 / 1.5 * (1 + 0.01 * seed) for seed in range(5)}
     assert statistics.seeds_wanted(clear, 500, curves) is None
-    unclear = {seed: 100 / 500 / 1.01 * factor for seed, factor in enumerate((0.9, 1.1, 0.95, 1.05, 0.98))}
+    unclear = {
+        seed: 100 / 500 / 1.01 * factor for seed, factor in enumerate((0.9, 1.1, 0.95, 1.05, 0.98))
+    }
     assert 5 < int(statistics.seeds_wanted(unclear, 500, curves).removeprefix("about ")) <= 1000
-    exactly_equal = {seed: 100 / 500 * factor for seed, factor in enumerate((0.9, 1 / 0.9, 0.95, 1 / 0.95, 1.0))}
+    exactly_equal = {
+        seed: 100 / 500 * factor for seed, factor in enumerate((0.9, 1 / 0.9, 0.95, 1 / 0.95, 1.0))
+    }
     assert statistics.seeds_wanted(exactly_equal, 500, curves) == "more than 1000"
     assert statistics.seeds_wanted({}, 500, curves) is None
 
 
 def test_performance_profiles_by_hand():
-    ratios = statistics.profile_ratios({"a": [Speedup(2.0), Speedup(1.0)], "b": [Speedup(1.0), Speedup(1.5)], "c": [Speedup(0.9, "<"), None]})
+    ratios = statistics.profile_ratios(
+        {
+            "a": [Speedup(2.0), Speedup(1.0)],
+            "b": [Speedup(1.0), Speedup(1.5)],
+            "c": [Speedup(0.9, "<"), None],
+        }
+    )
     assert ratios == {"a": [1.0, 1.5], "b": [2.0, 1.0], "c": [math.inf, math.inf]}
     assert statistics.profile_score(ratios["a"]) == pytest.approx((3 + 2.5) / 6)
     assert statistics.profile_score([1.0, 1.0]) == 1.0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from distill_bench.errors import UserError
-from sweeps import store
-from sweeps.study import Study, Trial
+from sweeps.planning.study import Study, Trial
+from sweeps.results import store
 
 STUDY = Study("digits", "f" * 16, "mine", "s" * 64, {}, {}, {"jax": "1"})
 METRICS = {"probe_loss": 0.1 + 0.2, "accuracy": 1 / 3}
@@ -60,7 +60,10 @@ def test_records_are_the_same_bytes_however_they_were_cut(tmp_path):
         writer.finish("ok", 250, None, {})
     contents = {path.read_text() for path in tmp_path.rglob("records.jsonl")}
     assert len(contents) == 1
-    steps = [json.loads(line).get("step") or json.loads(line).get("first") for line in contents.pop().splitlines()[1:]]
+    steps = [
+        json.loads(line).get("step") or json.loads(line).get("first")
+        for line in contents.pop().splitlines()[1:]
+    ]
     assert steps == [1, 101, 125, 201, 250]
 
 
@@ -74,10 +77,28 @@ def test_an_unfinished_trial_never_happened(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "records.jsonl").write_text((f / "records.jsonl").read_text()[:-9]), "cut short"),
-        (lambda f: (f / "records.jsonl").write_text((f / "records.jsonl").read_text().replace('"losses"', '"los', 1)), "line 2 is no JSON"),
-        (lambda f: (f / "records.jsonl").write_text("\n".join((f / "records.jsonl").read_text().split("\n")[:2]) + "\n"), "lacks records"),
-        (lambda f: (f / "records.jsonl").write_text((f / "records.jsonl").read_text().replace('"seed": 0', '"seed": 7')), "another trial"),
+        (
+            lambda f: (f / "records.jsonl").write_text((f / "records.jsonl").read_text()[:-9]),
+            "cut short",
+        ),
+        (
+            lambda f: (f / "records.jsonl").write_text(
+                (f / "records.jsonl").read_text().replace('"losses"', '"los', 1)
+            ),
+            "line 2 is no JSON",
+        ),
+        (
+            lambda f: (f / "records.jsonl").write_text(
+                "\n".join((f / "records.jsonl").read_text().split("\n")[:2]) + "\n"
+            ),
+            "lacks records",
+        ),
+        (
+            lambda f: (f / "records.jsonl").write_text(
+                (f / "records.jsonl").read_text().replace('"seed": 0', '"seed": 7')
+            ),
+            "another trial",
+        ),
         (lambda f: (f / "records.jsonl").unlink(), "FileNotFoundError"),
         (lambda f: (f / "result.json").write_text("{}"), "KeyError"),
         (lambda f: (f / "result.json").write_text('{"trial"'), "JSONDecodeError"),

@@ -49,15 +49,36 @@ def mine(lr: Schedule = 0.1):
     ("first", "second", "flags", "status", "messages"),
     [
         ("os._exit(7)", "ctypes.string_at(0)", [], "crashed", ["exit code 7", "ended by SIGSEGV"]),
-        ("hoard()", "time.sleep(1000)", ["--stall_seconds=20", "--memory_gib=2.5"], "timeout", ["--memory_gib=2.5", "No progress for 20 s", "batched LAPACK"]),
+        (
+            "hoard()",
+            "time.sleep(1000)",
+            ["--stall_seconds=20", "--memory_gib=2.5"],
+            "timeout",
+            ["--memory_gib=2.5", "No progress for 20 s", "batched LAPACK"],
+        ),
     ],
 )
-def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(script, tmp_path, first, second, flags, status, messages):
+def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(
+    script, tmp_path, first, second, flags, status, messages
+):
     (tmp_path / "mine.py").write_text(PLUG_IN.format(first=first, second=second))
-    done = script("run", f"--opt=./mine.py,{CALM}", "--horizons=60", "--trials=2", "--seeds=1", "--checkpoint_seconds=0", *flags)
+    done = script(
+        "run",
+        f"--opt=./mine.py,{CALM}",
+        "--horizons=60",
+        "--trials=2",
+        "--seeds=1",
+        "--checkpoint_seconds=0",
+        *flags,
+    )
     assert done.returncode == 1, done.stderr
-    assert {row["opt"]: row["status"] for row in rows(script) if row["status"] != "reference"} == {"mine": status, "calm": "ok"}
-    (path,) = {path.parent for path in (tmp_path / "runs").rglob("result.json") if "mine-" in str(path)}
+    assert {row["opt"]: row["status"] for row in rows(script) if row["status"] != "reference"} == {
+        "mine": status,
+        "calm": "ok",
+    }
+    (path,) = {
+        path.parent for path in (tmp_path / "runs").rglob("result.json") if "mine-" in str(path)
+    }
     end = json.loads((path / "result.json").read_text())
     assert end["status"] == status
     for message in messages:
@@ -66,8 +87,13 @@ def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(script,
         assert "misbehave" in end["detail"]  # where it died, from its own output
         beside = contents(tmp_path / "runs")
         (tmp_path / "runs").rename(tmp_path / "before")
-        assert script("run", f"--opt={CALM}", "--horizons=60", "--trials=2", "--seeds=1").returncode == 0
-        assert contents(tmp_path / "runs") == {name: content for name, content in beside.items() if "/calm-" in name}
+        assert (
+            script("run", f"--opt={CALM}", "--horizons=60", "--trials=2", "--seeds=1").returncode
+            == 0
+        )
+        assert contents(tmp_path / "runs") == {
+            name: content for name, content in beside.items() if "/calm-" in name
+        }
 
 
 # A state too large for the disk of the test below.
@@ -99,7 +125,9 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_pa
         if kills == KILLS:
             break
         began = time.monotonic()
-        process = subprocess.Popen(script.command("run", *FLAGS), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            script.command("run", *FLAGS), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         try:
             process.wait(dice.uniform(0.2, 0.9) * whole)
             assert process.returncode == 0
@@ -120,7 +148,13 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_pa
 def test_a_full_disk_loses_nothing(script, tmp_path):
     """A limit on the size of files stands in for the disk: writes fail in the middle of a file."""
     (tmp_path / "heavy.py").write_text(HEAVY)
-    flags = [f"--opt={tmp_path / 'heavy.py'}", "--horizons=100", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
+    flags = [
+        f"--opt={tmp_path / 'heavy.py'}",
+        "--horizons=100",
+        "--trials=2",
+        "--seeds=1",
+        "--checkpoint_seconds=0",
+    ]
 
     limited = f"ulimit -f 200; exec {shlex.join(script.command('run', *flags, '--cache='))}"
     full = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, timeout=300)
@@ -131,13 +165,21 @@ def test_a_full_disk_loses_nothing(script, tmp_path):
     assert [row["status"] for row in rows(script) if row["opt"] == "heavy"] == ["ok"]
 
 
-def test_a_download_that_takes_its_time_is_no_optimizers_fault(script, tiny_task, tmp_path, monkeypatch):
+def test_a_download_that_takes_its_time_is_no_optimizers_fault(
+    script, tiny_task, tmp_path, monkeypatch
+):
     """A pipe stands in for a file that comes slowly."""
     os.mkfifo(slow := tmp_path / "slow.npz")
-    (tmp_path / "slow.pickle").write_bytes(pickle.dumps(dataclasses.replace(tiny_task, teacher_file=str(slow))))
+    (tmp_path / "slow.pickle").write_bytes(
+        pickle.dumps(dataclasses.replace(tiny_task, teacher_file=str(slow)))
+    )
     monkeypatch.setenv("TINY_TASK", str(tmp_path / "slow.pickle"))
-    command = script.command("run", f"--opt={CALM}", "--horizons=20", "--trials=1", "--seeds=1", "--stall_seconds=12")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    command = script.command(
+        "run", f"--opt={CALM}", "--horizons=20", "--trials=1", "--seeds=1", "--stall_seconds=12"
+    )
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     assert process.stderr is not None
     try:
         while "Opening" not in process.stderr.readline():
@@ -152,7 +194,11 @@ def test_a_download_that_takes_its_time_is_no_optimizers_fault(script, tiny_task
 
 
 def test_two_sweeps_do_not_share_a_folder(script, tmp_path):
-    process = subprocess.Popen(script.command("run", f"--opt={CALM}", "--horizons=1000000", "--trials=1"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        script.command("run", f"--opt={CALM}", "--horizons=1000000", "--trials=1"),
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
     try:
         lock = tmp_path / "runs" / ".lock"
         deadline = time.monotonic() + 60
@@ -168,8 +214,16 @@ def test_two_sweeps_do_not_share_a_folder(script, tmp_path):
 
 
 def test_a_checkpoint_of_another_source_is_refused_with_the_reason(script, tmp_path):
-    flags = [f"--opt={CALM}", "--horizons=1000000", "--trials=1", "--seeds=1", "--checkpoint_seconds=0"]
-    process = subprocess.Popen(script.command("run", *flags), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    flags = [
+        f"--opt={CALM}",
+        "--horizons=1000000",
+        "--trials=1",
+        "--seeds=1",
+        "--checkpoint_seconds=0",
+    ]
+    process = subprocess.Popen(
+        script.command("run", *flags), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while not (states := list((tmp_path / "runs").rglob("state.npz"))):
         assert time.monotonic() < deadline
@@ -177,11 +231,13 @@ def test_a_checkpoint_of_another_source_is_refused_with_the_reason(script, tmp_p
     process.kill()
     process.wait()
     time.sleep(0.5)
-    from distill_bench import checkpointing
+    from distill_bench.training import lane_state
 
     owner = {"trial": "another"}
-    checkpointing.save(states[0], checkpointing.Saved(1, ()), owner)
-    process = subprocess.Popen(script.command("run", *flags), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    lane_state.save(states[0], lane_state.Saved(1, ()), owner)
+    process = subprocess.Popen(
+        script.command("run", *flags), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     assert process.stderr is not None
     try:
         said = next(line for line in process.stderr if "refused" in line)

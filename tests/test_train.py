@@ -8,13 +8,18 @@ import numpy as np
 import optax
 import pytest
 
-from distill_bench import bit, checkpointing, data, seen, stream, teacher
-from distill_bench.engine import open_engine
-from distill_bench.events import Compiled, Finished, Losses, Point, Snapshot
-from distill_bench.lanes import Lane
-from distill_bench.layout import make_layout
-from distill_bench.losses import kl_divergence
-from distill_bench.train import evaluation_steps, train
+from distill_bench.data import dataset
+from distill_bench.networks import bit
+from distill_bench.tasks.parameters import load_teachers
+from distill_bench.training import lane_state
+from distill_bench.training.engine import open_engine
+from distill_bench.training.events import Compiled, Finished, Losses, Point, Snapshot
+from distill_bench.training.lane_layout import make_layout
+from distill_bench.training.losses import kl_divergence
+from distill_bench.training.rules import Lane
+from distill_bench.training.source import init_student
+from distill_bench.training.train import evaluation_steps, train
+from distill_bench.views import step_views
 
 
 def sgd(hparams, horizon):
@@ -73,19 +78,23 @@ def test_a_lane_equals_the_same_trial_alone_bit_for_bit(tiny_engine):
 
 def test_training_is_what_its_definition_says(tiny_task, tiny_engine):
     """Against a plain loop: the step's views, the teacher's logits, the KL and its gradient, one optax update."""
-    images = jnp.asarray(data.load(tiny_task.dataset)[0].images)
-    answers = teacher.load(tiny_task)[0]
+    images = jnp.asarray(dataset.load_embedded(tiny_task.dataset)[0].images)
+    answers = load_teachers(tiny_task)[0]
     lane = Lane(sgd, {"lr": 0.2}, 12, seed=5)
-    params = stream.init_student(tiny_task, 5)
+    params = init_student(tiny_task, 5)
     rule = sgd(lane.hparams, 12)
     state = rule.init(params)
 
     @jax.jit
     def step_of(params, state, step):
-        views = seen.step_views(tiny_task, images, 5, step).student
+        views = step_views.step_views(tiny_task, images, 5, step).student
 
         def loss_of(params):
-            return kl_divergence(bit.apply(tiny_task.teacher, answers, views), bit.apply(tiny_task.student, params, views), tiny_task.temperature)
+            return kl_divergence(
+                bit.apply(tiny_task.teacher, answers, views),
+                bit.apply(tiny_task.student, params, views),
+                tiny_task.temperature,
+            )
 
         loss, gradients = jax.value_and_grad(loss_of)(params)
         updates, state = rule.update(gradients, state, params)
@@ -100,8 +109,14 @@ def test_training_is_what_its_definition_says(tiny_task, tiny_engine):
 
     # The probe loss, from its views made anew.
     n, size = tiny_task.probe.batches, tiny_task.probe.batch_size
-    views = seen.probe_views(tiny_task, images[: n * size].reshape(n, size, 8, 8, 1)).reshape(-1, 8, 8, 1)
-    probe = kl_divergence(bit.apply(tiny_task.teacher, answers, views), bit.apply(tiny_task.student, params, views), tiny_task.temperature)
+    views = step_views.probe_views(tiny_task, images[: n * size].reshape(n, size, 8, 8, 1)).reshape(
+        -1, 8, 8, 1
+    )
+    probe = kl_divergence(
+        bit.apply(tiny_task.teacher, answers, views),
+        bit.apply(tiny_task.student, params, views),
+        tiny_task.temperature,
+    )
     assert points[0][12]["probe_loss"] == pytest.approx(float(probe), rel=1e-3)
     assert set(points[0][12]) == {"probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy"}
 
@@ -114,13 +129,17 @@ def test_one_device_gives_what_two_give(tiny_task, tiny_engine):
 
 
 def test_seed_zero_is_a_seed_like_any_other(tiny_engine):
-    losses, _, _, _ = run(tiny_engine, [Lane(sgd, {"lr": 0.1}, 5, seed) for seed in (0, 1, 2**31 - 1)])
+    losses, _, _, _ = run(
+        tiny_engine, [Lane(sgd, {"lr": 0.1}, 5, seed) for seed in (0, 1, 2**31 - 1)]
+    )
     assert len({tuple(values) for values in losses}) == 3
 
 
 def test_all_trials_and_horizons_of_a_rule_share_one_compilation(wide_engine):
     engine = dataclasses.replace(wide_engine, rules={})
-    _, _, ends, compiled = run(engine, [Lane(sgd, {"lr": lr}, h, 0) for lr in (0.1, 0.2, 0.3) for h in (3, 7)])
+    _, _, ends, compiled = run(
+        engine, [Lane(sgd, {"lr": lr}, h, 0) for lr in (0.1, 0.2, 0.3) for h in (3, 7)]
+    )
     assert (compiled.rules, len(engine.rules)) == (1, 1)
     assert [end.status for end in ends] == ["ok"] * 6
     assert run(engine, [Lane(sgd, {"lr": 0.4}, 9, seed) for seed in (1, 2, 3)])[3].rules == 0
@@ -128,7 +147,10 @@ def test_all_trials_and_horizons_of_a_rule_share_one_compilation(wide_engine):
 
 def test_a_builder_that_asks_for_a_value_is_compiled_for_each_value_and_said_so(tiny_engine):
     def branching(hparams, horizon):
-        return optax.chain(optax.sgd(hparams["lr"]), optax.add_decayed_weights(0.1) if hparams["decay"] > 0.5 else optax.identity())
+        return optax.chain(
+            optax.sgd(hparams["lr"]),
+            optax.add_decayed_weights(0.1) if hparams["decay"] > 0.5 else optax.identity(),
+        )
 
     lanes = [Lane(branching, {"lr": 0.1, "decay": decay}, 4, 0) for decay in (0.0, 1.0, 0.0)]
     losses, _, ends, compiled = run(tiny_engine, lanes)
@@ -147,7 +169,9 @@ def test_a_nan_in_one_lane_changes_nothing_in_another(tiny_engine):
         return optax.GradientTransformation(lambda params: jnp.int32(0), update)
 
     clean = [Lane(poisoned, {"lr": 0.1, "poison": 0.0}, 60, 0), Lane(sgd, {"lr": 0.1}, 60, 0)]
-    losses, points, ends, _ = run(tiny_engine, [clean[0], Lane(poisoned, {"lr": 0.1, "poison": 1.0}, 60, 0), clean[1]])
+    losses, points, ends, _ = run(
+        tiny_engine, [clean[0], Lane(poisoned, {"lr": 0.1, "poison": 1.0}, 60, 0), clean[1]]
+    )
     assert [end.status for end in ends] == ["ok", "diverged", "ok"]
     assert ends[1].step == 8  # the seventh update is NaN; the eighth loss sees it
     assert "step 8 is nan" in ends[1].detail
@@ -160,7 +184,9 @@ def test_a_nan_in_one_lane_changes_nothing_in_another(tiny_engine):
 
 def test_parameters_that_are_not_finite_have_diverged_though_the_loss_is_finite(tiny_engine):
     events = list(train(tiny_engine, [Lane(sgd, {"lr": 1e30}, 12, 0)]))
-    assert [np.isfinite(event.values).all() for event in events if isinstance(event, Losses)] == [True]
+    assert [np.isfinite(event.values).all() for event in events if isinstance(event, Losses)] == [
+        True
+    ]
     assert events[-1] == Finished(0, "diverged", 12, "after step 12 the parameters are not finite")
 
 
@@ -172,7 +198,9 @@ def raises_in(where):
         if where == "build":
             fail()
         rule = optax.sgd(hparams["lr"])
-        return optax.GradientTransformation(fail if where == "init" else rule.init, fail if where == "update" else rule.update)
+        return optax.GradientTransformation(
+            fail if where == "init" else rule.init, fail if where == "update" else rule.update
+        )
 
     return build
 
@@ -192,34 +220,55 @@ def test_an_exception_while_a_program_runs_ends_its_own_lanes_only(tiny_engine):
             raise RuntimeError("my own error at run time")
 
         def update(updates, state, params=None):
-            return jax.tree.map(lambda u: jax.pure_callback(fail, jax.ShapeDtypeStruct(u.shape, u.dtype), u), updates), state
+            return jax.tree.map(
+                lambda u: jax.pure_callback(fail, jax.ShapeDtypeStruct(u.shape, u.dtype), u),
+                updates,
+            ), state
 
         return optax.GradientTransformation(lambda params: (), update)
 
-    _, _, ends, _ = run(tiny_engine, [Lane(host_error, {"lr": 0.1}, 10, 0), Lane(sgd, {"lr": 0.1}, 60, 0)])
+    _, _, ends, _ = run(
+        tiny_engine, [Lane(host_error, {"lr": 0.1}, 10, 0), Lane(sgd, {"lr": 0.1}, 60, 0)]
+    )
     assert [end.status for end in ends] == ["crashed", "ok"]
     assert "my own error at run time" in ends[0].detail
 
 
-@pytest.mark.parametrize(("horizon", "steps"), [(1, [1]), (99, [99]), (250, [62, 125, 250]), (4000, [62, 125, 250, 500, 1000, 2000, 4000])])
+@pytest.mark.parametrize(
+    ("horizon", "steps"),
+    [(1, [1]), (99, [99]), (250, [62, 125, 250]), (4000, [62, 125, 250, 500, 1000, 2000, 4000])],
+)
 def test_curve_points_are_log_spaced_and_end_at_the_horizon(horizon, steps):
     assert evaluation_steps(horizon) == steps
 
 
 def noisy(hparams, horizon):
     """State of many kinds: a random key, bfloat16 moments, counts."""
-    return optax.chain(optax.scale_by_adam(mu_dtype=jnp.bfloat16), optax.add_noise(0.01, 0.5, key=jax.random.key(7)), optax.scale(-0.01))
+    return optax.chain(
+        optax.scale_by_adam(mu_dtype=jnp.bfloat16),
+        optax.add_noise(0.01, 0.5, key=jax.random.key(7)),
+        optax.scale(-0.01),
+    )
 
 
 @pytest.mark.parametrize("stops", [{1}, {2, 3}, {1, 2, 3, 4}])
 def test_a_resumed_lane_ends_with_the_same_bits(tiny_engine, wide_engine, tmp_path, stops):
-    lanes = [Lane(noisy, {}, 130, 2), Lane(sgd, {"lr": 0.1}, 230, 0), Lane(sgd, {"lr": 0.2}, 70, 1), Lane(noisy, {}, 230, 2)]
+    lanes = [
+        Lane(noisy, {}, 130, 2),
+        Lane(sgd, {"lr": 0.1}, 230, 0),
+        Lane(sgd, {"lr": 0.2}, 70, 1),
+        Lane(noisy, {}, 230, 2),
+    ]
     losses, points, _, _ = run(tiny_engine, lanes)
     chunk = iter(range(100))
     for event in train(tiny_engine, lanes, snapshot_due=lambda: next(chunk) in stops):
         if isinstance(event, Snapshot):
-            checkpointing.save(tmp_path / f"{event.lane}.npz", event.saved, {"lane": event.lane})
-    resume = {i: checkpointing.load(tmp_path / f"{i}.npz", {"lane": i}) for i in range(4) if (tmp_path / f"{i}.npz").exists()}
+            lane_state.save(tmp_path / f"{event.lane}.npz", event.saved, {"lane": event.lane})
+    resume = {
+        i: lane_state.load(tmp_path / f"{i}.npz", {"lane": i})
+        for i in range(4)
+        if (tmp_path / f"{i}.npz").exists()
+    }
     assert resume
     again, more, ends = [[] for _ in lanes], [{} for _ in lanes], []
     for event in train(wide_engine, lanes, resume):
@@ -242,29 +291,39 @@ def test_a_checkpoint_of_something_else_is_refused_with_the_reason(tmp_path, tin
     path = tmp_path / "state.npz"
     leaves = (np.float32([1, 2]), np.arange(3), np.asarray(jnp.ones(2, jnp.bfloat16)))
     owner = {"fingerprint": "a", "source": "b"}
-    checkpointing.save(path, checkpointing.Saved(5, leaves), owner)
-    loaded = checkpointing.load(path, owner)
+    lane_state.save(path, lane_state.Saved(5, leaves), owner)
+    loaded = lane_state.load(path, owner)
     assert loaded.step == 5
     for a, b in zip(leaves, loaded.leaves, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(checkpointing.BadCheckpoint, match="of another source"):
-        checkpointing.load(path, owner | {"source": "c"})
-    with pytest.raises(checkpointing.BadCheckpoint, match="does not fit its update rule"):
+    with pytest.raises(lane_state.BadCheckpoint, match="of another source"):
+        lane_state.load(path, owner | {"source": "c"})
+    with pytest.raises(lane_state.BadCheckpoint, match="does not fit its update rule"):
         list(train(tiny_engine, [Lane(sgd, {"lr": 0.1}, 100, 0)], {0: loaded}))
     content = path.read_bytes()
     for torn in (content[:-30], content[: len(content) // 2], b"", b"PK"):
         path.write_bytes(torn)
-        with pytest.raises(checkpointing.BadCheckpoint, match="cannot be read"):
-            checkpointing.load(path, owner)
+        with pytest.raises(lane_state.BadCheckpoint, match="cannot be read"):
+            lane_state.load(path, owner)
 
 
-@pytest.mark.parametrize("given", [{"mapping": "loop", "lanes_per_device": 3}, {"mapping": "vmap", "lanes_per_device": 3}, {"batch_shards": 2}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"mapping": "loop", "lanes_per_device": 3},
+        {"mapping": "vmap", "lanes_per_device": 3},
+        {"batch_shards": 2},
+    ],
+)
 def test_every_layout_trains_the_same_lanes(tiny_task, tiny_engine, given):
     """Different seeds and horizons, more and fewer lanes than places, a rule with a branch and one that is evaluated in between."""
 
     def branching(hparams, horizon):
-        return optax.chain(optax.conditionally_transform(optax.scale(3.0), lambda step: step % 3 == 0), optax.sgd(hparams["lr"]))
+        return optax.chain(
+            optax.conditionally_transform(optax.scale(3.0), lambda step: step % 3 == 0),
+            optax.sgd(hparams["lr"]),
+        )
 
     lanes = [
         *(Lane(adam, {"lr": lr}, 60, seed=0) for lr in (0.01, 0.02, 0.03, 0.04)),
@@ -273,7 +332,9 @@ def test_every_layout_trains_the_same_lanes(tiny_task, tiny_engine, given):
         Lane(branching, {"lr": 0.01}, 25, seed=0),
     ]
     losses, points, ends, _ = run(tiny_engine, lanes)
-    other_losses, other_points, other_ends, compiled = run(open_engine(tiny_task, make_layout(jax.devices()[:2], **given)), lanes)
+    other_losses, other_points, other_ends, compiled = run(
+        open_engine(tiny_task, make_layout(jax.devices()[:2], **given)), lanes
+    )
     assert [end.status for end in other_ends] == [end.status for end in ends] == ["ok"] * len(lanes)
     assert compiled.rules == 2
     for i in range(len(lanes)):
@@ -288,5 +349,9 @@ def test_what_a_rules_state_tells_comes_with_its_points(tiny_engine):
     def steps_taken(state):
         return {"steps": state[0].count} if isinstance(state[0], optax.ScaleByAdamState) else {}
 
-    told = {(e.lane, e.step): e.diagnostics for e in train(tiny_engine, lanes, diagnose=steps_taken) if isinstance(e, Point)}
+    told = {
+        (e.lane, e.step): e.diagnostics
+        for e in train(tiny_engine, lanes, diagnose=steps_taken)
+        if isinstance(e, Point)
+    }
     assert told == {(0, 50): {"steps": 50.0}, (1, 25): {}}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from distill_bench.errors import UserError
-from sweeps import entries, verdicts
-from sweeps.entries import BASELINE
-from sweeps.verification import prediction_interval, verify
+from optimizers.contract import source_digest
+from sweeps.board import entries, verdicts
+from sweeps.board.entries import BASELINE
+from sweeps.board.rerun import prediction_interval, verify
 
 
 def quiet(event, steps):
@@ -28,8 +29,14 @@ def test_an_entry_comes_out_again_to_the_last_digit_and_the_verdict_is_kept(boar
     entry = entries.read(board_folder / "tiny" / f"{BASELINE}.json")
     assert verdicts.of(entry) is None
     verdict, rungs = verify(entry, 2, [], False, quiet)
-    assert (verdict.verdict, [(rung.horizon, rung.identical, len(rung.rerun)) for rung in rungs]) == ("reproduced", [(4, 2, 2), (8, 2, 2), (16, 2, 2)])
-    assert "6 runs at horizons 4, 8, 16 gave the recorded probe losses to the last digit" in verdict.detail
+    assert (
+        verdict.verdict,
+        [(rung.horizon, rung.identical, len(rung.rerun)) for rung in rungs],
+    ) == ("reproduced", [(4, 2, 2), (8, 2, 2), (16, 2, 2)])
+    assert (
+        "6 runs at horizons 4, 8, 16 gave the recorded probe losses to the last digit"
+        in verdict.detail
+    )
     verdicts.record(entry, verdict)
     assert verdicts.of(entry) == verdict
     entry.path.write_text(entry.path.read_text() + " ")
@@ -58,10 +65,9 @@ def other_source(content):
 
 
 def other_source_and_digest(content):
-    from optimizers import registry
 
     other_source(content)
-    content["study"]["source_sha256"] = registry.digest(content["sources"])
+    content["study"]["source_sha256"] = source_digest.digest(content["sources"])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +94,10 @@ def test_the_runs_of_one_optimizer_under_the_name_of_another_are_told(board_fold
     other.write_text(path.read_text())
     entry = edited_as(other, "better_name")
     verdict, _ = verify(entry, 1, [4], False, quiet)
-    assert (verdict.verdict, verdict.detail) == ("failed", f"its runs are of {BASELINE}, not of better_name")
+    assert (verdict.verdict, verdict.detail) == (
+        "failed",
+        f"its runs are of {BASELINE}, not of better_name",
+    )
 
 
 def edited_as(path, name):
@@ -97,10 +106,9 @@ def edited_as(path, name):
 
 def test_code_that_an_entry_carries_runs_only_when_trusted(board_folder, tmp_path):
     def booby_trapped(content):
-        from optimizers import registry
 
         content["sources"]["calm.py"] += f"\nopen({str(tmp_path / 'ran')!r}, 'w').close()\n"
-        content["study"]["source_sha256"] = registry.digest(content["sources"])
+        content["study"]["source_sha256"] = source_digest.digest(content["sources"])
 
     entry = edited(board_folder / "tiny" / "calm.json", booby_trapped)
     with pytest.raises(UserError, match=r"calm\.py, \d+ lines[\s\S]*pass --trust"):
@@ -111,7 +119,9 @@ def test_code_that_an_entry_carries_runs_only_when_trusted(board_folder, tmp_pat
     assert verdict.verdict == "reproduced"
 
 
-@pytest.mark.parametrize("spec", ["os:system", "/etc/passwd.py", "optax:../x", "../../calm.py:calm"])
+@pytest.mark.parametrize(
+    "spec", ["os:system", "/etc/passwd.py", "optax:../x", "../../calm.py:calm"]
+)
 def test_a_spec_that_names_something_on_this_machine_is_not_followed(board_folder, spec):
     entry = edited(board_folder / "tiny" / "calm.json", lambda content: content.update(spec=spec))
     with pytest.raises(UserError, match="pass --trust"):
@@ -122,7 +132,12 @@ def test_what_cannot_be_rerun_is_said(board_folder):
     entry = entries.read(board_folder / "tiny" / "calm.json")
     with pytest.raises(UserError, match="--horizons=5 is none of"):
         verify(entry, 1, [5], False, quiet)
-    broken = edited(entry.path, lambda content: content["sources"].update({"calm.py": "import nothing_of_that_name\n" + content["sources"]["calm.py"]}))
+    broken = edited(
+        entry.path,
+        lambda content: content["sources"].update(
+            {"calm.py": "import nothing_of_that_name\n" + content["sources"]["calm.py"]}
+        ),
+    )
     assert "digest" in verify(broken, 1, [4], True, quiet)[0].detail
 
 
@@ -161,5 +176,11 @@ def test_the_script_refuses_what_it_does_not_understand(arguments, message, tmp_
 
     from conftest import ROOT
 
-    done = subprocess.run([sys.executable, str(ROOT / "sweeps" / "verify.py"), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "sweeps" / "verify.py"), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (2, True, False)

@@ -7,16 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_bench import seen, views
-from distill_bench.views import ViewConfig
+from distill_bench.tasks.view_config import ViewConfig
+from distill_bench.views import augment
+from distill_bench.views import step_views as seen
 
 CONFIG = ViewConfig(size=8, flip=False)
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**31 - 1), height=st.sampled_from([8, 13]), width=st.sampled_from([8, 21]))
+@given(
+    seed=st.integers(0, 2**31 - 1), height=st.sampled_from([8, 13]), width=st.sampled_from([8, 21])
+)
 def test_crops_lie_in_the_image_and_have_the_declared_shape(seed, height, width):
-    boxes = np.asarray(views.crop_boxes(jax.random.key(seed), 256, height, width, CONFIG), np.float64)
+    boxes = np.asarray(
+        augment.crop_boxes(jax.random.key(seed), 256, height, width, CONFIG), np.float64
+    )
     top, left, h, w = boxes.T
     eps = 1e-4
     assert (top >= -eps).all()
@@ -35,35 +40,45 @@ def test_crops_are_distributed_as_an_inception_crop():
     area, aspect = rng.uniform(0.05, 1, 200_000) * 64, rng.uniform(3 / 4, 4 / 3, 200_000)
     h, w = np.sqrt(area / aspect), np.sqrt(area * aspect)
     fits = (h <= 8) & (w <= 8)
-    boxes = np.asarray(views.crop_boxes(jax.random.key(0), 50_000, 8, 8, CONFIG))
+    boxes = np.asarray(augment.crop_boxes(jax.random.key(0), 50_000, 8, 8, CONFIG))
     grid = np.linspace(0.05, 0.95, 19)
-    np.testing.assert_allclose(np.quantile(boxes[:, 2], grid), np.quantile(h[fits], grid), rtol=0.02)
-    np.testing.assert_allclose(np.quantile(boxes[:, 3], grid), np.quantile(w[fits], grid), rtol=0.02)
+    np.testing.assert_allclose(
+        np.quantile(boxes[:, 2], grid), np.quantile(h[fits], grid), rtol=0.02
+    )
+    np.testing.assert_allclose(
+        np.quantile(boxes[:, 3], grid), np.quantile(w[fits], grid), rtol=0.02
+    )
 
 
 def test_the_whole_image_as_crop_is_the_image():
     images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 1)), jnp.float32)
     whole = jnp.tile(jnp.array([0.0, 0.0, 8.0, 8.0]), (3, 1))
-    np.testing.assert_allclose(views.crop_and_resize(images, whole, 8), images, atol=1e-6)
+    np.testing.assert_allclose(augment.crop_and_resize(images, whole, 8), images, atol=1e-6)
 
 
 def test_a_crop_samples_the_image_bilinearly_at_the_right_place():
     ramp = jnp.broadcast_to(jnp.arange(16.0)[None, :, None, None], (1, 16, 16, 1))
-    crop = views.crop_and_resize(ramp, jnp.array([[4.0, 2.0, 8.0, 8.0]]), 4)
-    np.testing.assert_allclose(crop[0, :, 0, 0], [4.5, 6.5, 8.5, 10.5], atol=1e-5)  # centres of four 2-pixel bins from row 4
+    crop = augment.crop_and_resize(ramp, jnp.array([[4.0, 2.0, 8.0, 8.0]]), 4)
+    np.testing.assert_allclose(
+        crop[0, :, 0, 0], [4.5, 6.5, 8.5, 10.5], atol=1e-5
+    )  # centres of four 2-pixel bins from row 4
 
 
 def test_mixup_pairs_each_image_with_its_neighbour():
     images = jnp.arange(4.0).reshape(4, 1, 1, 1)
-    np.testing.assert_allclose(views.mix(images, jnp.float32(0.25)).ravel(), [0.75 * 0 + 0.25 * 3, 0.75, 1.75, 2.75])
-    np.testing.assert_array_equal(views.mix(images, jnp.float32(0.25)), views.mix(images, jnp.float32(0.75)))
-    np.testing.assert_array_equal(views.mix(images, jnp.float32(0.0)), images)
+    np.testing.assert_allclose(
+        augment.mix(images, jnp.float32(0.25)).ravel(), [0.75 * 0 + 0.25 * 3, 0.75, 1.75, 2.75]
+    )
+    np.testing.assert_array_equal(
+        augment.mix(images, jnp.float32(0.25)), augment.mix(images, jnp.float32(0.75))
+    )
+    np.testing.assert_array_equal(augment.mix(images, jnp.float32(0.0)), images)
 
 
 def test_flip_mirrors_about_half_of_the_images():
     images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1000, 4, 4, 1)), jnp.float32)
     config = ViewConfig(size=4, min_area=0.9999999, aspect=(1.0, 1.0000001), flip=True, mixup=False)
-    seen = np.asarray(views.make_views(jax.random.key(0), images, config))
+    seen = np.asarray(augment.make_views(jax.random.key(0), images, config))
     mirrored = np.isclose(seen, np.asarray(images)[:, :, ::-1], atol=1e-4).all((1, 2, 3))
     kept = np.isclose(seen, np.asarray(images), atol=1e-4).all((1, 2, 3))
     assert (mirrored | kept).all()
@@ -76,14 +91,16 @@ def test_each_epoch_shows_every_image_once(n, share, seed):
     batch = max(1, int(n * share))
     steps = n  # batch * n positions: whole epochs
     key = jax.random.key(seed)
-    index = jax.jit(jax.vmap(lambda step: views.batch_indices(key, step, n, batch)))(jnp.arange(steps))
+    index = jax.jit(jax.vmap(lambda step: augment.batch_indices(key, step, n, batch)))(
+        jnp.arange(steps)
+    )
     epochs = np.asarray(index).reshape(-1, n)
     assert (np.sort(epochs, axis=1) == np.arange(n)).all()
 
 
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="batch of 9 cannot be drawn from 8"):
-        views.batch_indices(jax.random.key(0), jnp.int32(0), 8, 9)
+        augment.batch_indices(jax.random.key(0), jnp.int32(0), 8, 9)
 
 
 def test_crops_of_a_squeezed_image_are_those_of_the_image():
@@ -96,22 +113,34 @@ def test_crops_of_a_squeezed_image_are_those_of_the_image():
     kept = jnp.asarray(np.broadcast_to(squeezed, (200, 16, 16, 1)), jnp.float32)
     sizes = jnp.broadcast_to(jnp.array([16.0, 32.0]), (200, 2))
     for crop in ("whole", "central", "mild", "inception"):
-        expected = np.asarray(views.make_views(jax.random.key(1), tall, config, crop=crop, mixup=False))
-        found = np.asarray(views.make_views(jax.random.key(1), kept, config, sizes_N2=sizes, crop=crop, mixup=False))
-        inner = slice(2, -2)  # sampling beyond the outermost pixels' centres repeats them, and these lie elsewhere when squeezed
+        expected = np.asarray(
+            augment.make_views(jax.random.key(1), tall, config, crop=crop, mixup=False)
+        )
+        found = np.asarray(
+            augment.make_views(
+                jax.random.key(1), kept, config, sizes_N2=sizes, crop=crop, mixup=False
+            )
+        )
+        inner = slice(
+            2, -2
+        )  # sampling beyond the outermost pixels' centres repeats them, and these lie elsewhere when squeezed
         np.testing.assert_allclose(found[:, inner, inner], expected[:, inner, inner], atol=0.1)
 
 
 def test_bytes_become_numbers_from_minus_one_to_one():
     image = jnp.asarray([[[[0], [255]], [[255], [0]]]], jnp.uint8)
-    view = np.asarray(views.make_views(jax.random.key(0), image, ViewConfig(size=2), crop="whole", mixup=False))
+    view = np.asarray(
+        augment.make_views(jax.random.key(0), image, ViewConfig(size=2), crop="whole", mixup=False)
+    )
     np.testing.assert_allclose(view[0, :, :, 0], [[-1, 1], [1, -1]], atol=1e-6)
 
 
 def test_probe_batches_have_their_own_mixup_coefficients_spread_evenly(tiny_task):
     """White images mixed with black neighbours show each batch's coefficient."""
     n, size = tiny_task.probe.batches, tiny_task.probe.batch_size
-    stripes = jnp.tile(jnp.array([1.0, -1.0]), n * size // 2).reshape(n, size, 1, 1, 1) * jnp.ones((n, size, 8, 8, 1))
+    stripes = jnp.tile(jnp.array([1.0, -1.0]), n * size // 2).reshape(n, size, 1, 1, 1) * jnp.ones(
+        (n, size, 8, 8, 1)
+    )
     made = np.asarray(seen.probe_views(tiny_task, stripes))
     a = (made.max((1, 2, 3, 4)) + 1) / 2
     assert len(set(a.round(6))) == n

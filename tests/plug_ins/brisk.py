@@ -1,4 +1,4 @@
-"""Adam: an entrant for tests of everything but optimizers."""
+"""Adam: an candidate for tests of everything but optimizers."""
 
 from typing import Annotated
 
@@ -16,4 +16,9 @@ def brisk(
     period: int = 1,
 ) -> optax.GradientTransformation:
     """Adam, its gradients averaged over a period."""
-    return optax.chain(optax.scale_by_adam(b2=b2), optax.add_decayed_weights(weight_decay), optax.scale_by_learning_rate(lr), optax.scale(1 / period))
+    return optax.chain(
+        optax.scale_by_adam(b2=b2),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(lr),
+        optax.scale(1 / period),
+    )

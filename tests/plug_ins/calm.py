@@ -1,4 +1,4 @@
-"""Momentum: an entrant for tests of everything but optimizers."""
+"""Momentum: an candidate for tests of everything but optimizers."""
 
 from typing import Annotated
 
@@ -8,6 +8,8 @@ from optimizers import Log, Schedule, optimizer
 
 
 @optimizer
-def calm(lr: Annotated[Schedule, Log(1e-1, 1.0)] = 0.3, *, damping: float = 0.9) -> optax.GradientTransformation:
+def calm(
+    lr: Annotated[Schedule, Log(1e-1, 1.0)] = 0.3, *, damping: float = 0.9
+) -> optax.GradientTransformation:
     """Heavy-ball momentum."""
     return optax.chain(optax.trace(damping), optax.scale_by_learning_rate(lr))

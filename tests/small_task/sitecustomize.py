@@ -10,7 +10,9 @@ from pathlib import Path
 class _AddsTheTask:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name != "distill_bench.catalogue" or not (spec := PathFinder.find_spec(name, path)):
+        if name != "distill_bench.tasks.catalogue" or not (
+            spec := PathFinder.find_spec(name, path)
+        ):
             return None
         execute = spec.loader.exec_module
 

@@ -1,0 +1,1 @@
+"""Data sets: what a split is, where images come from, and how they are prepared and read."""

@@ -1,0 +1,127 @@
+"""What TFDS keeps of a data set: array_record files of encoded images. Making them needs TensorFlow, reading them does not."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill_bench.data.dataset import TfdsDataset
+from distill_bench.errors import UserError
+
+FORMAT = "array_record"
+_KEYS = ("file_name", "id")  # what data sets call the name of an image's file, where they have it
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image as it was published: its encoded bytes, its label, and the name of its file, or "" where the data set has none."""
+
+    image: bytes
+    label: int
+    key: str
+
+
+def find(dataset: TfdsDataset, data_dir: Path) -> Path | None:
+    """The folder of the newest version that TFDS has made in array_record; None where there is none."""
+    versions = [
+        path.parent
+        for path in (data_dir / dataset.name).glob("*/dataset_info.json")
+        if FORMAT in _formats(path)
+    ]
+    return max(versions, key=_version, default=None)
+
+
+def _formats(path: Path) -> list[str]:
+    try:
+        info = json.loads(path.read_text())
+        return [info.get("fileFormat", ""), *info.get("alternativeFileFormats", [])]
+    except (OSError, ValueError, AttributeError):
+        return []
+
+
+def _version(folder: Path) -> list[int]:
+    return [int(part) if part.isdecimal() else -1 for part in folder.name.split(".")]
+
+
+def make(dataset: TfdsDataset, data_dir: Path, manual_dir: Path | None) -> Path:
+    """Downloads the data set and writes it as array_record files; the folder that holds them.
+
+    manual_dir: where archives lie that TFDS may not download; its own default where None.
+
+    Raises:
+      UserError: without TensorFlow, where TFDS fails, or where it has made the data set in another format.
+    """
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError(
+            f"Making {dataset.name} needs TensorFlow, which is not installed; only making does, reading does not.\n"
+            "Install it: pip install 'distill-bench[prepare]'"
+        )
+    import tensorflow_datasets as tfds
+
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    try:
+        builder: Any = tfds.builder(dataset.name, data_dir=data_dir)
+        builder.download_and_prepare(download_config=config, file_format=FORMAT)
+    except Exception as error:  # whatever goes wrong between here and a university's server
+        raise UserError(
+            f"TFDS could not make {dataset.name} in {data_dir}: {type(error).__name__}: {error}"
+        ) from error
+    found = find(dataset, data_dir)
+    if found is None:
+        raise UserError(
+            f"{builder.data_path} holds {dataset.name} in another format than {FORMAT}.\n"
+            f"Move that folder away and try again: what TFDS has downloaded to {data_dir / 'downloads'} is used again."
+        )
+    return found
+
+
+class Records:
+    """One split's examples in TFDS's order; may be indexed from several threads.
+
+    Attributes:
+      version: of the data set, as TFDS counts.
+
+    Raises:
+      UserError: where the split is missing or does not hold `size` examples, and from indexing where files are damaged.
+    """
+
+    def __init__(self, folder: Path, split: str, size: int) -> None:
+        import tensorflow_datasets as tfds
+
+        self._folder, self._split = folder, split
+        try:
+            builder: Any = tfds.builder_from_directory(folder)
+            self.version = str(builder.info.version)
+            # Undecoded, masks too: a picture that TFDS cannot decode would end the reading.
+            decoders = {
+                key: tfds.decode.SkipDecoding()
+                for key, feature in builder.info.features.items()
+                if isinstance(feature, tfds.features.Image)
+            }
+            self._source = builder.as_data_source(split=split, decoders=decoders)
+        except Exception as error:  # TFDS asserts, raises and view_specs up what is not there
+            raise self._unreadable(error) from error
+        if len(self._source) != size:
+            raise UserError(
+                f"{split} of {folder} has {len(self._source)} images, the task's {size}.\n"
+                f"It is another version of the data set, or was made in part: move it away and prepare it again."
+            )
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Example:
+        try:
+            example = self._source[index]
+            key = next((example[name] for name in _KEYS if name in example), b"")
+            return Example(example["image"], int(example["label"]), key.decode())
+        except Exception as error:  # array_record's errors have no class of their own
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self._split} of {self._folder} cannot be read: {type(error).__name__}: {error}\nMove that folder away and prepare the data set again."
+        )

@@ -1,0 +1,1 @@
+"""The networks of teachers and students: BiT ResNets and MobileNetV3."""

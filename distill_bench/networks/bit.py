@@ -1,0 +1,233 @@
+"""BiT ResNet-V2: bottleneck units with GroupNorm, weight standardisation and pre-activation.
+
+Kolesnikov et al. 2020, *Big Transfer*, arXiv:1912.11370. One class covers every network of the
+project: the digits teacher and student are instances with few channels and a small root, R50x1 is
+`BiTConfig((3, 4, 6, 3), width=64, classes=K)` and R152x2 is `BiTConfig((3, 8, 36, 3), width=128, classes=K)`.
+
+Module attributes carry the names of the published checkpoints, so that a parameter's path *is* its key
+(see checkpoints.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from distill_bench.networks import layers
+from distill_bench.networks.layers import Dense, GroupNorm, Params, conv
+
+EXPANSION = 4  # a unit's output channels over its middle channels
+
+
+@dataclass(frozen=True)
+class BiTConfig:
+    """Shape of a BiT network.
+
+    Attributes:
+      depths: units in each block; every block but the first halves the resolution and doubles the width.
+      width: middle channels of the first block's units (64 times BiT's width factor).
+      classes: number of logits.
+      channels: channels of the input image.
+      groups: groups of every GroupNorm; must divide `width`.
+      root: "imagenet" is 7x7/2 convolution and 3x3/2 max-pool; "small" is a 3x3/2 convolution alone.
+      pool_padding: what the root's max-pool sees beyond the border: "zero" (Big Transfer) or "inf"
+        (big_vision, minus infinity). Use the one that a checkpoint was trained with.
+    """
+
+    depths: tuple[int, ...]
+    width: int
+    classes: int
+    channels: int = 3
+    groups: int = 32
+    root: Literal["imagenet", "small"] = "imagenet"
+    pool_padding: Literal["zero", "inf"] = "zero"
+
+
+def standardize(kernel_HWIO: jax.Array) -> jax.Array:
+    """Weight standardisation: zero mean and unit variance (biased, + 1e-10) over H, W, I for each output channel."""
+    flat = kernel_HWIO.reshape(-1, kernel_HWIO.shape[-1])
+    # Means as matrix products: XLA:CPU's reduction over rows costs several times as much.
+    average = jnp.full((1, flat.shape[0]), 1 / flat.shape[0], flat.dtype)
+    centred = flat - average @ flat
+    variance = average @ (centred * centred)
+    return (centred * lax.rsqrt(variance + 1e-10)).reshape(kernel_HWIO.shape)
+
+
+class StdConv(nnx.Module):
+    """Convolution without bias whose kernel is standardised at each use."""
+
+    def __init__(self, size: int, cin: int, cout: int, stride: int = 1):
+        self.kernel = nnx.Param(jnp.zeros((size, size, cin, cout)))
+        self.stride, self.padding = stride, size // 2
+        self.frozen = False
+
+    def __call__(self, x_NHWC: jax.Array) -> jax.Array:
+        kernel = self.kernel[...] if self.frozen else standardize(self.kernel[...])
+        return conv(x_NHWC, kernel.astype(x_NHWC.dtype), self.stride, self.padding)
+
+
+class Projection(nnx.Module):
+    """The shortcut of a block's first unit: a strided 1x1 convolution."""
+
+    def __init__(self, cin: int, cout: int, stride: int):
+        self.standardized_conv2d = StdConv(1, cin, cout, stride)
+
+    def __call__(self, x_NHWC: jax.Array) -> jax.Array:
+        return self.standardized_conv2d(x_NHWC)
+
+
+class Stage(nnx.Module):
+    """GroupNorm -> ReLU -> standardised convolution. `pre` returns what enters the convolution."""
+
+    def __init__(
+        self,
+        size: int,
+        cin: int,
+        cout: int,
+        groups: int,
+        stride: int = 1,
+        proj: Projection | None = None,
+    ):
+        self.group_norm = GroupNorm(cin, groups)
+        self.standardized_conv2d = StdConv(size, cin, cout, stride)
+        self.proj = proj  # kept here, and not by the unit, because the published keys say so
+
+    def pre(self, x_NHWC: jax.Array) -> jax.Array:
+        return jax.nn.relu(self.group_norm(x_NHWC))
+
+    def __call__(self, x_NHWC: jax.Array) -> jax.Array:
+        return self.standardized_conv2d(self.pre(x_NHWC))
+
+
+class Unit(nnx.Module):
+    """Pre-activation bottleneck: 1x1 (a), 3x3 with the stride (b), 1x1 (c), plus the shortcut.
+
+    A block's first unit projects its shortcut from the activation after the first GroupNorm and ReLU.
+    """
+
+    def __init__(self, cin: int, middle: int, groups: int, stride: int, project: bool):
+        proj = Projection(cin, EXPANSION * middle, stride) if project else None
+        self.a = Stage(1, cin, middle, groups, proj=proj)
+        self.b = Stage(3, middle, middle, groups, stride)
+        self.c = Stage(1, middle, EXPANSION * middle, groups)
+
+    def __call__(self, x_NHWC: jax.Array) -> jax.Array:
+        pre = self.a.pre(x_NHWC)
+        shortcut = self.a.proj(pre) if self.a.proj is not None else x_NHWC
+        return shortcut + self.c(self.b(self.a.standardized_conv2d(pre)))
+
+
+class Root(nnx.Module):
+    """From image to first features: see `BiTConfig.root`."""
+
+    def __init__(self, config: BiTConfig):
+        size = 7 if config.root == "imagenet" else 3
+        self.standardized_conv2d = StdConv(size, config.channels, config.width, 2)
+        self.pool = config.root == "imagenet"
+        self.pad_value = 0.0 if config.pool_padding == "zero" else -jnp.inf
+
+    def __call__(self, x_NHWC: jax.Array) -> jax.Array:
+        x_NHWC = self.standardized_conv2d(x_NHWC)
+        if not self.pool:
+            return x_NHWC
+        border = ((0, 0), (1, 1), (1, 1), (0, 0))
+        x_NHWC = jnp.pad(x_NHWC, border, constant_values=self.pad_value)
+        return lax.reduce_window(x_NHWC, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+
+
+class Head(nnx.Module):
+    def __init__(self, cin: int, cout: int):
+        self.conv2d = Dense(cin, cout)
+
+
+class BiT(nnx.Module):
+    """Images [N, H, W, C] -> logits [N, classes], float32. Its convolutions start at zero: see `init`."""
+
+    def __init__(self, config: BiTConfig):
+        self.config, self.remat = config, False
+        self.root_block = Root(config)
+        cin = config.width
+        for b, depth in enumerate(config.depths):
+            middle = config.width * 2**b
+            block = nnx.Module()
+            for u in range(depth):
+                stride = 2 if b > 0 and u == 0 else 1
+                setattr(
+                    block,
+                    f"unit{u + 1:02d}",
+                    Unit(cin, middle, config.groups, stride, project=u == 0),
+                )
+                cin = EXPANSION * middle
+            setattr(self, f"block{b + 1}", block)
+        self.group_norm = GroupNorm(cin, config.groups)
+        self.head = Head(cin, config.classes)
+
+    def __call__(self, x_NHWC: jax.Array) -> jax.Array:
+        x_NHWC = self.root_block(x_NHWC)
+        for b, depth in enumerate(self.config.depths):
+            block = getattr(self, f"block{b + 1}")
+            for u in range(depth):
+                unit = getattr(block, f"unit{u + 1:02d}")
+                x_NHWC = jax.checkpoint(unit.__call__)(x_NHWC) if self.remat else unit(x_NHWC)
+        features_NC = jax.nn.relu(self.group_norm(x_NHWC)).astype(jnp.float32).mean((1, 2))
+        return self.head.conv2d(features_NC)
+
+
+def init(config: BiTConfig, key: jax.Array) -> Params:
+    """Fresh parameters: see `layers.fresh`."""
+    return layers.fresh(BiT(config), key)
+
+
+def freeze(params: Params, dtype: str = "float32") -> Params:
+    """Parameters that will not change, with their kernels standardised once and for all, to be used with `apply(..., frozen=True)`.
+
+    dtype: of the convolutions' kernels, that in which the network computes.
+    """
+    return jax.tree.map(
+        lambda leaf: standardize(leaf).astype(dtype) if leaf.ndim == 4 else leaf, params
+    )
+
+
+def apply(
+    config: BiTConfig,
+    params: Params,
+    images_NHWC: jax.Array,
+    frozen: bool = False,
+    remat: bool = False,
+) -> jax.Array:
+    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes; a pure function to be used under `jax.jit`.
+
+    remat: a gradient keeps what enters each unit and no more, and computes the rest of the unit's activations again (Chen et al. 2016, arXiv:1604.06174).
+    """
+    network = nnx.eval_shape(lambda: BiT(config))
+    network.remat = remat
+    for _, module in nnx.iter_modules(network):
+        if isinstance(module, StdConv):
+            module.frozen = frozen
+    return layers.call(network, params, images_NHWC)
+
+
+def macs(config: BiTConfig, image_size: int) -> int:
+    """Multiply-accumulates of one image's forward pass, convolutions and head (normalisation not counted)."""
+    size = math.ceil(image_size / 2)
+    kernel = 7 if config.root == "imagenet" else 3
+    total = size * size * kernel * kernel * config.channels * config.width
+    size = math.ceil(size / 2) if config.root == "imagenet" else size
+    cin = config.width
+    for b, depth in enumerate(config.depths):
+        middle = config.width * 2**b
+        for u in range(depth):
+            before = size
+            size = math.ceil(size / 2) if b > 0 and u == 0 else size
+            total += before * before * cin * middle + size * size * (
+                9 * middle * middle + EXPANSION * middle * middle
+            )
+            total += size * size * cin * EXPANSION * middle if u == 0 else 0
+            cin = EXPANSION * middle
+    return total + cin * config.classes

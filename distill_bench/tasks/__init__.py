@@ -1,0 +1,1 @@
+"""The frozen tasks, their variations, and the parameters that they start from."""

@@ -1,0 +1,1 @@
+"""Making teachers: fine-tuning on labels, and the recipe of the embedded digits teacher."""

@@ -1,0 +1,1 @@
+"""The engine: one stream of views and teacher logits that trains many students side by side."""

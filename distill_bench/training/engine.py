@@ -1,0 +1,161 @@
+"""The compiled parts of a task on this machine's devices, made once and shared by all training."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from distill_bench.networks import bit, network
+from distill_bench.tasks.task import Task
+from distill_bench.training import lanes, stream
+from distill_bench.training.evaluate import EvalSet, make_eval_set, make_evaluate
+from distill_bench.training.lane_layout import LaneLayout, make_layout
+from distill_bench.training.rules import Lane, RuleSpec
+from distill_bench.training.source import Source, chunk_steps, open_source
+from distill_bench.training.stream import Chunk
+from distill_bench.training.teacher_logits import make_forward
+
+
+@dataclass(frozen=True)
+class RulePrograms:
+    """What an update rule needs: see lanes.make_init, lanes.make_advance and lanes.make_eval_params."""
+
+    init: Callable
+    advance: Callable
+    eval_params: Callable
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A task, opened on the devices of a layout.
+
+    Attributes:
+      source: the task's arrays.
+      steps: length of a chunk.
+      chunk: (seed, first step) -> Chunk.
+      scattered: shapes and places of a scattered chunk.
+      eval_set: the fixed views on which students are measured.
+      students: see lanes.make_students.
+      evaluate: (active [D], parameters, eval_set) -> metrics [D], NaN for a lane that is not active.
+      rules: compiled programs of each update rule seen so far.
+    """
+
+    source: Source
+    steps: int
+    chunk: Callable[[int, int], Chunk]
+    scattered: Chunk
+    eval_set: EvalSet
+    students: Callable
+    evaluate: Callable
+    rules: dict[RuleSpec, RulePrograms] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> LaneLayout:
+        return self.source.layout
+
+    def compile(
+        self, wanted: Iterable[tuple[RuleSpec, Lane, frozenset[str]]]
+    ) -> dict[RuleSpec, Exception]:
+        """Makes the programs of those update rules that are new, several at once; returns the rules that raised."""
+        new = {spec: (lane, traced) for spec, lane, traced in wanted if spec not in self.rules}
+        with _pool() as pool:
+            futures = {
+                spec: pool.submit(self._compile, spec, *example) for spec, example in new.items()
+            }
+        errors = {}
+        for spec, future in futures.items():
+            if isinstance(error := future.exception(), Exception):
+                errors[spec] = error
+            else:
+                self.rules[spec] = future.result()
+        return errors
+
+    def _compile(self, spec: RuleSpec, lane: Lane, traced: frozenset[str]) -> RulePrograms:
+        layout = self.layout
+        values = lanes.traced_values(self.source, [lane] * layout.lanes, traced)
+        zeros = layout.spread([np.int32(0)] * layout.lanes)
+        init = lanes.make_init(self.source, spec)
+        state = init(values, self.students(zeros))
+        advance = (
+            lanes.make_advance(self.source, spec)
+            .lower(state, values, zeros, zeros, self.scattered)
+            .compile()
+        )
+        return RulePrograms(init, advance, lanes.make_eval_params(self.source, spec))
+
+
+# Arithmetic of a student's step below which an accelerator spends its time on launches.
+SMALL_STEP_FLOPS = 1e10
+
+
+def is_small(task: Task) -> bool:
+    """Whether one student's step is too little work to fill an accelerator."""
+    return 6 * network.macs(task.student, task.views.size) * task.batch_size < SMALL_STEP_FLOPS
+
+
+def _pool() -> ThreadPoolExecutor:
+    """Threads for compilation; a single one where other hosts must run the same programs in the same order."""
+    return ThreadPoolExecutor(1 if jax.process_count() > 1 else os.cpu_count())
+
+
+def open_engine(task: Task, layout: LaneLayout | None = None) -> Engine:
+    """Loads the task and compiles what all update rules share; without a layout, on all devices.
+
+    Raises:
+      UserError: where the task's data or teacher are not what the task names.
+    """
+    source = open_source(task, layout or make_layout())
+    layout = source.layout
+    steps = chunk_steps(task, layout)
+    forward = make_forward(source)
+    chunk = stream.make_chunks(source, steps, forward)
+    students = lanes.make_students(source)
+    with _pool() as pool:
+        first = pool.submit(chunk, 0, 0)
+        params = pool.submit(lambda: students(layout.spread([np.int32(0)] * layout.lanes)))
+        eval_set = pool.submit(lambda: first.result() and make_eval_set(source, forward, steps))
+        evaluate = pool.submit(_compile_evaluate, source, params, eval_set)
+    return Engine(
+        source,
+        steps,
+        chunk,
+        _scattered_shapes(layout, first.result()),
+        eval_set.result(),
+        students,
+        evaluate.result(),
+    )
+
+
+def _scattered_shapes(layout: LaneLayout, chunk: Chunk) -> Chunk:
+    place = NamedSharding(layout.mesh, stream.SCATTERED)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((layout.rows, *x.shape[1:]), x.dtype, sharding=place), chunk
+    )
+
+
+def _compile_evaluate(
+    source: Source, params: Future[bit.Params], eval_set: Future[EvalSet]
+) -> Callable:
+    layout = source.layout
+    evaluate = make_evaluate(source)
+
+    def when(eval_set: EvalSet, active: jax.Array, params: bit.Params):
+        shapes = jax.eval_shape(evaluate, params, eval_set)
+        nothing = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
+        return lax.cond(active, lambda: evaluate(params, eval_set), lambda: nothing)
+
+    def lanes(active: jax.Array, params: bit.Params, eval_set: EvalSet):
+        return layout.each(functools.partial(when, eval_set))(active, params)
+
+    none = layout.spread([np.bool_(False)] * layout.lanes)
+    return layout.spmd(lanes, last=P()).lower(none, params.result(), eval_set.result()).compile()

@@ -1,0 +1,132 @@
+"""Update rules: what a lane trains, what one compilation serves, and which hyperparameters may be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from distill_bench.networks import bit
+
+Hparams = Mapping[str, Any]
+
+
+Build = Callable[[Hparams, Any], optax.GradientTransformation]
+
+
+HORIZON = "horizon"  # the horizon travels with the hyperparameters, under this name
+
+
+# What jax raises where Python code asks for the value of a traced argument.
+_NEEDS_VALUE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What an update rule is given beyond gradients and parameters, and where it is measured.
+
+    extra_args: names among "value", "grad", "value_fn", "obj_fn" and "grad_fn"; the functions see the step's batch.
+    eval_params: (state of the rule, parameters) -> the parameters to measure; None for the parameters themselves.
+    """
+
+    extra_args: frozenset[str] = frozenset()
+    eval_params: Callable[[Any, bit.Params], bit.Params] | None = None
+
+    def extras(
+        self, loss: jax.Array, gradients: bit.Params, loss_of: Callable[[bit.Params], jax.Array]
+    ) -> dict[str, Any]:
+        offered = {
+            "value": loss,
+            "grad": gradients,
+            "value_fn": loss_of,
+            "obj_fn": loss_of,
+            "grad_fn": lambda params, _=None: jax.grad(loss_of)(params),
+        }
+        return {name: offered[name] for name in sorted(self.extra_args)}
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One trial: an update rule at one point of its space, trained for `horizon` steps on the stream of `seed`.
+
+    Lanes with the same `build` share compilations: pass the same function object.
+    """
+
+    build: Build
+    hparams: Hparams
+    horizon: int
+    seed: int
+    contract: Contract = Contract()
+
+
+@dataclass(frozen=True)
+class RuleSpec:
+    """What one compilation serves: a builder and the values that it wants to know while tracing."""
+
+    build: Build
+    static: tuple[tuple[str, Any], ...]
+    contract: Contract = Contract()
+
+    def rule(self, traced: Mapping[str, jax.Array]) -> optax.GradientTransformation:
+        values = dict(self.static) | dict(traced)
+        horizon = values.pop(HORIZON)
+        return self.build(values, horizon)
+
+
+def values_of(lane: Lane) -> dict[str, Any]:
+    return {**lane.hparams, HORIZON: lane.horizon}
+
+
+def traceable(lane: Lane, params: bit.Params) -> frozenset[str]:
+    """Names of the hyperparameters (and HORIZON) that the lane's builder accepts as traced values.
+
+    Floats and the horizon are tried; strings, booleans and integers shape the program and stay static.
+    Whatever else the builder raises is the plug-in's own error and is passed on.
+    """
+    values = values_of(lane)
+    candidates = {name for name, value in values.items() if isinstance(value, float)} | {HORIZON}
+
+    def accepts(names: set[str]) -> bool:
+        static = tuple((k, v) for k, v in values.items() if k not in names)
+
+        def try_rule(traced: dict[str, jax.Array]):
+            rule = RuleSpec(lane.build, static).rule(traced)
+            # The norm stands in for the loss: a function of the parameters of which one traces the gradient.
+            return rule.update(
+                params,
+                rule.init(params),
+                params,
+                **lane.contract.extras(jnp.float32(1), params, optax.tree.norm),
+            )
+
+        try:
+            jax.eval_shape(try_rule, {name: as_array(values[name]) for name in names})
+        except _NEEDS_VALUE:
+            return False
+        return True
+
+    if accepts(candidates):
+        return frozenset(candidates)
+    alone = {name for name in candidates if accepts({name})}
+    return frozenset(alone) if alone and accepts(alone) else frozenset()
+
+
+def spec_of(lane: Lane, traced: frozenset[str]) -> RuleSpec:
+    return RuleSpec(
+        lane.build,
+        tuple(sorted((k, v) for k, v in values_of(lane).items() if k not in traced)),
+        lane.contract,
+    )
+
+
+def as_array(value: float | int) -> np.ndarray:
+    return np.asarray(value, np.int32 if isinstance(value, int) else np.float32)

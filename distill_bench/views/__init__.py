@@ -1,0 +1,1 @@
+"""The views that teacher and student see: crops, flips, mixup."""

@@ -1,0 +1,1 @@
+"""Checks that every optimizer has to pass: python -m optimizers.conformance NAME."""

@@ -1,0 +1,70 @@
+"""The shapes of a learning rate over a horizon. Peak and horizon may be traced; a schedule is a function of the step count, from 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import jax
+
+
+class OfCount(Protocol):
+    def __call__(self, count: Any, /) -> Any: ...
+
+
+def warmup_cosine(peak: Any, horizon: Any, warmup: float = 0.1) -> OfCount:
+    """The harness's schedule: linear over the first tenth of the horizon, then a half cosine to zero.
+
+    The rate of step t (from 0) is peak * min((t + 1) / w, (1 + cos(pi * max(t + 1 - w, 0) / (horizon - w))) / 2),
+    w = warmup * horizon; the first step moves and the last rate is zero only after the horizon. `peak` and
+    `horizon` may be traced.
+    """
+    import jax.numpy as jnp
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        w = jnp.maximum(warmup * horizon, 1.0)
+        t = jnp.asarray(count, jnp.float32)
+        decay = jnp.clip((t + 1 - w) / jnp.maximum(horizon - w + 1, 1.0), 0.0, 1.0)
+        return peak * jnp.minimum((t + 1) / w, 0.5 * (1 + jnp.cos(jnp.pi * decay)))
+
+    return schedule
+
+
+def warmup_quadratic(peak: Any, horizon: Any) -> OfCount:
+    """Linear warm-up over 1,800 steps, a tenth of the horizon at most, then quadratic decay to zero (Beyer et al. 2021, appendix D)."""
+    import jax.numpy as jnp
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        w = jnp.clip(0.1 * horizon, 1.0, 1800.0)
+        t = jnp.asarray(count, jnp.float32)
+        left = jnp.clip((horizon - t) / jnp.maximum(horizon - w + 1, 1.0), 0.0, 1.0)
+        return peak * jnp.minimum((t + 1) / w, left**2)
+
+    return schedule
+
+
+def constant(peak: Any, horizon: Any) -> OfCount:
+    """The same rate at every step."""
+    import jax.numpy as jnp
+
+    return lambda count: jnp.asarray(peak, jnp.float32)
+
+
+def warmup_constant(peak: Any, horizon: Any) -> OfCount:
+    """Linear over the first tenth of the horizon, then constant: for rules that average in place of decaying."""
+    import jax.numpy as jnp
+
+    return lambda count: (
+        peak
+        * jnp.minimum((jnp.asarray(count, jnp.float32) + 1) / jnp.maximum(0.1 * horizon, 1.0), 1.0)
+    )
+
+
+Shape = Callable[[Any, Any], OfCount]
+SCHEDULES: dict[str, Shape] = {
+    "warmup_cosine": warmup_cosine,
+    "warmup_quadratic": warmup_quadratic,
+    "warmup_constant": warmup_constant,
+    "constant": constant,
+}

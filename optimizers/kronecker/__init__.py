@@ -1,0 +1,1 @@
+"""Kronecker-factored preconditioning, shared by Shampoo and SOAP."""

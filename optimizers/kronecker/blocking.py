@@ -1,0 +1,177 @@
+"""Parameters as stacks of equally sized blocks, and back: a static plan and its two exact inverses.
+
+A kernel [..., O] folds to the matrix [rest, O] (or merges, see `plan`); each dimension is cut into blocks of
+`block_size` and one remainder. Blocks of one shape, of whatever parameter, share a stack [N, ...]. Nothing is padded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of parameter `index`, in its folded form: it begins at `start` and is a `grid` of whole blocks."""
+
+    index: int
+    start: tuple[int, ...]
+    grid: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tiles whose blocks have one shape, in the order of their stack, and the axes of a block that are preconditioned."""
+
+    block: tuple[int, ...]
+    axes: tuple[int, ...]
+    tiles: tuple[Tile, ...]
+
+    @property
+    def size(self) -> int:
+        """Blocks in the stack."""
+        return sum(math.prod(tile.grid) for tile in self.tiles)
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """Attributes:
+    shapes: of the parameters.
+    folded: the form in which each is cut; None for one that is left out.
+    groups: all blocks.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    folded: tuple[tuple[int, ...] | None, ...]
+    groups: tuple[Group, ...]
+
+
+def plan(
+    shapes: Sequence[tuple[int, ...]],
+    block_size: int = 128,
+    *,
+    merge: bool = False,
+    max_dim: int | None = None,
+    one_sided: bool = False,
+) -> BlockPlan:
+    """How parameters of these shapes are blocked; those with fewer than two axes longer than 1, or empty, are left out.
+
+    Args:
+      shapes: of the parameters.
+      block_size: largest side of a block.
+      merge: in place of folding [..., O] to a matrix, merge neighbouring axes while their product is at most
+        `block_size` (Anil et al. 2020, arXiv:2002.09018, section 5), so that a block can have any number of axes.
+      max_dim: an axis longer than this, after folding, is not preconditioned.
+      one_sided: of each block precondition the shortest axis alone.
+
+    Raises:
+      ValueError: where `block_size` is below 1.
+    """
+    if block_size < 1:
+        raise ValueError(f"block_size={block_size} holds no element: use 1 or more, such as 128.")
+    folded = tuple(_merge(shape, block_size) if merge else _fold(shape) for shape in shapes)
+    tiles: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Tile]] = {}
+    kept: list[tuple[int, ...] | None] = []
+    for index, form in enumerate(folded):
+        short = [
+            axis for axis, length in enumerate(form or ()) if max_dim is None or length <= max_dim
+        ]
+        kept.append(form if short else None)
+        if not form or not short:
+            continue
+        for cut in itertools.product(*(_segments(length, block_size) for length in form)):
+            block = tuple(side for _, _, side in cut)
+            axes = (min(short, key=lambda axis: block[axis]),) if one_sided else tuple(short)
+            tiles.setdefault((block, axes), []).append(
+                Tile(
+                    index, tuple(start for start, _, _ in cut), tuple(count for _, count, _ in cut)
+                )
+            )
+    return BlockPlan(
+        tuple(map(tuple, shapes)),
+        tuple(kept),
+        tuple(Group(block, axes, tuple(mine)) for (block, axes), mine in tiles.items()),
+    )
+
+
+def _segments(length: int, block_size: int) -> list[tuple[int, int, int]]:
+    """(start, number of blocks, side) of the whole blocks and of the remainder."""
+    whole, rest = divmod(length, block_size)
+    return [(0, whole, block_size)] * bool(whole) + [(whole * block_size, 1, rest)] * bool(rest)
+
+
+def _fold(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """[..., O] as (rest, O); None where that is no matrix."""
+    return (
+        (math.prod(shape[:-1]), shape[-1])
+        if math.prod(shape) and sum(n > 1 for n in shape) > 1
+        else None
+    )
+
+
+def _merge(shape: tuple[int, ...], block_size: int) -> tuple[int, ...] | None:
+    """Neighbouring axes merged while their product is at most `block_size`; None where fewer than two are left."""
+    merged: list[int] = []
+    for n in shape:
+        if merged and merged[-1] * n <= block_size:
+            merged[-1] *= n
+        elif n != 1:
+            merged.append(n)
+    return tuple(merged) if math.prod(shape) and len(merged) > 1 else _fold(shape)
+
+
+def to_blocks(leaves: Sequence[jax.Array], cut: BlockPlan) -> list[jax.Array]:
+    """The stack [N, *block] of each group, cut from the parameters' full list."""
+    stacks = []
+    for group in cut.groups:
+        k = len(group.block)
+        parts = []
+        for tile in group.tiles:
+            extent = [
+                slice(s, s + g * b)
+                for s, g, b in zip(tile.start, tile.grid, group.block, strict=True)
+            ]
+            part = leaves[tile.index].reshape(_form(cut, tile.index))[tuple(extent)]
+            # [g0 * b0, g1 * b1, ..] -> [g0, b0, g1, b1, ..] -> [g0, g1, .., b0, b1, ..]
+            part = part.reshape(list(itertools.chain(*zip(tile.grid, group.block, strict=True))))
+            parts.append(
+                part.transpose([*range(0, 2 * k, 2), *range(1, 2 * k, 2)]).reshape(-1, *group.block)
+            )
+        stacks.append(jnp.concatenate(parts))
+    return stacks
+
+
+def from_blocks(stacks: Sequence[jax.Array], cut: BlockPlan) -> dict[int, jax.Array]:
+    """Inverse of `to_blocks`: index in the full list -> parameter, for those that are not left out."""
+    leaves: dict[int, jax.Array] = {}
+    for stack, group in zip(stacks, cut.groups, strict=True):
+        k, begin = len(group.block), 0
+        for tile in group.tiles:
+            count = math.prod(tile.grid)
+            part = stack[begin : begin + count].reshape(*tile.grid, *group.block)
+            begin += count
+            part = part.transpose(
+                [axis for pair in zip(range(k), range(k, 2 * k), strict=True) for axis in pair]
+            )
+            part = part.reshape([g * b for g, b in zip(tile.grid, group.block, strict=True)])
+            form = _form(cut, tile.index)
+            whole = leaves.get(tile.index)
+            if whole is None and part.shape == form:
+                leaves[tile.index] = part
+                continue
+            whole = jnp.zeros(form, stack.dtype) if whole is None else whole
+            leaves[tile.index] = whole.at[
+                tuple(slice(s, s + n) for s, n in zip(tile.start, part.shape, strict=True))
+            ].set(part)
+    return {index: leaf.reshape(cut.shapes[index]) for index, leaf in leaves.items()}
+
+
+def _form(cut: BlockPlan, index: int) -> tuple[int, ...]:
+    form = cut.folded[index]
+    assert form is not None
+    return form

@@ -1,0 +1,214 @@
+"""What Shampoo and SOAP share: averages of G G^T for each axis of each block, and a matrix computed of each now and then.
+
+All matrices of one size and order live in one stack, whatever parameter they come from: few arrays, and one compiled
+solver a size. With a mesh, blocks are distributed over one of its axes: each device averages and solves for its own,
+and what was computed is gathered when it is renewed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from optimizers.kronecker.blocking import BlockPlan
+from optimizers.kronecker.factors import Cadence, Factor, Solver, one_by_one, together
+
+_HIGHEST = lax.Precision.HIGHEST
+
+
+@dataclass(frozen=True)
+class Kronecker:
+    """Static description of all factors of a plan; its methods are pure functions of arrays.
+
+    plan: how parameters are cut.
+    order: of a block's matrices, from the number of its preconditioned axes.
+    mesh, axis: devices over which blocks are distributed, if any.
+    """
+
+    plan: BlockPlan
+    order: Callable[[int], float]
+    mesh: Mesh | None = None
+    axis: str | None = None
+    _places: tuple[tuple[tuple[int, float], tuple[tuple[int, int, int, int], ...]], ...] = field(
+        init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        places: dict[tuple[int, float], list[tuple[int, int, int, int]]] = {}
+        for g, group in enumerate(self.plan.groups):
+            for axis in group.axes:
+                mine = places.setdefault((group.block[axis], self.order(len(group.axes))), [])
+                start = mine[-1][3] if mine else 0
+                mine.append((g, axis, start, start + self._local(g)))
+        # ((size, order), ((group, axis, start, stop), ..)): largest first, for the turns of a staggered cadence.
+        object.__setattr__(
+            self,
+            "_places",
+            tuple((key, tuple(places[key])) for key in sorted(places, reverse=True)),
+        )
+
+    @property
+    def shards(self) -> int:
+        return 1 if self.mesh is None or self.axis is None else self.mesh.shape[self.axis]
+
+    def _local(self, g: int) -> int:
+        """Blocks of group g on each device."""
+        return -(-self.plan.groups[g].size // self.shards)
+
+    def _sharded(self, function: Callable, *kinds: str) -> Callable:
+        """`function` on each device's share; `kinds` says of each argument whether it is "own" (split) or "all"."""
+        if self.mesh is None:
+            return function
+        specs = tuple(P(self.axis) if kind == "own" else P() for kind in kinds)
+        return jax.shard_map(
+            function, mesh=self.mesh, in_specs=specs, out_specs=P(self.axis), check_vma=False
+        )
+
+    def _pad(self, stacks: Sequence[jax.Array]) -> list[jax.Array]:
+        """Stacks with zero blocks at their ends, so that every device has equally many."""
+        lengths = [self.shards * self._local(g) - len(stack) for g, stack in enumerate(stacks)]
+        return [
+            jnp.pad(s, ((0, n), *[(0, 0)] * (s.ndim - 1))) if n else s
+            for s, n in zip(stacks, lengths, strict=True)
+        ]
+
+    def init(self) -> tuple[Factor, ...]:
+        """No average yet; what is held is the identity."""
+        factors = []
+        for (d, _), members in self._places:
+            n = self.shards * members[-1][3]
+            zeros, counts = jnp.zeros(n), jnp.zeros(n, jnp.int32)
+            factors.append(
+                Factor(
+                    jnp.zeros((n, d, d)),
+                    zeros,
+                    jnp.broadcast_to(jnp.eye(d), (n, d, d)),
+                    zeros,
+                    jnp.ones(n),
+                    counts,
+                    counts,
+                ),
+            )
+        return tuple(self._place(factor) for factor in factors)
+
+    def _place(self, factor: Factor) -> Factor:
+        """Averages stay distributed; what is held is everywhere."""
+        if self.mesh is None:
+            return factor
+        split, whole = NamedSharding(self.mesh, P(self.axis)), NamedSharding(self.mesh, P())
+        return Factor(
+            *(
+                lax.with_sharding_constraint(x, whole if name == "held" else split)
+                for name, x in zip(Factor._fields, factor, strict=True)
+            )
+        )
+
+    def observe(
+        self, factors: tuple[Factor, ...], stacks: Sequence[jax.Array], decay: Any
+    ) -> tuple[Factor, ...]:
+        """Averages that have seen the blocks' G G^T (G^T G for the last axis), float32; what is not finite is not seen.
+
+        total <- decay total + (1 - decay) G G^T; with decay 1, the sum of them all (Gupta et al. 2018).
+        """
+        gain = jnp.where(decay == 1, 1.0, 1.0 - decay)
+
+        def local(averages: Any, stacks: list[jax.Array]) -> Any:
+            seen = []
+            for (total, weight), (_, members) in zip(averages, self._places, strict=True):
+                for g, axis, start, stop in members:
+                    new_Ndd = _gram(stacks[g], axis)
+                    # No entry exceeds the largest of the diagonal, and one that is not finite shows there.
+                    finite_N = jnp.isfinite(jnp.trace(new_Ndd, axis1=1, axis2=2))
+                    mean_Ndd = jnp.where(
+                        finite_N[:, None, None],
+                        decay * total[start:stop] + gain * new_Ndd,
+                        total[start:stop],
+                    )
+                    total = total.at[start:stop].set(mean_Ndd)
+                    seen_N = jnp.where(decay == 1, 1.0, decay * weight[start:stop] + gain)
+                    weight = weight.at[start:stop].set(
+                        jnp.where(finite_N, seen_N, weight[start:stop])
+                    )
+                seen.append((total, weight))
+            return seen
+
+        averages = [(factor.total, factor.weight) for factor in factors]
+        seen = self._sharded(local, "own", "own")(averages, self._pad(stacks))
+        return tuple(
+            factor._replace(total=total, weight=weight)
+            for factor, (total, weight) in zip(factors, seen, strict=True)
+        )
+
+    def refresh(
+        self, factors: tuple[Factor, ...], count: jax.Array, cadence: Cadence, solver: Solver
+    ) -> tuple[Factor, ...]:
+        """Renews what is held, of the matrices whose turn is at step `count` (from 0)."""
+        turns, begin = [], 0
+        for _, members in self._places:
+            n = members[-1][3]
+            turns.append(
+                np.arange(begin, begin + n) % cadence.every if cadence.stagger else np.zeros(n, int)
+            )
+            begin += n
+
+        def local(factors: tuple[Factor, ...], count: jax.Array) -> tuple[Factor, ...]:
+            run = one_by_one if solver.one_by_one else together
+            orders = [
+                int(order) if order == int(order) else order for (_, order), _ in self._places
+            ]
+            return tuple(
+                run(*of, count, cadence, solver) for of in zip(factors, turns, orders, strict=True)
+            )
+
+        def renew() -> tuple[Factor, ...]:
+            return tuple(map(self._place, self._sharded(local, "own", "all")(factors, count)))
+
+        if cadence.every == 1 or (cadence.stagger and begin >= cadence.every):
+            return renew()
+        now = count % cadence.every
+        return lax.cond(
+            (count == 0) | (now < begin if cadence.stagger else now == 0), renew, lambda: factors
+        )
+
+    def apply(
+        self, factors: tuple[Factor, ...], stacks: Sequence[jax.Array], transpose: bool = False
+    ) -> list[jax.Array]:
+        """Each block multiplied by what is held, along each preconditioned axis: H G for a matrix's first, G H^T for its last."""
+        out = self._pad(stacks)
+        for factor, (_, members) in zip(factors, self._places, strict=True):
+            d = factor.held.shape[-1]
+            held = factor.held.reshape(self.shards, -1, d, d)
+            for g, axis, start, stop in members:
+                out[g] = _multiply(out[g], held[:, start:stop].reshape(-1, d, d), axis, transpose)
+        return [stack[: group.size] for stack, group in zip(out, self.plan.groups, strict=True)]
+
+
+def _letters(stack: jax.Array, axis: int) -> tuple[str, str]:
+    """Subscripts of a stack, and the same with Z in the place of `axis`."""
+    names = "abcdefgh"[: stack.ndim - 1]
+    return "n" + names, "n" + names[:axis] + "Z" + names[axis + 1 :]
+
+
+def _gram(stack: jax.Array, axis: int) -> jax.Array:
+    """[N, d, d], the products of a block's slices along `axis`."""
+    names, others = _letters(stack, axis)
+    return jnp.einsum(f"{names},{others}->n{names[axis + 1]}Z", stack, stack, precision=_HIGHEST)
+
+
+def _multiply(stack: jax.Array, matrix_Ndd: jax.Array, axis: int, transpose: bool) -> jax.Array:
+    names, result = _letters(stack, axis)
+    inner = names[axis + 1]
+    return jnp.einsum(
+        f"{names},{f'n{inner}Z' if transpose else f'nZ{inner}'}->{result}",
+        stack,
+        matrix_Ndd,
+        precision=_HIGHEST,
+    )

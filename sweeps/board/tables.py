@@ -1,0 +1,190 @@
+"""The board as a table: for the terminal, and as Markdown for README."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distill_bench.errors import UserError
+from sweeps.results.store import write_atomically
+
+BEGIN, END = (
+    "<!-- leaderboard: python sweeps/leaderboard.py --readme=README.md -->",
+    "<!-- /leaderboard -->",
+)
+NOT_KNOWN = "-"
+
+
+def cells(
+    board: Mapping[str, Any], task: str, intervals: bool
+) -> tuple[list[str], list[list[str]]]:
+    """Column names, and a row of text for each entry of the task; `intervals` with those of each rung as well."""
+    entries = [entry for entry in board["entries"] if entry["task"] == task]
+    horizons = sorted({rung["horizon"] for entry in entries for rung in entry["rungs"]})
+    names = [
+        "rank",
+        "optimizer",
+        "speed-up [95 %]",
+        *map(str, horizons),
+        "update",
+        "state B/param",
+        "seeds",
+        "trials",
+        "failed",
+        "reproduced",
+    ]
+    return names, [_row(entry, horizons, intervals) for entry in entries]
+
+
+def _row(entry: Mapping[str, Any], horizons: list[int], intervals: bool) -> list[str]:
+    rungs = {rung["horizon"]: rung for rung in entry["rungs"]}
+    cost, overall, verdict = entry["cost"], entry["overall"], entry["verification"]
+    return [
+        str(overall["rank"] or NOT_KNOWN),
+        entry["optimizer"],
+        gain(overall, True),
+        *(gain(rungs[h]["speedup"], intervals) if h in rungs else NOT_KNOWN for h in horizons),
+        f"{cost['relative']:.2f}x" if cost else NOT_KNOWN,
+        f"{cost['state_bytes_per_parameter']:.0f}" if cost else NOT_KNOWN,
+        _range([rung["seeds"] for rung in entry["rungs"]]),
+        _range([rung["trials"] for rung in entry["rungs"]]),
+        str(sum(rung["diverged"] + rung["crashed"] for rung in entry["rungs"])),
+        _rerun(verdict, sum(rung["seeds"] for rung in entry["rungs"])) if verdict else NOT_KNOWN,
+    ]
+
+
+def gain(found: Mapping[str, Any] | None, interval: bool) -> str:
+    """A speed-up as text, such as "1.30x [1.16, 1.45]" or ">1.00x"."""
+    if not found or found["value"] is None:
+        return NOT_KNOWN
+    over = (
+        f" [{found['low']:.2f}, {found['high']:.2f}]"
+        if interval and found["low"] is not None
+        else ""
+    )
+    return f"{'' if found['bound'] == '=' else found['bound']}{found['value']:.2f}x{over}"
+
+
+def _rerun(verdict: Mapping[str, Any], runs: int) -> str:
+    """How many final runs came out again, of all; or that they did not."""
+    return f"{len(verdict['runs'])}/{runs}" if verdict["verdict"] == "reproduced" else "failed"
+
+
+def _range(values: list[int]) -> str:
+    return str(min(values)) if min(values) == max(values) else f"{min(values)}-{max(values)}"
+
+
+def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+    """What the columns mean."""
+    rungs = ", ".join(map(str, task["overall_rungs"])) or "no rung"
+    return (
+        f"Speed-up in steps over {board['baseline']}, tuned alike: the steps it needs to reach the same loss over the steps taken. "
+        f"Geometric mean over horizons {rungs}; then each rung's own. Entries of one rank are not told apart. "
+        "update, state: of the update rule alone, its time beside the baseline's. failed: trials that diverged or crashed."
+        " reproduced: final runs that were made again and agreed."
+    )
+
+
+def certificate(task: Mapping[str, Any]) -> list[str]:
+    """The validity certificate: a line for each metric, and the generalization gap."""
+    lines = []
+    for c in task["certificate"]:
+        within = f", {c['within']:.3f} within a rung" if c["within"] is not None else ""
+        over = "entries at a rung" if c["over"] == "entries" else "runs"
+        lines.append(
+            f"probe loss against {c['metric'].replace('heldout_kl', 'held-out KL')} over {c['runs']} {over}: "
+            f"Kendall's tau {c['tau']:.3f} [{c['low']:.3f}, {c['high']:.3f}]{within}; {c['disagree']:.1%} of pairs disagree"
+        )
+    if task["gap"]:
+        gaps = ", ".join(f"{gap['mean']:+.4f} at {gap['horizon']}" for gap in task["gap"])
+        lines.append(
+            f"held-out KL less probe loss, mean over entries: {gaps}; at most {max(gap['largest'] for gap in task['gap']):+.4f}"
+        )
+    return lines
+
+
+def print_board(board: Mapping[str, Any]) -> None:
+    """The board on the terminal, with its warnings."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    for task in board["tasks"]:
+        names, rows = cells(board, task["name"], intervals=False)
+        table = Table(
+            title=f"{task['name']} ({task['fingerprint']})",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+        )
+        for name in names:
+            table.add_column(name, justify="left" if name == "optimizer" else "right", no_wrap=True)
+        previous = None
+        for row in rows:
+            if previous not in (None, row[0]):
+                table.add_section()
+            table.add_row(*map(Text, row))  # Text, not markup: names come from other people's files
+            previous = row[0]
+        console.print(table)
+        for line in [caption(board, task), *certificate(task)]:
+            console.print(Text(line))
+    if not board["entries"]:
+        console.print(
+            "No entries yet: python sweeps/leaderboard.py --add=runs writes one from a finished sweep."
+        )
+    for warning in [
+        *board["warnings"],
+        *(
+            f"{entry['optimizer']} {warning}"
+            for entry in board["entries"]
+            for warning in entry["warnings"]
+        ),
+    ]:
+        console.print(Text(f"Warning: {warning}"))
+
+
+def markdown(board: Mapping[str, Any]) -> str:
+    """The board as Markdown, without its warnings."""
+    parts = []
+    for task in board["tasks"]:
+        names, rows = cells(board, task["name"], intervals=True)
+        lines = [
+            names,
+            ["---:" if name != "optimizer" else "---" for name in names],
+            *[[_escape(cell) for cell in row] for row in rows],
+        ]
+        parts += [
+            "\n".join(f"| {' | '.join(line)} |" for line in lines),
+            f"`{task['name']}`. {caption(board, task)}",
+        ]
+        parts += ["\n".join(f"- Validity: {line}." for line in certificate(task))]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _escape(cell: str) -> str:
+    return (
+        re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", cell)
+        if not re.fullmatch(r"[\w.,<>x\[\] -]*", cell)
+        else cell.replace("<", "&lt;")
+    )
+
+
+def update(path: Path, board: Mapping[str, Any]) -> None:
+    """Puts the board between the file's markers.
+
+    Raises:
+      UserError: where the file has no markers.
+    """
+    text = path.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UserError(
+            f"{path} has no place for the leaderboard: put these two lines where it should stand.\n{BEGIN}\n{END}"
+        )
+    write_atomically(path, f"{before}{BEGIN}\n\n{markdown(board)}\n\n{END}{after}")

@@ -1,0 +1,157 @@
+"""TensorBoard as a sink: one run a trial, written as it trains and never read back. TensorFlow is not needed."""
+
+# pyright: reportAttributeAccessIssue=false
+# TensorBoard's generated protobuf modules come without stubs.
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as custom_scalar
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.hparams import summary_v2 as hparams_summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util import tensor_util
+
+from sweeps.planning.study import Study, Trial, content_id
+
+TAGS = {
+    "probe_loss": "probe/loss",
+    "heldout_kl": "heldout/kl",
+    "test_kl": "heldout/clean_kl",
+    "agreement": "heldout/agreement",
+    "accuracy": "heldout/accuracy",
+}
+TRAIN_LOSS, LEARNING_RATE = "train/loss", "train/learning_rate"
+_RATE_EVERY = 10
+
+
+class _EventFile:
+    """An event file that is open only while it is flushed: a sweep may have a thousand of them."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(
+            "events.out.tfevents.*"
+        ):  # of a run that was cut off; it is written anew
+            stale.unlink()
+        self._path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
+        self._buffer = io.BytesIO()
+        self._records = RecordWriter(self._buffer)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+
+    def summary(self, summary: Summary, step: int = 0) -> None:
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        self.summary(Summary(value=[Summary.Value(tag=tag, simple_value=value)]), step)
+
+    def flush(self) -> None:
+        with open(self._path, "ab") as file:
+            file.write(self._buffer.getvalue())
+        self._buffer.seek(0)
+        self._buffer.truncate()
+
+
+class TrialCurves:
+    """The curves of one trial. Steps count updates, so that the value at step s is that after s updates."""
+
+    def __init__(
+        self, folder: Path, study: Study, trial: Trial, learning_rate: Callable[[np.ndarray], Any]
+    ):
+        self._events = _EventFile(folder)
+        configuration = {"optimizer": study.optimizer, "horizon": trial.horizon, **trial.hparams}
+        # One session group for each configuration, whatever the seed.
+        group = content_id([study.id, configuration])
+        self._events.summary(
+            hparams_summary.hparams_pb(configuration, trial_id=group, start_time_secs=time.time())
+        )
+        steps = np.arange(0, trial.horizon, _RATE_EVERY)
+        if (rates := learning_rate(steps)) is not None:
+            for step, rate in zip(
+                steps.tolist(),
+                np.broadcast_to(np.asarray(rates), steps.shape).tolist(),
+                strict=True,
+            ):
+                self._events.scalar(LEARNING_RATE, rate, step)
+
+    def losses(self, first: int, values: np.ndarray) -> None:
+        for i, value in enumerate(values.tolist()):
+            self._events.scalar(TRAIN_LOSS, value, first + i)
+        self._events.flush()
+
+    def point(
+        self, step: int, metrics: dict[str, float], diagnostics: dict[str, float] | None = None
+    ) -> None:
+        for name, value in metrics.items():
+            self._events.scalar(TAGS[name], value, step)
+        for name, value in (diagnostics or {}).items():
+            self._events.scalar(f"optimizer/{name}", value, step)
+        self._events.flush()
+
+    def replay(self, records: Sequence[dict[str, Any]]) -> None:
+        """Writes again what a trial recorded before it was interrupted."""
+        for record in records:
+            if "losses" in record:
+                self.losses(record["first"], np.asarray(record["losses"]))
+            elif "metrics" in record:
+                self.point(record["step"], record["metrics"], record.get("diagnostics"))
+
+    def finish(self, ok: bool) -> None:
+        status = api_pb2.Status.STATUS_SUCCESS if ok else api_pb2.Status.STATUS_FAILURE
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+        data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
+        value = Summary.Value(
+            tag=hparams_metadata.SESSION_END_INFO_TAG,
+            tensor=hparams_metadata.NULL_TENSOR,
+            metadata=hparams_metadata.create_summary_metadata(data),
+        )
+        self._events.summary(Summary(value=[value]))
+        self._events.flush()
+
+
+def write_layout(root: Path) -> None:
+    """The custom-scalar layout: each metric in one chart, over all optimizers, horizons and seeds."""
+    if any(root.glob("events.out.tfevents.*")):
+        return
+    layout = layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(
+                title=title,
+                chart=[
+                    layout_pb2.Chart(
+                        title=tag, multiline=layout_pb2.MultilineChartContent(tag=[f"^{tag}$"])
+                    )
+                    for tag in tags
+                ],
+            )
+            for title, tags in (
+                ("all optimizers: held-in", [TAGS["probe_loss"], TRAIN_LOSS, LEARNING_RATE]),
+                (
+                    "all optimizers: held-out",
+                    [TAGS[name] for name in ("heldout_kl", "agreement", "accuracy")],
+                ),
+            )
+        ]
+    )
+    events = _EventFile(root)
+    value = Summary.Value(
+        tag=custom_scalar.CONFIG_SUMMARY_TAG,
+        tensor=tensor_util.make_tensor_proto(layout.SerializeToString(), shape=()),
+        metadata=custom_scalar.create_summary_metadata(),
+    )
+    events.summary(Summary(value=[value]))
+    events.flush()

@@ -1,0 +1,1 @@
+"""Results on disk, and the statistics made of them."""

@@ -1,0 +1,340 @@
+"""Append-only results on disk: the truth that every table is made from.
+
+    runs/digits/shampoo-3f2a1b9c4d5e/study.json
+    runs/digits/shampoo-3f2a1b9c4d5e/h250_lr=0.05_seed0_1a2b3c/{records.jsonl,result.json}
+
+`records.jsonl` grows while the trial runs; `result.json` appears, whole, when it has ended. A trial without a
+result never happened and is run again. A finished trial whose files cannot be read is reported, never skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from distill_bench.errors import UserError
+from distill_bench.files import replace_atomically
+from sweeps.planning.study import Result, Study, Trial
+
+
+class DamagedTrial(Exception):
+    """A finished trial's files cannot be read; the message says which and why."""
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """All of `content`, or the file as it was, whatever happens meanwhile."""
+    replace_atomically(path, lambda file: file.write(content.encode()))
+
+
+@contextmanager
+def locked(root: Path, shard: str = "", patience: float = 5.0) -> Iterator[None]:
+    """Holds the output folder for one sweep, or for one shard of it beside the others; the system lets go when the process ends.
+
+    Raises:
+      UserError: where another process holds it, with its name.
+    """
+    import fcntl
+
+    def acquire(path: Path, kind: int) -> IO[str]:
+        file = open(path, "a+")  # noqa: SIM115 - it is the caller's to close: the lock lasts as long as it is open
+        deadline = time.monotonic() + patience  # a process that was just killed may still be going
+        while True:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+                return file
+            except OSError:
+                if time.monotonic() > deadline:
+                    file.seek(0)
+                    owner = file.read().strip() or "another process"
+                    file.close()
+                    raise UserError(
+                        f"{root} is in use by {owner}.\nWait for it to end, stop it, or name another --outdir."
+                    ) from None
+                time.sleep(0.1)
+
+    with ExitStack() as stack:
+        whole = stack.enter_context(
+            acquire(root / ".lock", fcntl.LOCK_SH if shard else fcntl.LOCK_EX)
+        )
+        own = (
+            stack.enter_context(
+                acquire(root / f".lock-{shard.replace('/', '-of-')}", fcntl.LOCK_EX)
+            )
+            if shard
+            else whole
+        )
+        own.truncate(0)
+        own.write(
+            f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+        )
+        own.flush()
+        yield
+
+
+def open_outdir(path: str) -> Path:
+    """The output folder, made where it is missing.
+
+    Raises:
+      UserError: where it is a file or cannot be written.
+    """
+    root = Path(path)
+    if root.exists() and not root.is_dir():
+        raise UserError(
+            f"--outdir={path} is a file: name a folder, which will be made where it is missing."
+        )
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".writable.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"--outdir={path} cannot be written: {error.strerror}.\nName another folder."
+        ) from None
+    return root
+
+
+@dataclass(frozen=True)
+class TrialWriter:
+    """Writes one trial's files as it runs; holds none of them open, since a sweep may have a thousand lanes."""
+
+    folder: Path
+    trial: Trial
+
+    @property
+    def _records(self) -> Path:
+        return self.folder / "records.jsonl"
+
+    def start(self, kept: Sequence[dict[str, Any]] = ()) -> None:
+        """Begins the records with those `kept` of an interrupted run; what that wrote beyond them will be written again, the same."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        records = [{"trial": asdict(self.trial)}, *kept]
+        write_atomically(self._records, "".join(json.dumps(record) + "\n" for record in records))
+
+    def kept(self, step: int) -> list[dict[str, Any]]:
+        """What an interrupted run recorded of the first `step` steps; a line that was cut short lies beyond them.
+
+        Raises:
+          DamagedTrial: where some of those steps are not there.
+        """
+        records: list[dict[str, Any]] = []
+        try:
+            for line in self._records.read_text().split("\n")[1:-1]:
+                record = json.loads(line)
+                losses = record.get("losses", ())
+                if (
+                    record.get("first", 0) + len(losses) - 1 <= step
+                    and record.get("step", 0) <= step
+                ):
+                    records.append(record)
+        except (OSError, ValueError) as error:
+            raise DamagedTrial(f"{self._records} cannot be read: {error}") from None
+        if (found := sum(len(record.get("losses", ())) for record in records)) != step:
+            raise DamagedTrial(f"{self._records} has {found} of the {step} steps that were saved")
+        return records
+
+    def sync(self) -> None:
+        """Waits until the records are on the disk."""
+        with open(self._records, "a") as file:
+            os.fsync(file.fileno())
+
+    def _append(self, record: dict[str, Any]) -> None:
+        with open(self._records, "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def losses(self, first: int, values: np.ndarray) -> None:
+        self._append({"first": first, "losses": values.tolist()})
+
+    def point(
+        self, step: int, metrics: dict[str, float], diagnostics: dict[str, float] | None = None
+    ) -> None:
+        self._append(
+            {
+                "step": step,
+                "metrics": metrics,
+                **({"diagnostics": diagnostics} if diagnostics else {}),
+            }
+        )
+
+    def finish(
+        self, status: str, step: int, detail: str | None, environment: dict[str, Any]
+    ) -> None:
+        records = [json.loads(line) for line in self._records.read_text().splitlines()[1:]]
+        self.start(
+            _in_blocks(records)
+        )  # the same bytes, wherever the run was interrupted and whatever ran beside it
+        end = {
+            "trial": asdict(self.trial),
+            "status": status,
+            "step": step,
+            "detail": detail,
+            "environment": environment,
+        }
+        write_atomically(self.folder / "result.json", json.dumps(end, indent=1))
+
+
+def _in_blocks(records: Sequence[dict[str, Any]], size: int = 100) -> list[dict[str, Any]]:
+    """The same records, losses `size` to a line, each point after the line with its step."""
+    losses = [value for record in records for value in record.get("losses", ())]
+    blocks = [{"first": i + 1, "losses": losses[i : i + size]} for i in range(0, len(losses), size)]
+    points = [record for record in records if "metrics" in record]
+    return sorted(
+        [*blocks, *points],
+        key=lambda record: record["step"] if "step" in record else record["first"] - 0.5,
+    )
+
+
+@dataclass
+class Loaded:
+    """A study and its finished trials.
+
+    Attributes:
+      spec: how its optimizer was typed.
+      sources: the optimizer's file and those of optimizers/ that it imports, as they were: name -> text.
+      problems: the folders that could not be read, with the reason.
+    """
+
+    study: Study
+    folder: Path
+    spec: str
+    sources: dict[str, str]
+    results: list[Result] = field(default_factory=list)
+    problems: list[tuple[Path, str]] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+def study_folder(root: Path, study: Study) -> Path:
+    return root / study.task / f"{study.optimizer}-{study.id}"
+
+
+def save_study(root: Path, study: Study, spec: str, sources: Mapping[str, str]) -> Path:
+    """Makes the study's folder: what it is, how the candidate was typed, and its source files as they were."""
+    folder = study_folder(root, study)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "study.json").exists():
+        write_atomically(
+            folder / "study.json",
+            json.dumps(asdict(study) | {"spec": spec, "sources": dict(sources)}, indent=1),
+        )
+    return folder
+
+
+def _parse(path: Path) -> list[Any]:
+    lines = path.read_text().split("\n")
+    if lines[-1]:
+        raise DamagedTrial(f"{path}: line {len(lines)} is cut short")
+    records = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            raise DamagedTrial(f"{path}: line {number} is no JSON") from None
+    return records
+
+
+def load_trial(folder: Path) -> tuple[Result, dict[str, Any]] | None:
+    """A finished trial and its environment, or None where it has not finished.
+
+    Raises:
+      DamagedTrial: where it has, and its files cannot be read.
+    """
+    if not (folder / "result.json").exists():
+        return None
+    try:
+        end = json.loads((folder / "result.json").read_text())
+        trial = Trial(**end["trial"])
+        header, *records = _parse(folder / "records.jsonl")
+        if header["trial"] != end["trial"]:
+            raise DamagedTrial(
+                f"{folder / 'records.jsonl'} belongs to another trial than result.json"
+            )
+        losses = tuple(value for record in records for value in record.get("losses", ()))
+        points = tuple(
+            (record["step"], record["metrics"]) for record in records if "metrics" in record
+        )
+        complete = end["status"] != "ok" or (
+            0 < end["step"] <= trial.horizon
+            and len(losses) == end["step"]
+            and points
+            and points[-1][0] == end["step"]
+        )
+        if not complete:
+            raise DamagedTrial(
+                f"{folder / 'records.jsonl'} lacks records: it has {len(losses)} losses of {end['step']}"
+            )
+        return Result(trial, end["status"], end["step"], end["detail"], losses, points), end[
+            "environment"
+        ]
+    except DamagedTrial:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise DamagedTrial(f"{folder}: {type(error).__name__}: {error}") from None
+
+
+def load_study(folder: Path) -> Loaded:
+    """A study with all its finished trials, in the order of their names."""
+    content = json.loads((folder / "study.json").read_text())
+    spec, sources = content.pop("spec"), content.pop("sources")
+    loaded = Loaded(Study(**content), folder, spec, sources)
+    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+        try:
+            if found := load_trial(path):
+                loaded.results.append(found[0])
+                loaded.environment = found[1]
+        except DamagedTrial as error:
+            loaded.problems.append((path, str(error)))
+    return loaded
+
+
+def load(root: Path, tasks: Iterable[str] | None = None) -> list[Loaded]:
+    """All studies under `root`, by task and optimizer.
+
+    Raises:
+      UserError: where `root` is no folder or holds a study.json that cannot be read.
+    """
+    if not root.is_dir():
+        raise UserError(
+            f"--outdir={root} is no folder: run a sweep first, such as python sweeps/run.py --opt=shampoo --outdir={root}"
+        )
+    studies = []
+    for path in sorted(root.glob("*/*/study.json")):
+        try:
+            loaded = load_study(path.parent)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(
+                f"{path} cannot be read ({type(error).__name__}: {error}).\nMove its folder away, or restore the file."
+            ) from None
+        if tasks is None or loaded.study.task in tasks:
+            studies.append(loaded)
+    return studies
+
+
+def merge(loaded: Sequence[Loaded]) -> list[Loaded]:
+    """Studies of several stores, those with the same identity as one; a trial that several hold counts once."""
+    merged: dict[str, Loaded] = {}
+    for one in loaded:
+        whole = merged.setdefault(
+            one.study.id,
+            Loaded(one.study, one.folder, one.spec, one.sources, environment=one.environment),
+        )
+        known = {result.trial.id for result in whole.results}
+        whole.results += [result for result in one.results if result.trial.id not in known]
+        whole.problems += one.problems
+    return list(merged.values())
+
+
+def set_aside(folder: Path) -> Path:
+    """Renames a damaged trial's folder so that the trial can run again; nothing is deleted."""
+    aside = folder.parent / "damaged"
+    aside.mkdir(exist_ok=True)
+    number = next(n for n in range(10**6) if not (aside / f"{folder.name}.{n}").exists())
+    return folder.rename(aside / f"{folder.name}.{number}")

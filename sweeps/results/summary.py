@@ -1,0 +1,174 @@
+"""One optimizer at one horizon, summed up: the tuned winner over its final seeds; pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from sweeps.planning.study import TUNING_SEED, Result, Study
+
+METRICS = ("probe_loss", "heldout_kl", "agreement", "accuracy")
+RowStatus = Literal["ok", "tuning", "diverged", "crashed", "timeout", "reference"]
+
+
+def loss(result: Result) -> float:
+    """What tuning minimises: the final probe loss; a run that diverged or crashed counts as infinite."""
+    return math.inf if result.final is None else result.final["probe_loss"]
+
+
+def winner(results: Sequence[Result], horizon: int) -> Result | None:
+    """The tuning trial of this horizon with the lowest final probe loss, ties to the first; None where none ended well.
+
+    Of a rule without anything to tune, any of its runs.
+    """
+    here = [r for r in results if r.trial.horizon == horizon]
+    tuned = [r for r in here if r.trial.seed == TUNING_SEED]
+    if not tuned and all(r.trial.hparams == here[0].trial.hparams for r in here):
+        tuned = here
+    best = min(tuned, key=loss, default=None)
+    return None if best is None or math.isinf(loss(best)) else best
+
+
+def finals(results: Sequence[Result], best: Result) -> list[Result]:
+    """The runs of the winner's hyperparameters on fresh seeds, by seed."""
+    same = [
+        r
+        for r in results
+        if r.trial.horizon == best.trial.horizon and r.trial.hparams == best.trial.hparams
+    ]
+    return sorted((r for r in same if r.trial.seed != TUNING_SEED), key=lambda r: r.trial.seed)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One optimizer at one horizon: the tuned winner over its final seeds.
+
+    mean and std hold METRICS over the final seeds that ended well (std with n - 1; None for one seed);
+    `diverged` and `crashed` (with time-outs) count trials of all seeds; `by_seed` holds each final seed's probe loss.
+    """
+
+    opt: str
+    task: str
+    horizon: int
+    status: RowStatus
+    mean: dict[str, float] | None
+    std: dict[str, float] | None
+    seeds: int
+    trials: int
+    diverged: int
+    crashed: int
+    hparams: dict[str, Any] | None
+    edges: tuple[str, ...] = ()
+    study: str | None = None
+    by_seed: dict[int, float] = field(default_factory=dict)
+
+
+def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
+    """Sums up a study's results at one horizon."""
+    here = [r for r in results if r.trial.horizon == horizon]
+    tuned = [r for r in here if r.trial.seed == TUNING_SEED]
+    counts = {
+        status: sum(r.status == status for r in here)
+        for status in ("diverged", "crashed", "timeout")
+    }
+    best = winner(here, horizon)
+    row = Row(
+        opt=study.optimizer,
+        task=study.task,
+        horizon=horizon,
+        status="diverged" if counts["diverged"] else "timeout" if counts["timeout"] else "crashed",
+        mean=None,
+        std=None,
+        seeds=0,
+        trials=len(tuned),
+        diverged=counts["diverged"],
+        crashed=counts["crashed"] + counts["timeout"],
+        hparams=best.trial.hparams if best else None,
+        study=study.id,
+    )
+    ran = finals(here, best) if best else []
+    good = [r.final for r in ran if r.final]
+    if best is None or best.final is None or len(good) < len(ran):
+        return row  # a mean over the seeds that survived would reward the others' failure
+    values = {name: [final[name] for final in good or [best.final]] for name in METRICS}
+    return replace(
+        row,
+        status="ok" if good else "tuning",
+        mean={name: float(np.mean(v)) for name, v in values.items()},
+        std={name: float(np.std(v, ddof=1)) for name, v in values.items()}
+        if len(good) > 1
+        else None,
+        seeds=len(good),
+        edges=edges(study, best.trial.hparams),
+        by_seed={r.trial.seed: r.final["probe_loss"] for r in ran if r.final},
+    )
+
+
+def edges(study: Study, best: Mapping[str, Any]) -> tuple[str, ...]:
+    """Searched numbers whose best value lies within a sixteenth of an end of its range, or at an end of three or more listed values."""
+    found = []
+    for name, domain in study.space.items():
+        if domain["kind"] != "Choice":
+            scale = math.log if domain["kind"] == "Log" else float
+            low, high, value = (scale(x) for x in (domain["low"], domain["high"], best[name]))
+            if not 1 / 16 <= (value - low) / (high - low) <= 15 / 16:
+                found.append(name)
+    for name, values in study.fixed.items():
+        if (
+            isinstance(values, list)
+            and len(values) >= 3
+            and isinstance(values[0], float)
+            and best[name] in (min(values), max(values))
+        ):
+            found.append(name)
+    return tuple(found)
+
+
+def rows(studies: Sequence[tuple[Study, Sequence[Result]]]) -> list[Row]:
+    """All rows, by task, horizon and loss."""
+    made = [
+        row_of(study, results, h)
+        for study, results in studies
+        for h in sorted({r.trial.horizon for r in results})
+    ]
+    return sorted(
+        made,
+        key=lambda row: (
+            row.task,
+            row.horizon,
+            row.mean["probe_loss"] if row.mean else math.inf,
+            row.opt,
+        ),
+    )
+
+
+def baseline_curve(
+    made: Sequence[Row], reference: Sequence[Row], task: str, baseline: str
+) -> dict[int, float]:
+    """The baseline's mean final loss by horizon: from the rows themselves where they have it, else from the reference."""
+    curve = {}
+    for row in [*reference, *made]:
+        if (
+            row.opt == baseline
+            and row.task == task
+            and row.mean
+            and row.status in ("ok", "reference")
+        ):
+            curve[row.horizon] = row.mean["probe_loss"]
+    return curve
+
+
+def seed_curves(
+    made: Sequence[Row], reference: Sequence[Row], task: str, baseline: str
+) -> dict[int, dict[int, float]]:
+    """The baseline's final loss by seed and horizon, as `baseline_curve`."""
+    curves: dict[int, dict[int, float]] = {}
+    for row in [*reference, *made]:
+        if row.opt == baseline and row.task == task:
+            for seed, value in row.by_seed.items():
+                curves.setdefault(seed, {})[row.horizon] = value
+    return curves
