@@ -66,6 +66,8 @@ flags.DEFINE_enum("format", "text", ["text", "json"], "How to print the figures.
 def main() -> int:
     cli.set_up_jax(None, FLAGS.devices)  # compilations are measured: none comes from a cache
     from distill_bench.tasks import catalogue
+    from distill_bench.training.engine import is_small
+    from distill_bench.training.lane_layout import LayoutOptions, make_layout
     from sweeps.board.entries import BASELINE
     from sweeps.planning import plan
     from sweeps.timing import measure, update_cost
@@ -87,14 +89,18 @@ def main() -> int:
         raise UserError(
             f"What is compared here is of float32 tasks, such as digits. For {FLAGS.task}: --throughput, --teacher or --input."
         )
-    where = Resources(
+    options = LayoutOptions(
         devices=FLAGS.devices,
         batch_shards=FLAGS.batch_shards,
         mapping=FLAGS.lane_mapping,
         lanes_per_device=FLAGS.lanes_per_device,
     )
+    where = Resources(layout=options)
     if FLAGS.teacher:
-        source = open_source(catalogue.get(FLAGS.task), where.layout_of(catalogue.get(FLAGS.task)))
+        source = open_source(
+            catalogue.get(FLAGS.task),
+            make_layout(options=options, small=is_small(catalogue.get(FLAGS.task))),
+        )
         return _show(
             {"task": FLAGS.task}
             | measure.teacher_placements(source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import pickle
 import shutil
@@ -33,11 +32,10 @@ from distill_bench.tasks import catalogue
 from distill_bench.tasks.catalogue import DIGITS
 from distill_bench.tasks.task import ProbeConfig, Task
 from distill_bench.training.engine import Engine, open_engine
-from distill_bench.training.lane_layout import make_layout
+from distill_bench.training.lane_layout import LayoutOptions, make_layout
 from distill_bench.weights import files
-
-ROOT = Path(__file__).resolve().parent.parent
-CALM, BRISK = (ROOT / "tests" / "plug_ins" / f"{name}.py" for name in ("calm", "brisk"))
+from support.paths import CALM, ROOT
+from support.stores import Silent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -101,7 +99,7 @@ def finished(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
         made = plan.make_plan(
             [BASELINE, str(CALM)], "tiny", ["ladder"], REQUIRED_TRIALS, REQUIRED_SEEDS, [], []
         )
-        execute(made, root, Silent(), Resources(devices=2), Faults())
+        execute(made, root, Silent(), Resources(layout=LayoutOptions(devices=2)), Faults())
     return root
 
 
@@ -124,8 +122,8 @@ def board_folder(
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data_dir with `small_flowers.DATASET`, as TFDS leaves it."""
-    import small_tfds
-    from small_flowers import FILES, TRAIN
+    from support import small_tfds
+    from support.small_flowers import FILES, TRAIN
 
     data_dir = tmp_path_factory.mktemp("published")
     small_tfds.write(
@@ -140,9 +138,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def once_packed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from small_flowers import DATASET
-
     from distill_bench.data import prepared
+    from support.small_flowers import DATASET
 
     data_dir = tmp_path_factory.mktemp("packed") / "data"
     shutil.copytree(published, data_dir)
@@ -153,7 +150,7 @@ def once_packed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def small_sun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Task]:
     """A streamed task, prepared where TFDS_DATA_DIR points."""
-    import small_sun
+    from support import small_sun
 
     root = tmp_path_factory.mktemp("tfds")
     with pytest.MonkeyPatch.context() as patch:
@@ -178,28 +175,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class Silent:
-    """A display that keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def begin(self, label, steps):
-        pass
-
-    def advance(self, steps):
-        pass
-
-    def suspect(self, optimizers):
-        pass
-
-    def say(self, text):
-        self.said.append(text)
-
-
 @pytest.fixture(scope="session")
 def browser():
-    import browsers
+    from support import browsers
 
     if not browsers.installed():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(browsers.MISSING)
@@ -211,9 +189,9 @@ def browser():
 @pytest.fixture
 def show(browser, tmp_path):
     """Opens a board, from a file; in the end the console must hold nothing."""
-    import browsers
     from selenium.webdriver.support.ui import WebDriverWait
 
+    from support import browsers
     from sweeps.board.page import render
 
     def opened(board):
@@ -241,7 +219,7 @@ def script(compilation_cache, tiny_task, tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", XLA_FLAGS)
     monkeypatch.setenv("TINY_TASK", str(tmp_path / "tiny.pickle"))
     monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "small_task"), str(ROOT)])
+        "PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "support" / "small_task"), str(ROOT)])
     )
 
     def command(name, *flags):
@@ -261,22 +239,3 @@ def script(compilation_cache, tiny_task, tmp_path, monkeypatch):
 
     run.command = command
     return run
-
-
-def rows(script, *flags):
-    done = script("leaderboard", "--format=json", *flags)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def contents(folder):
-    """All records and results of a store, without what a clock or a machine wrote."""
-    found = {}
-    for path in sorted(folder.rglob("*.json*")):
-        content = path.read_text()
-        if path.name == "result.json":
-            content = json.dumps(
-                {k: v for k, v in json.loads(content).items() if k != "environment"}
-            )
-        found[str(path.relative_to(folder))] = content
-    return found

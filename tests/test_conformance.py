@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
 from optimizers.conformance import checks
 from optimizers.conformance.suite import examine
 from optimizers.contract import registry
+from support.paths import ROOT
 
 HEAD = """
 from typing import Annotated

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import optax
 import pytest
-from conftest import BRISK, CALM, Silent, contents
 from jax.profiler import ProfileData
 
 from distill_bench.tasks import catalogue
 from distill_bench.training.events import Finished
+from distill_bench.training.lane_layout import LayoutOptions
 from distill_bench.training.rules import Lane
 from distill_bench.training.train import train
+from support.paths import BRISK, CALM
+from support.stores import Silent, contents
 from sweeps.execution.execute import Faults, execute
 from sweeps.execution.profiling import Profiler
 from sweeps.execution.resources import Resources
@@ -25,7 +27,9 @@ def run(tiny_task, monkeypatch, tmp_path):
     def run(folder, shard="0/1"):
         made = plan.make_plan([str(CALM), str(BRISK)], "tiny", ["10", "20"], 2, 2, [], [], shard)
         display = Silent()
-        execute(made, tmp_path / folder, display, Resources(devices=2), Faults())
+        execute(
+            made, tmp_path / folder, display, Resources(layout=LayoutOptions(devices=2)), Faults()
+        )
         return display.said
 
     return run
@@ -42,7 +46,7 @@ def test_a_profile_is_of_chunks_after_the_first_and_names_their_programs(
             plan.make_plan([str(CALM)], "tiny", ["5"], 2, 1, [], []),
             tmp_path,
             display,
-            Resources(devices=2, profile=True),
+            Resources(layout=LayoutOptions(devices=2), profile=True),
             Faults(),
         )
         return "\n".join(display.said)

@@ -13,10 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import small_tfds
-from conftest import ROOT
 from PIL import Image
-from small_sun import COUNT
 
 from distill_bench.data import datasets, decoding, prepared
 from distill_bench.errors import UserError
@@ -27,13 +24,16 @@ from distill_bench.tasks.parameters import load_teachers
 from distill_bench.tasks.view_config import MODES
 from distill_bench.training.engine import open_engine
 from distill_bench.training.events import Finished, Losses, Snapshot
-from distill_bench.training.lane_layout import make_layout
+from distill_bench.training.lane_layout import LayoutOptions, make_layout
 from distill_bench.training.losses import kl_divergence
 from distill_bench.training.rules import Lane
 from distill_bench.training.source import init_student, open_feed, open_source
 from distill_bench.training.train import train
 from distill_bench.views import augment, host_crops, step_views
 from distill_bench.views.host_crops import Feed
+from support import small_tfds
+from support.paths import ROOT
+from support.small_sun import COUNT
 
 
 def sgd(hparams, horizon):
@@ -142,7 +142,7 @@ def expected_losses(task, steps, seed):
 
 
 def test_a_streamed_task_with_two_teachers_trains_as_defined_and_goes_on_after_a_stop(small_sun):
-    engine = open_engine(small_sun, make_layout(jax.devices()[:2], batch_shards=2))
+    engine = open_engine(small_sun, make_layout(jax.devices()[:2], LayoutOptions(batch_shards=2)))
     lanes = [Lane(sgd, {"lr": 0.1}, 30, 1)]
     events = list(train(engine, lanes, snapshot_due=lambda: True))
     losses = losses_of(events)

@@ -10,7 +10,6 @@ import re
 import jax
 import numpy as np
 import pytest
-from test_start import write
 
 from distill_bench.data import prepared
 from distill_bench.data.dataset import Split
@@ -32,6 +31,7 @@ from distill_bench.training.source import open_source, splits
 from distill_bench.training.train import train
 from distill_bench.views import step_views
 from distill_bench.weights import files, lookup
+from test_start import write
 
 NETWORK = BiTConfig((1,), 8, 5, groups=2, root="small")
 COLOURS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [240, 240, 20]], np.uint8)

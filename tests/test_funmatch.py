@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import small_tfds
 from PIL import Image
 
 from distill_bench.data import datasets, prepared
@@ -31,6 +30,7 @@ from distill_bench.training.source import init_student, open_source, splits
 from distill_bench.training.train import train
 from distill_bench.views import step_views
 from distill_bench.weights import files as checkpoints
+from support import small_tfds
 
 COUNTS = {"train": 20, "test": 9}
 

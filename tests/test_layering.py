@@ -6,7 +6,8 @@ import ast
 import sys
 
 import pytest
-from conftest import ROOT
+
+from support.paths import ROOT
 
 PACKAGES = {"optimizers", "distill_bench", "sweeps"}
 ALLOWED = {"optimizers": {"optimizers"}, "distill_bench": {"distill_bench"}, "sweeps": PACKAGES}

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import BRISK, ROOT
 
+from support.paths import BRISK, ROOT
 from sweeps.board import build, entries, tables
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.entries import BASELINE

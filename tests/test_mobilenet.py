@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_bit import conv64
 
 from distill_bench.networks import layers, mobilenet, network
 from distill_bench.networks.mobilenet import BottleneckConfig, MobileNetConfig
+from test_bit import conv64
 
 TINY = MobileNetConfig(
     classes=5,

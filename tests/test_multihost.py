@@ -10,7 +10,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import CALM
+
+from support.paths import CALM
 
 
 def free_port():

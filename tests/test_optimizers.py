@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizers import Choice, Log, Schedule, Uniform, optimizer
 from optimizers.contract import registry, schedules, source_digest
+from support.paths import ROOT
 
 
 @optimizer

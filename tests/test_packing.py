@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import small_tfds
 from PIL import Image
-from small_flowers import CROP, DATASET, FILES, KEPT, SHORTER, SIDE, WHOLE, damage, python
 
 from distill_bench.data import prepared
 from distill_bench.errors import UserError
+from support import small_tfds
+from support.small_flowers import CROP, DATASET, FILES, KEPT, SHORTER, SIDE, WHOLE, damage, python
 
 NO_NETWORK = """
 import socket

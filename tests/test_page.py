@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-import boards
-import browsers
-from browsers import column, leading, names, pick, script
+from support import boards, browsers
+from support.browsers import column, leading, names, pick, script
 
 FIGURES = ("convergence", "patience", "sensitivity", "best-after", "pareto", "profile")
 

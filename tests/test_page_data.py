@@ -6,10 +6,10 @@ import copy
 import json
 import re
 
-import boards
 import pytest
-from browsers import column, leading, names, pick, script
 
+from support import boards
+from support.browsers import column, leading, names, pick, script
 from sweeps.board.page import render
 
 HOSTILE = (

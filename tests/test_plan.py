@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from conftest import BRISK, CALM
 
 from distill_bench.errors import UserError
+from support.paths import BRISK, CALM
 from sweeps.board.entries import BASELINE
 from sweeps.planning.plan import make_plan
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_tfds
-from small_flowers import DAMAGED, DATASET, FILES, KEPT, SIDE, TRAIN, damage, python
 
 from distill_bench.data import __main__ as data_command
 from distill_bench.data import datasets, prepared, tfds_records
 from distill_bench.errors import UserError
+from support import small_tfds
+from support.small_flowers import DAMAGED, DATASET, FILES, KEPT, SIDE, TRAIN, damage, python
 
 
 def flip(content):

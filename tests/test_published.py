@@ -17,13 +17,13 @@ import zipfile
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
-from servers import serve
 
 from distill_bench.errors import UserError
 from distill_bench.networks import bit
 from distill_bench.weights import formats, published
 from distill_bench.weights.__main__ import main
+from support.paths import ROOT
+from support.servers import serve
 
 NAME = "R152x2_T_flowers128"
 PARAMETERS = {

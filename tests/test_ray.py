@@ -8,8 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from conftest import BRISK, CALM, contents
-
+from support.paths import BRISK, CALM
+from support.stores import contents
 from sweeps.execution.ray_executor import slices
 
 

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import root64
 
 from optimizers.kronecker.roots import RootSolution, eigh_root, newton_root
+from support.reference import root64
 
 
 def eigh_roots(stack, p, ridge):

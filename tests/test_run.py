@@ -8,8 +8,9 @@ import sys
 import time
 
 import pytest
-from conftest import BRISK, CALM, ROOT, contents, rows
 
+from support.paths import BRISK, CALM, ROOT
+from support.stores import contents, rows
 from sweeps.board.entries import BASELINE
 
 PLUG_IN = """

@@ -10,13 +10,13 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import Mesh
-from reference import root64, shampoo64, soap64
-from shampoo_rules import RULES, distance, random, related, run
 
 from optimizers.kronecker.factors import diagnostics
 from optimizers.kronecker.grafting import graft, magnitude_of
 from optimizers.shampoo import preconditioned, scale_by_shampoo, shampoo
 from optimizers.soap import scale_by_soap, soap
+from support.reference import root64, shampoo64, soap64
+from support.shampoo_rules import RULES, distance, random, related, run
 
 
 @pytest.mark.parametrize(

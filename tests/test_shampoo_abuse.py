@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from shampoo_rules import RULES, random, run
 
-from distill_bench.training.lane_layout import make_layout
+from distill_bench.training.lane_layout import LayoutOptions, make_layout
 from optimizers.shampoo import scale_by_shampoo, shampoo
 from optimizers.shampoo_funmatch import shampoo_funmatch
 from optimizers.soap import soap
+from support.shampoo_rules import RULES, random, run
 
 ODD = {
     "scalar": (),
@@ -94,7 +94,7 @@ def test_no_batched_lapack_call_in_the_cpu_program(name):
 @pytest.mark.parametrize("opt", [shampoo, soap], ids=lambda opt: opt.name)
 def test_eight_lanes_of_a_thousand_steps_over_two_devices_neither_hang_nor_blow_up(opt):
     """A thousand refreshes of several sizes at once, gradients with NaN, zeros and outliers among them; a hang ends the process."""
-    layout = make_layout(jax.devices()[:2], mapping="loop", lanes_per_device=4)
+    layout = make_layout(jax.devices()[:2], LayoutOptions(mapping="loop", lanes_per_device=4))
     target = {"w": random((12, 8)), "k": random((2, 2, 3, 5), 1), "b": random(5)}
     rule = opt.build({"lr": 0.05, "block_size": 8, "update_every": 1}, 1000)
 

@@ -20,7 +20,7 @@ from distill_bench.training.accumulate import accumulated
 from distill_bench.training.engine import open_engine
 from distill_bench.training.evaluate import make_eval_set
 from distill_bench.training.events import Finished, Losses
-from distill_bench.training.lane_layout import BATCH, make_layout
+from distill_bench.training.lane_layout import BATCH, LayoutOptions, make_layout
 from distill_bench.training.rules import Contract, Lane
 from distill_bench.training.source import open_source
 from distill_bench.training.teacher_logits import make_forward
@@ -70,7 +70,8 @@ def one_device(tiny_task):
 
 def test_parts_of_a_batch_give_what_the_whole_gives(tiny_task, one_device):
     layout = make_layout(
-        jax.devices()[:1], mapping="vmap", lanes_per_device=2, microbatches=2, remat=True
+        jax.devices()[:1],
+        LayoutOptions(mapping="vmap", lanes_per_device=2, microbatches=2, remat=True),
     )
     np.testing.assert_allclose(
         losses_of(open_engine(tiny_task, layout), LANES), losses_of(one_device, LANES), rtol=1e-5
@@ -117,9 +118,11 @@ def test_parts_must_be_equal_on_every_device(tiny_task):
     with pytest.raises(
         UserError, match=r"batch of 16 images cannot be cut into 3 equal parts.*--microbatches"
     ):
-        open_engine(tiny_task, make_layout(jax.devices()[:1], microbatches=3))
+        open_engine(tiny_task, make_layout(jax.devices()[:1], LayoutOptions(microbatches=3)))
     with pytest.raises(UserError, match=r"share of 2 images cannot be cut into 4"):
-        open_engine(tiny_task, make_layout(jax.devices()[:8], batch_shards=8, microbatches=4))
+        open_engine(
+            tiny_task, make_layout(jax.devices()[:8], LayoutOptions(batch_shards=8, microbatches=4))
+        )
 
 
 def test_rematerialisation_keeps_what_enters_units_and_little_more():
@@ -152,7 +155,7 @@ def preconditioned(**given):
 
 
 def test_eight_devices_sharing_batch_and_roots_give_what_one_gives(tiny_task, one_device):
-    layout = make_layout(jax.devices()[:8], batch_shards=8)
+    layout = make_layout(jax.devices()[:8], LayoutOptions(batch_shards=8))
     one = losses_of(one_device, [LANES[0], Lane(preconditioned(), {}, STEPS, 0)])
     shared = losses_of(
         open_engine(tiny_task, layout),
@@ -181,7 +184,9 @@ def test_mixup_across_devices_pairs_the_same_images_bit_for_bit():
 def test_eight_lanes_on_two_by_four_devices_equal_each_alone(tiny_task, one_device):
     """Bottleneck students on one teacher's forward, half of them on each row of devices, whose four share every batch and its parts."""
     lanes = [Lane(sgd, {"lr": rate}, STEPS, 0) for rate in np.geomspace(0.01, 0.1, 8).tolist()]
-    layout = make_layout(jax.devices()[:8], batch_shards=4, mapping="dispatch", microbatches=2)
+    layout = make_layout(
+        jax.devices()[:8], LayoutOptions(batch_shards=4, mapping="dispatch", microbatches=2)
+    )
     assert dict(layout.mesh.shape) == {"lanes": 2, "batch": 4}
     together = losses_of(open_engine(tiny_task, layout), lanes)
     for found, lane in zip(together, lanes, strict=True):
@@ -191,7 +196,7 @@ def test_eight_lanes_on_two_by_four_devices_equal_each_alone(tiny_task, one_devi
 def test_an_exam_is_cut_by_any_number_of_devices_that_cuts_a_batch(tiny_task):
     source = open_source(
         dataclasses.replace(tiny_task, batch_size=12),
-        make_layout(jax.devices()[:3], batch_shards=3),
+        make_layout(jax.devices()[:3], LayoutOptions(batch_shards=3)),
     )
     eval_set = make_eval_set(source, make_forward(source), 1)
     assert eval_set.images.shape[1] % 3 == 0

@@ -16,7 +16,7 @@ from distill_bench.tasks import catalogue
 from distill_bench.tasks.catalogue import FLOWERS
 from distill_bench.tasks.parameters import load_start, load_teachers
 from distill_bench.training import lanes, stream
-from distill_bench.training.lane_layout import make_layout
+from distill_bench.training.lane_layout import LayoutOptions, make_layout
 from distill_bench.training.source import open_source
 from distill_bench.training.teacher_logits import make_forward
 from distill_bench.weights import files, lookup
@@ -55,7 +55,7 @@ def test_every_student_starts_from_the_weights_whatever_its_seed_with_a_fresh_he
 ):
     params = write(folder / "mine.npz", NETWORK)
     width = 1 if mapping == "dispatch" else 2
-    layout = make_layout(jax.devices()[:2], mapping=mapping, lanes_per_device=width)
+    layout = make_layout(jax.devices()[:2], LayoutOptions(mapping=mapping, lanes_per_device=width))
     source = open_source(catalogue.vary(task, start="mine"), layout)
     found = jax.device_get(
         lanes.make_students(source)(layout.spread([np.int32(seed) for seed in range(layout.lanes)]))

@@ -13,7 +13,9 @@ import subprocess
 import time
 
 import pytest
-from conftest import CALM, contents, rows
+
+from support.paths import CALM
+from support.stores import contents, rows
 
 # It goes wrong while its compiled program runs, at the 40th update, and in another way when it is tried again.
 PLUG_IN = """

@@ -14,7 +14,7 @@ from distill_bench.tasks.parameters import load_teachers
 from distill_bench.training import lane_state
 from distill_bench.training.engine import open_engine
 from distill_bench.training.events import Compiled, Finished, Losses, Point, Snapshot
-from distill_bench.training.lane_layout import make_layout
+from distill_bench.training.lane_layout import LayoutOptions, make_layout
 from distill_bench.training.losses import kl_divergence
 from distill_bench.training.rules import Lane
 from distill_bench.training.source import init_student
@@ -333,7 +333,7 @@ def test_every_layout_trains_the_same_lanes(tiny_task, tiny_engine, given):
     ]
     losses, points, ends, _ = run(tiny_engine, lanes)
     other_losses, other_points, other_ends, compiled = run(
-        open_engine(tiny_task, make_layout(jax.devices()[:2], **given)), lanes
+        open_engine(tiny_task, make_layout(jax.devices()[:2], LayoutOptions(**given))), lanes
     )
     assert [end.status for end in other_ends] == [end.status for end in ends] == ["ok"] * len(lanes)
     assert compiled.rules == 2

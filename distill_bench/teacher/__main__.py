@@ -177,7 +177,7 @@ def _fine_tune(weights: str, values: flags.FlagValues) -> None:
     from distill_bench.tasks import catalogue
     from distill_bench.teacher import finetune, hyperrule
     from distill_bench.training import engine
-    from distill_bench.training.lane_layout import make_layout
+    from distill_bench.training.lane_layout import LayoutOptions, make_layout
 
     varied = catalogue.vary(
         catalogue.get(values.task), synthetic=values.synthetic, resolution=values.resolution
@@ -193,7 +193,8 @@ def _fine_tune(weights: str, values: flags.FlagValues) -> None:
     if task.synthetic:
         _say("Random images and weights, for a dry run: no accuracy below means anything.")
     layout = make_layout(
-        small=engine.is_small(task), microbatches=values.microbatches, remat=values.remat
+        options=LayoutOptions(microbatches=values.microbatches, remat=values.remat),
+        small=engine.is_small(task),
     )
     best = finetune.search(
         engine.open_engine(task, layout),

@@ -30,6 +30,25 @@ TOGETHER = 8
 
 
 @dataclass(frozen=True)
+class LayoutOptions:
+    """What the user asked for; None lets `make_layout` choose.
+
+    Attributes:
+      devices: how many devices to use; on CPU, how many the cores are divided into.
+      batch_shards: devices that share each trial's batch.
+      mapping, lanes_per_device: see LaneLayout.mapping and LaneLayout.width.
+      microbatches, remat: less memory for more time, see LaneLayout.
+    """
+
+    devices: int | None = None
+    batch_shards: int | None = None
+    mapping: Form | None = None
+    lanes_per_device: int | None = None
+    microbatches: int = 1
+    remat: bool = False
+
+
+@dataclass(frozen=True)
 class LaneLayout:
     """Attributes:
     mesh: devices, axes (LANES, BATCH).
@@ -141,43 +160,37 @@ def _resharding(sharding: NamedSharding) -> Callable:
 
 def make_layout(
     devices: Sequence[Any] | None = None,
+    options: LayoutOptions = LayoutOptions(),
     *,
-    batch_shards: int = 1,
-    mapping: Form | None = None,
-    lanes_per_device: int | None = None,
     small: bool = True,
-    microbatches: int = 1,
-    remat: bool = False,
 ) -> LaneLayout:
-    """A layout of `devices` (default: all), the lanes' form chosen for the platform where it is not given.
+    """How lanes lie on `devices` (default: the first `options.devices` here; all of them with several hosts).
 
-    On CPU each lane is a dispatch of its own: a core has nothing to gain from a batch of students (docs/benchmarks.md).
-    On an accelerator a `small` student's kernels take less time than their launch, so lanes go together, by vmap; a
-    larger one fills the device, and its convolutions would become slow grouped ones.
+    On CPU each lane is a dispatch of its own: a core gains nothing from a batch of students (docs/benchmarks.md).
+    On an accelerator, kernels of a `small` student take less time than their launch, so lanes run together, by vmap;
+    a larger student fills the device, and vmap would turn its convolutions into slow grouped ones.
 
     Raises:
-      UserError: where the numbers do not fit each other.
+      UserError: if the options contradict each other or the devices.
     """
-    found = list(jax.devices() if devices is None else devices)
-    if batch_shards < 1 or len(found) % batch_shards:
+    several_hosts = jax.process_count() > 1
+    if devices is None:
+        devices = jax.devices() if several_hosts else jax.devices()[: options.devices]
+    shards = options.batch_shards or (len(devices) if several_hosts else 1)
+    if shards < 1 or len(devices) % shards:
         raise UserError(
-            f"--batch_shards={batch_shards} does not divide the {len(found)} devices here: choose a divisor."
+            f"--batch_shards={shards} does not divide the {len(devices)} devices here: choose a divisor."
         )
-    if jax.process_count() > 1 and batch_shards != len(found):
+    if several_hosts and shards != len(devices):
         raise UserError(
-            f"With --multihost a batch is spread over all {len(found)} devices: leave --batch_shards out."
+            f"With --multihost a batch is spread over all {len(devices)} devices: leave --batch_shards out."
         )
-    if mapping is None:
-        mapping = "vmap" if small and found[0].platform != "cpu" else "dispatch"
-    width = lanes_per_device or (1 if mapping == "dispatch" else TOGETHER)
+    mapping = options.mapping or ("vmap" if small and devices[0].platform != "cpu" else "dispatch")
+    width = options.lanes_per_device or (1 if mapping == "dispatch" else TOGETHER)
     if width < 1 or (mapping == "dispatch" and width > 1):
         raise UserError(
-            f"--lanes_per_device={width} does not go with --lane_mapping={mapping}: use loop or vmap for more than one lane a dispatch."
+            f"--lanes_per_device={width} does not go with --lane_mapping={mapping}: "
+            "use loop or vmap to run more than one lane per dispatch."
         )
-    return LaneLayout(
-        Mesh(np.array(found).reshape(-1, batch_shards), (LANES, BATCH)),
-        mapping,
-        width,
-        microbatches,
-        remat,
-    )
+    mesh = Mesh(np.array(devices).reshape(-1, shards), (LANES, BATCH))
+    return LaneLayout(mesh, mapping, width, options.microbatches, options.remat)

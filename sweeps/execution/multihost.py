@@ -29,7 +29,7 @@ Diagnose = Callable[[Any], dict[str, jax.Array]]
 
 @dataclass(frozen=True)
 class Hosts:
-    """Resources the processes meet. None where the cluster (SLURM, TPU, Kubernetes, MPI) tells jax by itself.
+    """Where the processes meet. None where the cluster (SLURM, TPU, Kubernetes, MPI) tells jax by itself.
 
     coordinator: "host:port" of process 0.
     processes: how many there are.

@@ -34,7 +34,7 @@ def _open(task: str, where: Resources) -> Engine:
     from distill_bench.tasks import catalogue
     from sweeps import cli
 
-    cli.set_up_jax(where.cache, where.devices)
+    cli.set_up_jax(where.cache, where.layout.devices)
     return where.open_engine(catalogue.get(task))
 
 

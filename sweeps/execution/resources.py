@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 import jax
 
 from distill_bench.tasks.task import Task
-from distill_bench.training import lane_layout
 from distill_bench.training.engine import Engine, is_small, open_engine
+from distill_bench.training.lane_layout import LayoutOptions, make_layout
 from sweeps.execution import multihost
 
 
@@ -36,9 +36,7 @@ class Resources:
     executor: "local"; "ray" for a Ray cluster at `ray_address` (None starts one here); "multihost" for all processes of `hosts`.
     cache: folder of compiled programs.
     checkpoint_seconds: between checkpoints of the trials under way; on Ray a trial starts again from its beginning.
-    devices: how many to use; on CPU, into how many the cores are divided. None for all.
-    batch_shards, mapping, lanes_per_device: how lanes lie on them, see layout.make_layout; None lets it choose.
-    microbatches, remat: less memory for more time, see lane_layout.LaneLayout.
+    layout: how lanes lie on the devices.
     profile: write a trace of a few chunks into the folder of results; of process 0 where there are several, and not on Ray.
     diagnostics: keep, with every point of a curve, what the states of update rules tell (optimizers.diagnostics).
     """
@@ -48,12 +46,7 @@ class Resources:
     hosts: multihost.Hosts = field(default_factory=multihost.Hosts)
     cache: str | None = None
     checkpoint_seconds: float = 30.0
-    devices: int | None = None
-    batch_shards: int | None = None
-    mapping: lane_layout.Form | None = None
-    lanes_per_device: int | None = None
-    microbatches: int = 1
-    remat: bool = False
+    layout: LayoutOptions = LayoutOptions()
     profile: bool = False
     diagnostics: bool = False
 
@@ -63,20 +56,6 @@ class Resources:
 
         return diagnostics if self.diagnostics else None
 
-    def layout_of(self, task: Task) -> lane_layout.LaneLayout:
-        """How lanes of the task lie on these devices."""
-        shards = self.batch_shards or (jax.device_count() if self.executor == "multihost" else 1)
-        found = jax.devices() if self.executor == "multihost" else jax.devices()[: self.devices]
-        return lane_layout.make_layout(
-            found,
-            batch_shards=shards,
-            mapping=self.mapping,
-            lanes_per_device=self.lanes_per_device,
-            small=is_small(task),
-            microbatches=self.microbatches,
-            remat=self.remat,
-        )
-
     def open_engine(self, task: Task) -> Engine:
         """The task on these devices."""
-        return open_engine(task, self.layout_of(task))
+        return open_engine(task, make_layout(options=self.layout, small=is_small(task)))

@@ -59,12 +59,14 @@ def _die_with_parent() -> None:
 
 def _work(request: dict[str, Any], channel: _Channel) -> None:
     asked = request["where"]
-    cli.set_up_jax(asked["cache"], asked["devices"])
+    cli.set_up_jax(asked["cache"], asked["layout"]["devices"])
+    from distill_bench.training.lane_layout import LayoutOptions
     from sweeps.execution import execute, multihost
     from sweeps.planning import plan
     from sweeps.results import store
 
-    where = Resources(**asked | {"hosts": multihost.Hosts(**asked["hosts"])})
+    parts = {"hosts": multihost.Hosts(**asked["hosts"]), "layout": LayoutOptions(**asked["layout"])}
+    where = Resources(**asked | parts)
     spans_hosts = where.executor == "multihost"
     if spans_hosts:
         multihost.join(where.hosts)

@@ -7,7 +7,6 @@ import hashlib
 from pathlib import Path
 
 import jax
-import small_tfds
 from PIL import Image
 
 from distill_bench.data import prepared
@@ -16,6 +15,7 @@ from distill_bench.networks import bit
 from distill_bench.tasks.catalogue import SUN
 from distill_bench.tasks.task import ProbeConfig, Task, Teacher
 from distill_bench.weights import files as checkpoints
+from support import small_tfds
 
 COUNT = 20
 

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import numpy as np
-from conftest import ROOT
 from PIL import Image
-from small_tfds import encode, picture
 
 from distill_bench.data.dataset import TfdsDataset
+from support.paths import ROOT
+from support.small_tfds import encode, picture
 
 SIDE, SHORTER, CROP = 32, 20, 16
 

@@ -1,4 +1,4 @@
-"""How large the page is, and how fast: python tests/page_times.py [ENTRIES ...]; prints, asserts nothing."""
+"""How large the page is, and how fast: python tests/support/page_times.py [ENTRIES ...]; prints, asserts nothing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import boards
-import browsers
-
+from support import boards, browsers
 from sweeps.board.page import render
 
 _PAINT = """

@@ -1,0 +1,1 @@
+"""What several tests share: made data, servers, browsers, references, plug-ins."""
