@@ -35,12 +35,12 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "data_dir",
     None,
-    "Resources prepared data sets lie. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
+    "Where prepared data sets lie. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
 )
 flags.DEFINE_string(
     "weights_dir",
     None,
-    "Resources published and fine-tuned weights lie. Default: $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights.",
+    "Where published and fine-tuned weights lie. Default: $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights.",
 )
 flags.DEFINE_bool(
     "synthetic",
@@ -73,7 +73,7 @@ flags.DEFINE_spaceseplist(
 )
 flags.DEFINE_integer("trials", 8, "Tuning trials of each optimizer at each horizon.")
 flags.DEFINE_integer("seeds", 3, "Final runs of each winner, on fresh seeds.")
-flags.DEFINE_string("outdir", "runs", "Resources results and TensorBoard curves go.")
+flags.DEFINE_string("outdir", "runs", "Where results and TensorBoard curves go.")
 flags.DEFINE_spaceseplist(
     "lr", [], "Learning rates to try in place of the declared range.", comma_compat=True
 )
@@ -84,7 +84,7 @@ flags.DEFINE_enum(
     "executor",
     "local",
     ["local", "ray"],
-    "Resources trials run: on this machine, or on a Ray cluster.",
+    "Where trials run: on this machine, or on a Ray cluster.",
 )
 flags.DEFINE_string(
     "ray_address",
@@ -121,7 +121,7 @@ flags.DEFINE_bool("list", False, "List optimizers and tasks, and stop.")
 flags.DEFINE_string(
     "cache",
     "~/.cache/distill-bench",
-    "Resources compiled programs are kept between runs; empty for nowhere.",
+    "Where compiled programs are kept between runs; empty for nowhere.",
 )
 flags.DEFINE_integer(
     "devices",

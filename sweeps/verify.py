@@ -34,7 +34,7 @@ flags.DEFINE_bool(
 flags.DEFINE_string(
     "cache",
     "~/.cache/distill-bench",
-    "Resources compiled programs are kept between runs; empty for nowhere.",
+    "Where compiled programs are kept between runs; empty for nowhere.",
 )
 
 

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string(
         "manual_dir",
         None,
-        "Resources the archives lie that only you may download (imagenet2012). Default: downloads/manual in data_dir.",
+        "Where the archives lie that only you may download (imagenet2012). Default: downloads/manual in data_dir.",
         flag_values=values,
     )
     if any(argument in ("--help", "-h", "-help") for argument in argv[1:]):

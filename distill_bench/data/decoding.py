@@ -62,7 +62,7 @@ def clean(image: Image.Image, shorter: int, crop: int) -> np.ndarray:
 
 
 def _edges(side: int, resized: int, crop: int) -> np.ndarray:
-    """Resources the central `crop` of `resized` equal shares of a side begin and end: crop + 1 places."""
+    """Where the central `crop` of `resized` equal shares of a side begin and end: crop + 1 places."""
     first = (resized - crop) // 2
     return np.arange(first, first + crop + 1) * (side / resized)
 

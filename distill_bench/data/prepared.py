@@ -1,7 +1,7 @@
 """Data sets of TFDS, decoded once into memory-mapped arrays, and read without network and without TensorFlow.
 
 The folder `distill-bench/<name>-<side>-<digest>/` beside TFDS's own holds `images`, `labels` and `sizes` of each split, and `clean` of
-validation and test, as `data.Split` has them, each in an .npy file. Resources a data set is too large to be kept squeezed, `records` stands in for
+validation and test, as `data.Split` has them, each in an .npy file. Where a data set is too large to be kept squeezed, `records` stands in for
 `images`: it tells which of TFDS's records is which, and the files are read from there. `manifest.json` is written last: a folder without it is
 not whole. Images that cannot be decoded are left out; `damaged.txt` names them.
 """
@@ -39,7 +39,7 @@ _SMALL = (
 
 
 def folder(dataset: TfdsDataset, data_dir: Path) -> Path:
-    """Resources the data set's packed arrays lie, or would."""
+    """Where the data set's packed arrays lie, or would."""
     about = json.dumps([LAYOUT, dataclasses.asdict(dataset)], sort_keys=True)
     name = f"{dataset.name.replace('/', '-')}-{dataset.side or 'files'}-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
     return data_dir / "distill-bench" / name

@@ -72,7 +72,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "out",
         None,
-        "Resources to write the .npz; a file is not replaced. Default: <task>-<from>.npz in the weights folder.",
+        "Where to write the .npz; a file is not replaced. Default: <task>-<from>.npz in the weights folder.",
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -94,7 +94,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "data_dir",
         None,
-        "Resources prepared data sets lie. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
+        "Where prepared data sets lie. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -164,7 +164,7 @@ def _train_digits_teacher(values: flags.FlagValues) -> None:
 
     if not values.out:
         raise UserError(
-            f"Resources to? The teacher of {DIGITS} is embedded; to train it again, say where to write it, such as --out=digits_teacher.npz.\n"
+            f"Where to? The teacher of {DIGITS} is embedded; to train it again, say where to write it, such as --out=digits_teacher.npz.\n"
             f"The task reads {digits.EMBEDDED}: that may be named, too, but other bytes there are another task."
         )
     path = Path(values.out).expanduser().absolute()

@@ -47,7 +47,7 @@ def download(
 ) -> None:
     """Completes `part`, the file at `url` as far as it came before; what came is kept whenever this raises.
 
-    The server's name for its version of the file is noted in `<part>.json`. Resources the server has another version by now, or knows no
+    The server's name for its version of the file is noted in `<part>.json`. Where the server has another version by now, or knows no
     ranges, the file is fetched from its beginning.
 
     Args:

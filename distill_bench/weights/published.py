@@ -118,7 +118,7 @@ def folder(cache: str | Path | None = None) -> Path:
 
 
 def place(name: str, cache: str | Path | None = None) -> Path:
-    """Resources the file called `name` is in the cache, or would be."""
+    """Where the file called `name` is in the cache, or would be."""
     return folder(cache) / f"{get(name).name}.npz"
 
 

@@ -1,4 +1,4 @@
-"""Resources a hyperparameter is searched."""
+"""Where a hyperparameter is searched."""
 
 from __future__ import annotations
 

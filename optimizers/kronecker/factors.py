@@ -17,7 +17,7 @@ from optimizers.kronecker.roots import RootSolution
 class Factor(NamedTuple):
     """All matrices of one size and order, a leading axis N over each of these.
 
-    total, weight: [N, d, d] and [N], the average of G G^T and the sum of its weights; their quotient is unbiased. (Resources all is
+    total, weight: [N, d, d] and [N], the average of G G^T and the sum of its weights; their quotient is unbiased. (Where all is
       summed, not averaged, the weight is 1.)
     held: [N, d, d], what was last computed of the average.
     residual, condition: [N], of that computation.

@@ -69,7 +69,7 @@ class Rung:
 
 
 def prediction_interval(recorded: Sequence[float], new: int, rungs: int = 1) -> tuple[float, float]:
-    """Resources the geometric mean of `new` more runs lies with 95 % probability, `rungs` such statements together.
+    """Where the geometric mean of `new` more runs lies with 95 % probability, `rungs` such statements together.
 
     Student's t on logarithms, the level split evenly among the rungs (Bonferroni).
     """

@@ -15,7 +15,7 @@ from sweeps.execution import multihost
 
 
 class Display(Protocol):
-    """Resources a run tells how far it has come."""
+    """Where a run tells how far it has come."""
 
     def begin(self, label: str, steps: int) -> None:
         """A phase of so many trial-steps starts."""
@@ -25,7 +25,7 @@ class Display(Protocol):
     def say(self, text: str) -> None: ...
 
     def suspect(self, optimizers: Sequence[str]) -> None:
-        """If this process dies or hangs now, it is one of these. Resources there are none, it is not hanging, however long it takes."""
+        """If this process dies or hangs now, it is one of these. Where there are none, it is not hanging, however long it takes."""
         ...
 
 

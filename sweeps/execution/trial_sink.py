@@ -1,4 +1,4 @@
-"""Resources a trial's events go."""
+"""Where a trial's events go."""
 
 from __future__ import annotations
 

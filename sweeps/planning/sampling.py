@@ -22,7 +22,7 @@ def sample(
     """Hyperparameters of `n` trials, without repeats.
 
     `listed` holds hyperparameters with the values that the user wrote: trial i takes combination i of
-    them, round and round, while those of `space` come from point i of the sequence. Resources nothing is left to
+    them, round and round, while those of `space` come from point i of the sequence. Where nothing is left to
     search, each combination is one trial, whatever `n`.
 
     Raises:
