@@ -116,7 +116,7 @@ def test_its_loss_is_the_cross_entropy_and_its_steps_are_the_rules(flowers):
 
     split, params = (
         SPLITS["train"],
-        jax.tree.map(np.asarray, files.read(lookup.place("mine"), NETWORK)[0]),
+        jax.tree.map(np.asarray, files.read(lookup.path_of("mine"), NETWORK)[0]),
     )
     params["head"]["conv2d"] = {
         "kernel": np.zeros((32, CLASSES), np.float32),

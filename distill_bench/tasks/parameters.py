@@ -53,7 +53,7 @@ def _load_teacher(teacher: Teacher, random: bool, seed: int) -> bit.Params:
     if random:
         return random_teacher(teacher.network, seed)
     if teacher.file.endswith(".npz"):
-        return files.load(files.EMBEDDED / teacher.file, teacher.network, teacher.sha256)
+        return files.load_verified(files.EMBEDDED / teacher.file, teacher.network, teacher.sha256)
     return lookup.load(lookup.Pretrained(teacher.file, teacher.network, teacher.sha256))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import numpy as np
 from distill_bench.data import decoding
 from distill_bench.data.dataset import Files, TfdsDataset
 from distill_bench.errors import UserError
+from distill_bench.machine import core_count
 from distill_bench.tasks.task import Task
 from distill_bench.tasks.view_config import Crop, ViewConfig
 from distill_bench.views import augment
@@ -233,9 +233,5 @@ def ensemble_crops(
 def _all(work: Any, n: int) -> Iterator[np.ndarray]:
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         yield from pool.map(work, range(n))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
