@@ -15,6 +15,6 @@ class SweepFailed(Exception):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The sentence " Did you mean 'x'?" with the known name nearest to `name`; "" if none is near."""
+    """The sentence " Did you mean 'x'?" with the known name nearest to `name`, or ""."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

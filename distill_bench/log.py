@@ -1,4 +1,4 @@
-"""The logger "distill_bench": what the library reports while it works, such as a download's progress.
+"""The logger "distill_bench", which reports slow work such as a download.
 
 It is silent until `listen` is called.
 """

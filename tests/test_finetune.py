@@ -371,7 +371,7 @@ def test_validation_chooses_and_the_data_is_that_of_the_task(flowers, folder):
         ),
         (
             ["--task=flowers102", "--from=narrow"],
-            "narrow is 7 channels wide, which 2 groups, the task's, do not divide",
+            "narrow is 7 channels wide, which the task's 2 groups do not divide",
         ),
         (["--task=flowers102", "--from=mine", "--lr=0.1,fast"], "'fast' is no learning rate"),
         (["--task=flowers102", "--from=mine", "--lr=-1"], "'-1' is no learning rate"),

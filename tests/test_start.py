@@ -150,12 +150,12 @@ def test_synthetic_students_start_from_random_weights_of_the_same_shapes(task, f
     [
         (
             lambda task: catalogue.vary(task, start="minr"),
-            r"no weights 'minr'.*Did you mean 'mine'(.|\n)*distill_bench\.published",
+            r"no weights 'minr'.*Did you mean 'mine'(.|\n)*distill_bench\.weights",
         ),
         (lambda task: catalogue.vary(task, teacher="BiT-M-R50x2"), "Did you mean 'BiT-M-R50x"),
         (
             lambda task: catalogue.vary(task, start="../mine"),
-            r"'\.\./mine' is no name of weights: put the file into",
+            r"'\.\./mine' is not a name of weights: put the file into",
         ),
         (
             lambda task: catalogue.vary(task, start="deep"),
@@ -175,15 +175,15 @@ def test_synthetic_students_start_from_random_weights_of_the_same_shapes(task, f
         ),
         (
             lambda task: catalogue.vary(task, teacher="BiT-S-R50x1"),
-            "sees 3 channels; the task's images have 1",
+            "takes images of 3 channels; the task's images have 1",
         ),
         (
             lambda task: catalogue.vary(task, teacher="narrow"),
-            "narrow is 6 channels wide, which 4 groups, the task's, do not divide",
+            "narrow is 6 channels wide, which the task's 4 groups do not divide",
         ),
         (
             lambda task: catalogue.vary(task, start="none"),
-            r"none.npz names its arrays as in neither layout",
+            r"none.npz has array names of neither format",
         ),
         (lambda task: catalogue.vary(task, start="torn"), "torn.npz"),
     ],
@@ -222,6 +222,6 @@ def test_weights_under_a_header_that_is_none_are_refused(folder, header):
                 else whole.read(name),
             )
     with pytest.raises(
-        UserError, match=r"mine.npz holds .*head/conv2d/bias under a header that cannot be read"
+        UserError, match=r"mine.npz holds .*head/conv2d/bias with a header that cannot be read"
     ):
         lookup.find("mine")

@@ -96,7 +96,7 @@ def get(name: str) -> TfdsDataset:
 
 
 def data_dir(given: str | None) -> Path:
-    """The folder of all data sets: `given`, else $TFDS_DATA_DIR, else TFDS's ~/tensorflow_datasets."""
+    """The data folder: `given`, else $TFDS_DATA_DIR, else TFDS's default."""
     folder = given or os.environ.get(DATA_VARIABLE) or "~/tensorflow_datasets"
     return Path(folder).expanduser()
 

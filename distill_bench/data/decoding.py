@@ -52,10 +52,11 @@ def cut(image: Image.Image, box_4: np.ndarray, size: int) -> np.ndarray:
 
 
 def clean(image: Image.Image, shorter: int, crop: int) -> np.ndarray:
-    """Resizes the shorter side to `shorter` pixels by area average; the central [crop, crop, 3], uint8.
+    """Resizes the shorter side to `shorter` pixels by area average and crops the centre.
 
-    This is the released evaluation of Beyer et al. 2021 (`resize_small`, then `central_crop`),
-    except that it rounds to the nearest level and theirs truncates.
+    The result is [crop, crop, 3], uint8. This is the released evaluation of Beyer et al. 2021
+    (`resize_small`, then `central_crop`), except that it rounds to the nearest level; theirs
+    truncates.
     """
     factor = shorter / min(image.size)
     rows, columns = (

@@ -1,4 +1,6 @@
-"""Data sets of TFDS, decoded once into memory-mapped arrays; reading needs no network or TensorFlow.
+"""Data sets of TFDS, decoded once into memory-mapped arrays.
+
+Reading them needs neither a network nor TensorFlow.
 
 The arrays of a data set are in `distill-bench/<name>-<side>-<digest>/`, next to TFDS's own folder,
 each in a .npy file: `images`, `labels` and `sizes` of each split, and `clean` of validation and

@@ -1,4 +1,4 @@
-"""Random images with the shapes of a task's real ones, for dry runs and benchmarks, not for results."""
+"""Random images in a task's real shapes: for dry runs and benchmarks, not for results."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Example:
 
 
 def find(dataset: TfdsDataset, data_dir: Path) -> Path | None:
-    """The folder of the newest version that TFDS has made in array_record; None if there is none."""
+    """The folder of the newest version that TFDS has made in array_record, or None."""
     versions = [
         path.parent
         for path in (data_dir / dataset.name).glob("*/dataset_info.json")
@@ -66,8 +66,8 @@ def make(dataset: TfdsDataset, data_dir: Path, manual_dir: Path | None) -> Path:
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            f"Making {dataset.name} needs TensorFlow, which is not installed. Reading does not need it.\n"
-            "Install it: pip install 'distill-bench[prepare]'"
+            f"Making {dataset.name} needs TensorFlow, which is not installed.\n"
+            "Reading it does not. Install TensorFlow: pip install 'distill-bench[prepare]'"
         )
     import tensorflow_datasets as tfds
 
@@ -107,7 +107,7 @@ class Records:
         try:
             builder: Any = tfds.builder_from_directory(folder)
             self.version = str(builder.info.version)
-            # No image is decoded, not even masks: one that TFDS cannot decode would end the reading.
+            # Decode nothing, not even masks: one that TFDS cannot decode would end the reading.
             decoders = {
                 key: tfds.decode.SkipDecoding()
                 for key, feature in builder.info.features.items()

@@ -166,7 +166,7 @@ def _mean(x_NHWC: jax.Array) -> jax.Array:
 
 
 class Bottleneck(nnx.Module):
-    """Inverted residual: pointwise expansion, depthwise convolution, squeeze-and-excite, projection.
+    """Inverted residual: expansion, depthwise convolution, squeeze-and-excite, projection.
 
     The projection has no activation. The input is added if it has the output's shape.
     """

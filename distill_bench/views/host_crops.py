@@ -153,7 +153,7 @@ class Feed:
     def _open(self, seed: int, first: int) -> Any:
         import grain
 
-        n, cores = len(self.rows), _cores()
+        n, cores = len(self.rows), core_count()
         bytes_each = sum(3 * look.size**2 for look in view_specs(self.task)[0])
         ahead = max(2 * cores, min(2 * n, AHEAD_BYTES // bytes_each))
         places = grain.MapDataset.range(first * n, 2**62)

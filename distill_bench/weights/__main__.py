@@ -13,7 +13,6 @@ from absl import flags
 from distill_bench.errors import UserError
 from distill_bench.log import listen, to_stderr
 from distill_bench.machine import WEIGHTS_VARIABLE
-
 from distill_bench.weights.published import (
     BASE_URL,
     CATALOGUE,

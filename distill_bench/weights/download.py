@@ -137,7 +137,7 @@ def _try(url: str, part: Path, progress: Progress | None) -> None:
 def _receive(
     response: http.client.HTTPResponse, part: Path, partial: _Partial, progress: Progress | None
 ) -> None:
-    """Appends the body of the response to `part`, or replaces `part` if the body is the whole file."""
+    """Appends the response to `part`, or replaces `part` if the response is the whole file."""
     if response.status == 206:
         span = response.headers.get("Content-Range", "")
         continues = re.fullmatch(rf"bytes {partial.size}-\d+/{partial.length}", span)

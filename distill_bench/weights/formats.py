@@ -1,9 +1,10 @@
 """The two published formats of BiT weights, and how they map to this project's parameter tree.
 
-"published" is Big Transfer's, with keys such as `resnet/block1/unit01/a/standardized_conv2d/kernel`.
-"flax" is big_vision's, with keys such as `block1/unit01/conv1/kernel`, at the top of the file or
-below `params/` or `opt/target/`. Both store kernels as HWIO. The head is [1, 1, C, K] in "published"
-and [C, K] in "flax". GroupNorm's vectors are [C] or [1, 1, 1, C].
+"published" is Big Transfer's. Its keys look like
+`resnet/block1/unit01/a/standardized_conv2d/kernel`. "flax" is big_vision's. Its keys look like
+`block1/unit01/conv1/kernel`, at the top of the file or below `params/` or `opt/target/`. Both store
+kernels as HWIO. The head is [1, 1, C, K] in "published" and [C, K] in "flax". GroupNorm's vectors
+are [C] or [1, 1, 1, C].
 
 Sources: `bit_paper.py` and `utils.load_params` of big_vision, the loaders of Big Transfer.
 """
@@ -34,7 +35,7 @@ class Unfit(Exception):
 
 
 def stored_key(layout: WeightFormat, key: str) -> str:
-    """The name in a file of format `layout` of the parameter at path `key` in the project's tree."""
+    """The name in format `layout` of the parameter at path `key` in the project's tree."""
     if layout == "published":
         return _PREFIX + key
     *module, leaf = key.split("/")

@@ -153,7 +153,7 @@ def load(weights: Pretrained) -> bit.Params:
 
 
 def _find_by_name(name: str, groups: int) -> Pretrained:
-    """Like `find_grouped`, but refuses names that cannot be part of a task's name, such as paths."""
+    """Like `find_grouped`, but refuses paths, which cannot be part of a task's name."""
     if not re.fullmatch(_NAME, name):
         raise UserError(
             f"{name!r} is not a name of weights: put the file into {published.folder()} and give "

@@ -3,11 +3,11 @@
     python -m distill_bench.weights                             # catalogue and content of the cache
     python -m distill_bench.weights --name=R152x2_T_flowers128  # fetch and describe a file
 
-The cache is --cache, else $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights. A file that you
-put there yourself is used without a network. Each file's sha256 is recorded next to it at its first
-use; a file that changed later is refused.
+The cache is --cache, else $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights. A file that
+you put there yourself is used without a network. Each file's sha256 is recorded next to it at its
+first use; a file that changed later is refused.
 
-Sources: the READMEs of Big Transfer and of big_vision's `configs/proj/distill`, and `common.py` there.
+Sources: README of Big Transfer; README and `common.py` of big_vision's `configs/proj/distill`.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def get(name: str) -> Published:
 
 
 def folder(cache: str | Path | None = None) -> Path:
-    """The weights folder: `cache`, else $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights."""
+    """The weights folder: `cache`, else $DISTILL_BENCH_CACHE, else `DEFAULT_CACHE`."""
     return Path(cache or os.environ.get(WEIGHTS_VARIABLE) or DEFAULT_CACHE).expanduser().absolute()
 
 
