@@ -13,6 +13,7 @@ from absl import flags
 
 from distill_bench.errors import SweepFailed, UserError
 from distill_bench.log import listen, to_stderr
+from distill_bench.machine import core_count
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -76,10 +77,7 @@ def set_up_jax(compilation_cache: str | None, cpu_devices: int | None = None) ->
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    jax.config.update("jax_num_cpu_devices", cpu_devices or cores)
+    jax.config.update("jax_num_cpu_devices", cpu_devices or core_count())
     if compilation_cache:
         jax.config.update("jax_compilation_cache_dir", compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -192,7 +192,7 @@ def main() -> int:
     if FLAGS.list:
         return _list()
     cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
-    machine.choose(FLAGS.data_dir, FLAGS.weights_dir)
+    machine.choose_folders(FLAGS.data_dir, FLAGS.weights_dir)
     if FLAGS.dry_run:
         cli.set_up_jax(cache)
         from sweeps.planning import estimate, plan

@@ -171,7 +171,7 @@ def packed(once_packed: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The weights folder, empty."""
-    monkeypatch.setenv(machine.WEIGHTS, str(tmp_path))
+    monkeypatch.setenv(machine.WEIGHTS_VARIABLE, str(tmp_path))
     return tmp_path
 
 

@@ -132,7 +132,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(values: flags.FlagValues) -> None:
-    machine.choose(values.data_dir, values.weights_dir)
+    machine.choose_folders(values.data_dir, values.weights_dir)
     weights = values["from"].value
     if not values.task:
         raise UserError("Whose teacher? Name the task, such as --task=pet37. See --help.")
@@ -145,7 +145,7 @@ def _run(values: flags.FlagValues) -> None:
 
         task = catalogue.get(values.task)
         raise UserError(
-            f"The teacher of {task.name} is published: {published.command(task.teacher_file)}\n"
+            f"The teacher of {task.name} is published: {published.fetch_command(task.teacher_file)}\n"
             f"To make another, name the weights to start from: --from=BiT-M-R101x3"
         )
 

@@ -7,32 +7,28 @@ python -m distill_bench.weights --name=R152x2_T_flowers128  # fetches or finds a
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from absl import flags
 
 from distill_bench.errors import UserError
 from distill_bench.log import listen, to_stderr
-
-if TYPE_CHECKING:
-    pass
+from distill_bench.machine import WEIGHTS_VARIABLE
 from distill_bench.weights.published import (
     BASE_URL,
-    CACHE_VARIABLE,
     CATALOGUE,
     DEFAULT_CACHE,
     Weights,
     folder,
     load,
     mebibytes,
-    place,
+    path_of,
 )
 
 
 def _catalogue(cache: str | None) -> str:
     lines = [f"{'name':27} {'network':>8} {'classes':>8} {'pixels':>7}  cached"]
     for name, published in CATALOGUE.items():
-        path = place(name, cache)
+        path = path_of(name, cache)
         cached = f"{path.stat().st_size / 2**20:,.1f} MiB" if path.exists() else "-"
         lines.append(
             f"{name:27} {f'R{published.depth}x{published.factor}':>8} {published.classes:8,} {published.resolution:7}  {cached}"
@@ -76,7 +72,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string(
         "cache",
         None,
-        f"The folder for the files; default ${CACHE_VARIABLE}, else {DEFAULT_CACHE}.",
+        f"The folder for the files; default ${WEIGHTS_VARIABLE}, else {DEFAULT_CACHE}.",
         flag_values=values,
     )
     flags.DEFINE_string(

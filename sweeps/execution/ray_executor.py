@@ -84,7 +84,7 @@ def run(
         ) from None
     if not ray.is_initialized():
         root = str(Path(__file__).resolve().parents[2])
-        variables = machine.chosen() | {
+        variables = machine.chosen_folders() | {
             "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         }
         try:
