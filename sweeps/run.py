@@ -225,7 +225,7 @@ def _list() -> int:
     from optimizers.contract import registry
 
     print("Optimizers:", ", ".join(registry.builtins()))
-    for task in catalogue.CATALOGUE.values():
+    for task in map(catalogue.get, catalogue.names()):
         print(
             f"Task: {task.name} ({task.fingerprint()}), horizons {', '.join(map(str, task.horizons))}"
         )

@@ -424,7 +424,7 @@ def test_the_command_tells_of_itself_without_jax():
     import subprocess
     import sys
 
-    from conftest import ROOT
+    from support.paths import ROOT
 
     code = "import sys; from distill_bench import teacher, teacher_command; teacher_command.main(['', '--help']); assert 'jax' not in sys.modules"
     done = subprocess.run(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-import pickle
 import random
 import shlex
 import signal
@@ -14,6 +12,7 @@ import time
 
 import pytest
 
+from support import tiny
 from support.paths import CALM
 from support.stores import contents, rows
 
@@ -172,10 +171,7 @@ def test_a_download_that_takes_its_time_is_no_optimizers_fault(
 ):
     """A pipe stands in for a file that comes slowly."""
     os.mkfifo(slow := tmp_path / "slow.npz")
-    (tmp_path / "slow.pickle").write_bytes(
-        pickle.dumps(dataclasses.replace(tiny_task, teacher_file=str(slow)))
-    )
-    monkeypatch.setenv("TINY_TASK", str(tmp_path / "slow.pickle"))
+    monkeypatch.setenv(tiny.TEACHER, str(slow))
     command = script.command(
         "run", f"--opt={CALM}", "--horizons=20", "--trials=1", "--seeds=1", "--stall_seconds=12"
     )
