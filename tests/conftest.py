@@ -30,16 +30,30 @@ pytest_plugins = [
 # A test that uses the fixture gets the marker.
 _MARKER_OF_FIXTURE = {"script": "process", "browser": "browser"}
 
+# Tests in these files get the marker `core`, except those that are slow or start processes.
+_CORE = """
+    bit blocking certificate checkpoints conformance layering losses modes optimizers packing plan
+    plug_in_tasks prepared roots sampling shampoo shampoo_abuse sharding statistics store task train
+    views
+""".split()
 
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests by their fixtures, and runs those that start processes first.
+    """Marks tests by their fixtures and files, and runs those that start processes first.
 
     They take the longest, and no worker should wait for one at the end.
     """
+    core = {Path(__file__).parent / f"test_{name}.py" for name in _CORE}
+    if missing := [str(path) for path in core if not path.is_file()]:
+        raise pytest.UsageError(f"_CORE in conftest.py lists files that do not exist: {missing}")
     for item in items:
         for fixture, marker in _MARKER_OF_FIXTURE.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
+        markers = {marker.name for marker in item.iter_markers()}
+        if item.path in core and not markers & {"slow", "process", "browser"}:
+            item.add_marker("core")
     items.sort(key=lambda item: item.get_closest_marker("process") is None)
 
 
