@@ -31,11 +31,32 @@ pytest_plugins = [
 _MARKER_OF_FIXTURE = {"script": "process", "browser": "browser"}
 
 # Tests in these files get the marker `core`, except those that are slow or start processes.
-_CORE = """
-    bit blocking certificate checkpoints conformance layering losses modes optimizers packing plan
-    plug_in_tasks prepared roots sampling shampoo shampoo_abuse sharding statistics store task train
-    views
-""".split()
+_CORE = [
+    "bit",
+    "blocking",
+    "certificate",
+    "checkpoints",
+    "conformance",
+    "layering",
+    "losses",
+    "modes",
+    "optimizers",
+    "packing",
+    "plan",
+    "plug_in_tasks",
+    "prepared",
+    "roots",
+    "sampling",
+    "shampoo",
+    "shampoo_abuse",
+    "sharding",
+    "statistics",
+    "store",
+    "task",
+    "train",
+    "variation",
+    "views",
+]
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
