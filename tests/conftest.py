@@ -28,7 +28,7 @@ pytest_plugins = [
 ]
 
 # A test that uses the fixture gets the marker.
-_MARKER_OF_FIXTURE = {"script": "process", "browser": "browser"}
+_MARKER_OF_FIXTURE = {"script": "process", "server": "process", "browser": "browser"}
 
 # Tests in these files get the marker `core`, except those that are slow or start processes.
 _CORE = [
