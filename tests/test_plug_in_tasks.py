@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 
 import pytest
@@ -12,6 +13,7 @@ from distill_bench.tasks import catalogue
 from distill_bench.tasks.catalogue import DIGITS
 from support import tiny
 from support.paths import INSTALLED
+from sweeps.board import entries
 
 MODULE = """
 import dataclasses
@@ -109,3 +111,14 @@ def test_scripts_find_the_tiny_task_as_that_of_a_package(tiny_task, monkeypatch)
     for name, value in tiny.environment(tiny_task).items():
         monkeypatch.setenv(name, value)
     assert catalogue.get("tiny") == tiny_task
+
+
+def test_an_entry_cannot_name_a_module_to_import(tmp_path):
+    committed = next((entries.FOLDER / "digits").glob("*.json"))
+    content = json.loads(committed.read_text())
+    content["study"]["task"] = "os:abort"
+    path = tmp_path / "os:abort" / committed.name
+    path.parent.mkdir()
+    path.write_text(json.dumps(content))
+    with pytest.raises(entries.BadEntry, match="'os:abort' does not match"):
+        entries.read(path)

@@ -22,8 +22,7 @@ ENTRY_POINTS = "distill_bench.tasks"
 
 def offered() -> dict[str, str]:
     """Returns the tasks that installed packages offer: name -> "module:NAME". Imports none."""
-    points = metadata.entry_points(group=ENTRY_POINTS)
-    return {point.name: f"{point.module}:{point.attr}" for point in points}
+    return {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
 
 
 def load(name: str) -> Task:
