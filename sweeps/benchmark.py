@@ -69,21 +69,22 @@ def main() -> int:
     from distill_bench.training.engine import is_small
     from distill_bench.training.lane_layout import LayoutOptions, make_layout
     from sweeps.board.entries import BASELINE
-    from sweeps.planning import plan
+    from sweeps.planning.environment import environment
+    from sweeps.planning.plug_ins import resolve
     from sweeps.timing import measure, update_cost
 
-    opt, baseline = (plan.resolve(name).optimizer for name in (FLAGS.opt or BASELINE, BASELINE))
+    opt, baseline = (resolve(name).optimizer for name in (FLAGS.opt or BASELINE, BASELINE))
     if FLAGS.params:
         return _show(
             {"optimizer": opt.name, "baseline": baseline.name, "params": FLAGS.params}
             | _updates(opt, baseline)
-            | {"environment": plan.environment()}
+            | {"environment": environment()}
         )
     if FLAGS.input:
         return _show(
             {"task": FLAGS.task}
             | measure.input_rate(open_feed(catalogue.get(FLAGS.task)))
-            | {"environment": plan.environment()}
+            | {"environment": environment()}
         )
     if not (FLAGS.teacher or FLAGS.throughput) and catalogue.get(FLAGS.task).precision != "float32":
         raise UserError(
@@ -104,14 +105,14 @@ def main() -> int:
         return _show(
             {"task": FLAGS.task}
             | measure.teacher_placements(source)
-            | {"environment": plan.environment()}
+            | {"environment": environment()}
         )
     engine = where.open_engine(catalogue.get(FLAGS.task))
     if FLAGS.throughput:
         return _show(
             {"optimizer": opt.name, "task": FLAGS.task}
             | _throughput(engine, opt)
-            | {"environment": plan.environment()}
+            | {"environment": environment()}
         )
     peak = measure.matmul_peak()
     first = measure.sweep(engine, opt, FLAGS.lanes, FLAGS.steps)  # compiles, and warms up
@@ -141,7 +142,7 @@ def main() -> int:
         "optimizer_share": cost["update_ms"] / engine.layout.rows / whole,
         **cost,
         "peak_memory_mib": measure.memory_bytes() / 2**20,
-        "environment": plan.environment(),
+        "environment": environment(),
     }
     return _show(figures)
 
@@ -162,12 +163,12 @@ def _throughput(engine: Engine, opt: Optimizer) -> dict[str, Any]:
 
 
 def _updates(opt: Optimizer, baseline: Optimizer) -> dict[str, Any]:
-    from sweeps.planning import plan
+    from sweeps.planning.parsing import cast, parse_settings
     from sweeps.timing import update_cost
 
     settings = {
-        name: plan.cast(name, values[0], opt.defaults.get(name))
-        for name, values in plan.parse_settings([], FLAGS.set).items()
+        name: cast(name, values[0], opt.defaults.get(name))
+        for name, values in parse_settings([], FLAGS.set).items()
     }
     named = dataclasses.replace(opt, defaults={**opt.defaults, **settings})
     return settings | update_cost.optimizer_steps(
