@@ -175,13 +175,13 @@ def _train_digits_teacher(values: flags.FlagValues) -> None:
 def _fine_tune(weights: str, values: flags.FlagValues) -> None:
     rates = _learning_rates(values.lr)
     from distill_bench.tasks import catalogue
+    from distill_bench.tasks.variation import Variation, vary
     from distill_bench.teacher import finetune, hyperrule
     from distill_bench.training import engine
     from distill_bench.training.lane_layout import LayoutOptions, make_layout
 
-    varied = catalogue.vary(
-        catalogue.get(values.task), synthetic=values.synthetic, resolution=values.resolution
-    )
+    variation = Variation(synthetic=values.synthetic, resolution=values.resolution)
+    varied = vary(catalogue.get(values.task), variation)
     task = finetune.make_task(varied, weights, values.batch_size)
     name = f"{values.task.replace('@', '-')}-{Path(weights).stem}{_SYNTHETIC if task.synthetic else ''}"
     path = (
