@@ -291,7 +291,7 @@ def test_an_existing_file_is_not_replaced(flowers, folder, out, monkeypatch, cap
         )
         == 2
     )
-    assert f"error: {path} is there already" in capsys.readouterr().err
+    assert f"error: {path} already exists" in capsys.readouterr().err
     assert path.read_bytes() == b"trained for hours"
 
 
@@ -354,17 +354,17 @@ def test_fine_tuning_evaluates_on_validation_and_trains_on_the_tasks_data(flower
         (["--from=mine"], "Name the task"),
         (
             ["--task=digits"],
-            r"say where to write it, such as --out=.*\n.*weights/digits_teacher.npz",
+            r"name the file to write, such as --out=.*\n.*weights/digits_teacher.npz",
         ),
         (
             ["--task=digits", "--out=x.npz", "--synthetic", "--steps=4"],
-            "^error: --steps, --synthetic: of fine-tuning",
+            "^error: --steps, --synthetic cannot be used here",
         ),
         (["--task=digits", "--from=mine"], "The images of digits have no validation split"),
         (["--task=flowers102", "--from=mone"], "no weights 'mone'.*Did you mean 'mine'"),
         (
             ["--task=flowers102", "--from=./mine.npz"],
-            r"--from=\./mine.npz is no .npz that is there",
+            r"--from=\./mine.npz: no .npz file found there",
         ),
         (
             ["--task=flowers102", "--from=grey"],
@@ -374,15 +374,18 @@ def test_fine_tuning_evaluates_on_validation_and_trains_on_the_tasks_data(flower
             ["--task=flowers102", "--from=narrow"],
             "narrow is 7 channels wide, which the task's 2 groups do not divide",
         ),
-        (["--task=flowers102", "--from=mine", "--lr=0.1,fast"], "'fast' is no learning rate"),
-        (["--task=flowers102", "--from=mine", "--lr=-1"], "'-1' is no learning rate"),
-        (["--task=flowers102", "--from=mine", "--out=BiT-M-R50x1.npz"], "is no published one"),
+        (["--task=flowers102", "--from=mine", "--lr=0.1,fast"], "'fast' is not a learning rate"),
+        (["--task=flowers102", "--from=mine", "--lr=-1"], "'-1' is not a learning rate"),
+        (
+            ["--task=flowers102", "--from=mine", "--out=BiT-M-R50x1.npz"],
+            "must not be that of published weights",
+        ),
         (["--task=flowers102"], "weights --name=R152x2_T_flowers128"),
         (["--task=flower102", "--from=mine"], "Did you mean 'flowers102'"),
         (["--task=flowers102", "mine"], "Unexpected argument 'mine'"),
         (
             ["--task=flowers102", "--form=mine"],
-            "Unknown command line flag 'form'. Did you mean: from",
+            "Unknown flag --form. Did you mean '--from'",
         ),
     ],
 )
@@ -413,7 +416,7 @@ def test_the_digits_teacher_is_written_only_where_out_says(tmp_path, monkeypatch
     assert [*path.parent.iterdir()] == [path]
     assert digits.EMBEDDED.read_bytes() == embedded
     assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 2
-    assert f"{path} is there already" in capsys.readouterr().err
+    assert f"{path} already exists" in capsys.readouterr().err
     monkeypatch.setattr(digits, "EMBEDDED", path)
     assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 0
 

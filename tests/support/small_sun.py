@@ -26,7 +26,7 @@ TEACHER = dataclasses.replace(SUN.teacher, depths=(1,), width=8, groups=4, class
 
 def from_environment() -> Task:
     """The task that `make` prepared in $TFDS_DATA_DIR, for a script in another process."""
-    return _task(Path(os.environ[machine.DATA]))
+    return _task(Path(os.environ[machine.DATA_VARIABLE]))
 
 
 def make(root: Path) -> Task:
