@@ -66,8 +66,11 @@ class Request:
 
 
 def _plan(content: dict[str, Any]) -> PlanRequest:
-    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
-    return PlanRequest(**fields | {"variation": Variation(**content["variation"])})
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+    }
+    fields["variation"] = Variation(**content["variation"])
+    return PlanRequest(**fields)
 
 
 def _resources(content: dict[str, Any]) -> Resources:
