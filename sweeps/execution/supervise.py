@@ -1,9 +1,9 @@
 """Watches the process that trains, and restarts it without the optimizer that killed it.
 
-One such worker trains all optimizers together, so that they share the teacher. If it dies or stalls, the
-optimizer that it was waiting for is the suspect. The next worker resumes the others from their
-checkpoints, then runs the suspect by itself. If the suspect ends that worker too, its trials have
-crashed (or timed out), and the sweep goes on without it.
+One such worker trains all optimizers together, so that they share the teacher. If it dies or
+stalls, the optimizer that it was waiting for is the suspect. The next worker resumes the others
+from their checkpoints, then runs the suspect by itself. If the suspect ends that worker too, its
+trials have crashed (or timed out), and the sweep goes on without it.
 """
 
 from __future__ import annotations
