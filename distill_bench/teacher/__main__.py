@@ -100,7 +100,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "weights_dir",
         None,
-        f"The weights folder. Default: ${published.CACHE_VARIABLE}, else {published.DEFAULT_CACHE}.",
+        f"The weights folder. Default: ${machine.WEIGHTS_VARIABLE}, else {published.DEFAULT_CACHE}.",
         flag_values=values,
     )
     return values
