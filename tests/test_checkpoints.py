@@ -109,7 +109,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "layout"),
+    ("arrays", "weight_format"),
     [
         (published(), "published"),
         (published(image=True), "published"),
@@ -120,9 +120,9 @@ def same(a, b):
         (flax("opt/target/") | {"opt/state/step": np.array(7)}, "flax"),
     ],
 )
-def test_both_formats_are_read_into_the_same_parameters(arrays, layout, tmp_path):
+def test_both_formats_are_read_into_the_same_parameters(arrays, weight_format, tmp_path):
     params, found = files.read(write(tmp_path / "file.npz", arrays), CONFIG)
-    assert found == layout
+    assert found == weight_format
     expected, source = jax.eval_shape(lambda: bit.init(CONFIG, jax.random.key(0))), published()
     assert jax.tree.structure(params) == jax.tree.structure(expected)
     for (path, leaf), like in zip(
@@ -139,13 +139,13 @@ def test_parameters_written_in_any_format_give_the_same_logits(tmp_path):
     logits = jax.jit(lambda p: bit.apply(CONFIG, p, images))
     expected = logits(params)
     assert np.ptp(expected) > 0
-    for layout, arrays in (
+    for weight_format, arrays in (
         ("published", published()),
         ("flax", flax()),
         (None, published(image=True)),
     ):
-        path = tmp_path / f"{layout}.npz"
-        path.write_bytes(files.dumps(params, layout))
+        path = tmp_path / f"{weight_format}.npz"
+        path.write_bytes(files.dumps(params, weight_format))
         with np.load(path) as stored:
             same(dict(stored), arrays)
         again, _ = files.read(path, CONFIG)

@@ -52,13 +52,13 @@ def test_splits_hold_the_intact_images_in_order_with_labels_and_sizes(once_packe
 
 
 def test_damaged_images_are_listed_and_left_out(once_packed):
-    place = prepared.folder(DATASET, once_packed)
-    lines = [line.split("\t") for line in (place / "damaged.txt").read_text().splitlines()]
+    packed_dir = prepared.folder(DATASET, once_packed)
+    lines = [line.split("\t") for line in (packed_dir / "damaged.txt").read_text().splitlines()]
     assert [line[:3] for line in lines[1:]] == [
         ["train", str(i), f"train_{i}.jpg"] for i in (2, 3, 4, 5)
     ]
     assert "truncated" in lines[1][3]
-    manifest = json.loads((place / "manifest.json").read_text())
+    manifest = json.loads((packed_dir / "manifest.json").read_text())
     assert manifest["version"] == "2.1.1"
     assert manifest["splits"]["train"]["damaged"] == 4
     assert manifest["splits"]["test"]["arrays"]["clean"]["shape"] == [len(FILES), CROP, CROP, 3]

@@ -45,15 +45,15 @@ def test_changed_files_are_refused_and_packed_again_by_prepare(
     packed, name, change, message, monkeypatch
 ):
     monkeypatch.setitem(datasets.CATALOGUE, "flowers102", DATASET)
-    place = prepared.folder(DATASET, packed)
-    original = (place / name).read_bytes()
-    damage(place / name, change)
+    packed_dir = prepared.folder(DATASET, packed)
+    original = (packed_dir / name).read_bytes()
+    damage(packed_dir / name, change)
     with pytest.raises(
         UserError, match=rf"(?s){message}.*prepare --task=flowers102 --data_dir={packed}"
     ):
         prepared.load(DATASET, packed)
     prepared.prepare(DATASET, packed, lambda text: None)
-    assert (place / name).read_bytes() == original
+    assert (packed_dir / name).read_bytes() == original
 
 
 @pytest.mark.parametrize(
@@ -91,15 +91,15 @@ def test_the_advice_for_a_damaged_variation_is_to_remove_its_folder(packed, monk
     monkeypatch.setitem(datasets.CATALOGUE, "flowers102", DATASET)
     variation = dataclasses.replace(DATASET, side=16)
     prepared.load(variation, packed, lambda text: None)
-    place = prepared.folder(variation, packed)
-    damage(place / "train_labels.npy", flip)
+    packed_dir = prepared.folder(variation, packed)
+    damage(packed_dir / "train_labels.npy", flip)
     with pytest.raises(
         UserError,
-        match=rf"{place} has changed.* does not have the sha256.*\n"
+        match=rf"{packed_dir} has changed.* does not have the sha256.*\n"
         r"Remove that folder: the next run packs it again\.$",
     ):
         prepared.load(variation, packed)
-    shutil.rmtree(place)
+    shutil.rmtree(packed_dir)
     assert prepared.load(variation, packed, lambda text: None)[0].labels.tolist() == KEPT
 
 

@@ -86,7 +86,7 @@ def _description(weights: Weights) -> str:
     config = weights.config
     rows = {
         "file": weights.path,
-        "layout": f"{weights.layout} (pool_padding={config.pool_padding!r})",
+        "layout": f"{weights.weight_format} (pool_padding={config.pool_padding!r})",
         "architecture": f"depths {config.depths}, width {config.width}",
         "classes": f"{config.classes:,}",
         "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(weights.params)):,}",

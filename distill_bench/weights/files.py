@@ -24,13 +24,13 @@ def _flatten(params: bit.Params) -> dict[str, jax.Array]:
     return {"/".join(str(k.key) for k in path): leaf for path, leaf in leaves}
 
 
-def dumps(params: bit.Params, layout: WeightFormat | None = None) -> bytes:
+def dumps(params: bit.Params, weight_format: WeightFormat | None = None) -> bytes:
     """`params` as the bytes of an .npz. Equal parameters give equal bytes.
 
-    layout: the format to write; None for that of the embedded teachers, which is the published
-      format with GroupNorm's vectors as [1, 1, 1, C].
+    weight_format: the format to write; None for that of the embedded teachers, which is
+      "published" with GroupNorm's vectors as [1, 1, 1, C].
     """
-    names, form = (layout, 0) if layout else ("published", -1)
+    names, form = (weight_format, 0) if weight_format else ("published", -1)
     arrays = {
         formats.stored_key(names, key): np.asarray(leaf).reshape(
             formats.stored_shapes(names, key, leaf.shape)[form]
@@ -63,16 +63,18 @@ def read(path: Path, config: bit.BiTConfig) -> tuple[bit.Params, WeightFormat]:
     expected = _flatten(template)
     try:
         with npz.open_npz(path) as file:
-            layout, names = formats.detect(file.names)
+            weight_format, names = formats.detect(file.names)
             shapes = {key: file.shape(name) for key, name in names.items()}
-            formats.check(layout, shapes, {key: leaf.shape for key, leaf in expected.items()})
+            formats.check(
+                weight_format, shapes, {key: leaf.shape for key, leaf in expected.items()}
+            )
             leaves = [
-                file.read(names[formats.stored_key(layout, key)]).reshape(leaf.shape)
+                file.read(names[formats.stored_key(weight_format, key)]).reshape(leaf.shape)
                 for key, leaf in expected.items()
             ]
     except formats.Unfit as error:
         raise UserError(f"{path} {error}") from None
-    return jax.tree.unflatten(jax.tree.structure(template), leaves), layout
+    return jax.tree.unflatten(jax.tree.structure(template), leaves), weight_format
 
 
 def load_verified(path: Path, config: bit.BiTConfig, sha256: str) -> bit.Params:

@@ -34,9 +34,9 @@ class Unfit(Exception):
     """
 
 
-def stored_key(layout: WeightFormat, key: str) -> str:
-    """The name in format `layout` of the parameter at path `key` in the project's tree."""
-    if layout == "published":
+def stored_key(weight_format: WeightFormat, key: str) -> str:
+    """The name in format `weight_format` of the parameter at path `key` in the project's tree."""
+    if weight_format == "published":
         return _PREFIX + key
     *module, leaf = key.split("/")
     leaf = {"gamma": "scale", "beta": "bias"}.get(leaf, leaf)
@@ -55,15 +55,15 @@ def stored_key(layout: WeightFormat, key: str) -> str:
     raise ValueError(f"{key!r} is not a parameter of a BiT network.")
 
 
-def stored_shapes(layout: WeightFormat, key: str, shape: Shape) -> tuple[Shape, ...]:
-    """The shapes that the parameter `key` may have in a file of format `layout`.
+def stored_shapes(weight_format: WeightFormat, key: str, shape: Shape) -> tuple[Shape, ...]:
+    """The shapes that the parameter `key` may have in a file of format `weight_format`.
 
     First the shape that the format's original code writes, then another accepted one, if any.
     """
     if "group_norm" in key:
         vector, image = shape, (1, 1, 1, *shape)
-        return (vector, image) if layout == "published" else (image, vector)
-    return ((1, 1, *shape),) if key == _HEAD and layout == "published" else (shape,)
+        return (vector, image) if weight_format == "published" else (image, vector)
+    return ((1, 1, *shape),) if key == _HEAD and weight_format == "published" else (shape,)
 
 
 def detect(names: Iterable[str]) -> tuple[WeightFormat, dict[str, str]]:
@@ -127,7 +127,9 @@ class Network:
         return f"depths {self.depths}, width {self.width}, {self.channels} channels"
 
 
-def check(layout: WeightFormat, found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:
+def check(
+    weight_format: WeightFormat, found: Mapping[str, Shape], expected: Mapping[str, Shape]
+) -> None:
     """Checks that a file holds the parameters of a network, no more and no fewer.
 
     Args:
@@ -137,11 +139,12 @@ def check(layout: WeightFormat, found: Mapping[str, Shape], expected: Mapping[st
     Raises:
       Unfit: if the architecture, the number of classes, the names or the shapes differ.
     """
-    key_of = {stored_key(layout, key): key for key in expected}
+    key_of = {stored_key(weight_format, key): key for key in expected}
     expected_network = network(
-        layout, {name: stored_shapes(layout, key, expected[key])[0] for name, key in key_of.items()}
+        weight_format,
+        {name: stored_shapes(weight_format, key, expected[key])[0] for name, key in key_of.items()},
     )
-    found_network = network(layout, found)
+    found_network = network(weight_format, found)
     if found_network and expected_network:
         if str(found_network) != str(expected_network):
             raise Unfit(
@@ -156,21 +159,21 @@ def check(layout: WeightFormat, found: Mapping[str, Shape], expected: Mapping[st
     if extra := found.keys() - key_of.keys():
         raise Unfit(f"has {len(extra)} arrays that the network does not have: {_some(extra)}.")
     for name, key in key_of.items():
-        if found[name] not in (shapes := stored_shapes(layout, key, expected[key])):
+        if found[name] not in (shapes := stored_shapes(weight_format, key, expected[key])):
             raise Unfit(
                 f"holds {name} with shape {found[name]}; "
                 f"the network needs {' or '.join(map(str, shapes))}."
             )
 
 
-def network(layout: WeightFormat, shapes: Mapping[str, Shape]) -> Network | None:
+def network(weight_format: WeightFormat, shapes: Mapping[str, Shape]) -> Network | None:
     """The network that has arrays of these shapes, given by key of the format.
 
     None if the root's or the head's kernel is missing or not a kernel.
     """
     root, head = (
-        shapes.get(stored_key(layout, _ROOT), ()),
-        shapes.get(stored_key(layout, _HEAD), ()),
+        shapes.get(stored_key(weight_format, _ROOT), ()),
+        shapes.get(stored_key(weight_format, _HEAD), ()),
     )
     if len(root) != 4 or not head:
         return None

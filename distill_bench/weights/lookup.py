@@ -110,16 +110,16 @@ def _inspect(path: Path, changed: int, size: int) -> tuple[bit.BiTConfig, str]:
 
     try:
         with npz.open_npz(path) as file:
-            layout, names = formats.detect(file.names)
+            weight_format, names = formats.detect(file.names)
             shapes = {key: file.shape(stored) for key, stored in names.items()}
-            found = formats.network(layout, shapes)
+            found = formats.network(weight_format, shapes)
         if found is None or found.root not in _ROOTS:
             raise formats.Unfit("does not hold a BiT network: its root or its head is different.")
     except formats.Unfit as error:
         raise UserError(f"{path} {error}") from None
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    padding = formats.POOL_PADDING[layout]
+    padding = formats.POOL_PADDING[weight_format]
     return bit.BiTConfig(
         found.depths,
         found.width,

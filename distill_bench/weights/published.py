@@ -172,14 +172,14 @@ class Weights:
     Attributes:
       path: path of its file.
       sha256: digest of the file.
-      layout: format of the file.
+      weight_format: format of the file.
       config: the network, with the padding that belongs to the format.
       params: parameters, float32.
     """
 
     path: Path
     sha256: str
-    layout: WeightFormat
+    weight_format: WeightFormat
     config: bit.BiTConfig
     params: bit.Params
 
@@ -198,8 +198,10 @@ def load(
     from distill_bench.weights import files
 
     path, digest = _fetch(name, cache, base_url, progress or _LoggedProgress(name), PAUSES)
-    params, layout = files.read(path, get(name).config("zero"))
-    return Weights(path, digest, layout, get(name).config(POOL_PADDING[layout]), params)
+    params, weight_format = files.read(path, get(name).config("zero"))
+    return Weights(
+        path, digest, weight_format, get(name).config(POOL_PADDING[weight_format]), params
+    )
 
 
 LOG_INTERVAL = 10.0  # seconds
