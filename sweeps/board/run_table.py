@@ -54,8 +54,8 @@ def collect(studies: Sequence[Loaded]) -> tuple[list[tuple[Row, Speedup | None]]
         warnings += [f"{row.opt} at {row.horizon}: {warning}" for warning in found if warning]
     if unfinished := [f"{row.opt} at {row.horizon}" for row in made if row.status == "tuning"]:
         warnings.append(
-            "No final runs on fresh seeds yet, so these numbers are too good "
-            f"(they were selected as the best of their trials): {', '.join(unfinished)}."
+            "No final runs on fresh seeds yet, so selection makes these losses look too low: "
+            f"{', '.join(unfinished)}."
         )
     return [(row, comparisons[row.task].speedup(row)) for row in shown], warnings
 
