@@ -84,7 +84,8 @@ def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
     return (
         f"Speed-up: the steps that {board['baseline']}, tuned with the same protocol, needs to "
         "reach the optimizer's loss, divided by the optimizer's steps. "
-        f"Geometric mean over horizons {rungs}, then for each horizon. Entries sharing a rank are statistically tied. "
+        f"Geometric mean over horizons {rungs}, then for each horizon. "
+        "Entries sharing a rank are statistically tied. "
         "update: time of the update rule alone, relative to the baseline's. "
         "state B/param: size of its state in bytes per parameter. "
         "failed: runs that diverged or crashed. "

@@ -1,4 +1,4 @@
-"""How large the page is, and how fast: python tests/support/page_times.py [ENTRIES ...]; prints, asserts nothing."""
+"""Prints the size and speed of the web page: python tests/support/page_times.py [ENTRIES ...]"""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from sweeps.board.page import render
 
 _PAINT = """
 const done = arguments[0];
-new PerformanceObserver((list) => done(list.getEntriesByName("first-contentful-paint")[0].startTime)).observe({ type: "paint", buffered: true });
+const first = (list) => list.getEntriesByName("first-contentful-paint")[0].startTime;
+const observer = new PerformanceObserver((list) => done(first(list)));
+observer.observe({ type: "paint", buffered: true });
 """
 _LOADED = "return performance.getEntriesByType('navigation')[0].loadEventEnd"
 _SORTS = """
-return [...document.querySelectorAll("#table thead th")].map((cell) => cell.dataset.key).map((key) => {
+const keys = [...document.querySelectorAll("#table thead th")].map((cell) => cell.dataset.key);
+return keys.map((key) => {
   const start = performance.now();
   document.querySelector(`th[data-key=${key}] button`).click();
-  document.body.offsetHeight; // until it is laid out
+  document.body.offsetHeight; // forces the layout
   return performance.now() - start;
 });
 """
@@ -39,12 +42,14 @@ def main(counts: list[int]) -> None:
                     browser.execute_script(_LOADED),
                 )
                 print(
-                    f"{count} entries: {path.stat().st_size / 1024:.0f} KiB; first paint {paint:.0f} ms, everything drawn {loaded:.0f} ms"
+                    f"{count} entries: {path.stat().st_size / 1024:.0f} KiB; "
+                    f"first paint {paint:.0f} ms, everything drawn {loaded:.0f} ms"
                 )
                 for rows in ("first rows", "all rows"):
                     sorts = sorted(browser.execute_script(_SORTS))
                     print(
-                        f"  sorts, {rows}: {sorts[len(sorts) // 2]:.0f} ms (median), {sorts[-1]:.0f} ms (longest) of {len(sorts)} columns"
+                        f"  sorts, {rows}: {sorts[len(sorts) // 2]:.0f} ms (median), "
+                        f"{sorts[-1]:.0f} ms (longest) of {len(sorts)} columns"
                     )
                     browser.execute_script("document.getElementById('rest').click()")
     finally:

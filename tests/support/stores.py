@@ -1,4 +1,4 @@
-"""Stores of results: what is in them, and a display that keeps what it was shown."""
+"""Helpers for tests of sweeps: a silent display, and the contents of a store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 
 class Silent:
-    """A display that keeps what it was told."""
+    """A display that keeps its messages in `said`."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -25,13 +25,14 @@ class Silent:
 
 
 def rows(script, *flags):
+    """The rows that sweeps/leaderboard.py prints as JSON."""
     done = script("leaderboard", "--format=json", *flags)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def contents(folder):
-    """All records and results of a store, without what a clock or a machine wrote."""
+    """All files of a store, as text, without the environment of the results."""
     found = {}
     for path in sorted(folder.rglob("*.json*")):
         content = path.read_text()

@@ -59,7 +59,7 @@ function drawCertificates(host, task) {
             {},
             [
               "Metric",
-              "Computed over",
+              "Data",
               "Kendall's τ (axis 0 to 1), 95% interval",
               "τ within a rung",
               "Count",
