@@ -79,7 +79,10 @@ def other_source_and_digest(content):
         (one_lowered, r"so the others were altered: 4 \(seed 1\)"),
         (other_hparams, "outside its prediction interval|were altered: 4"),
         (other_source, "its source files do not match its source digest"),
-        (other_source_and_digest, rf"its source differs from the one here \(optimizers/{BASELINE}\.py\)"),
+        (
+            other_source_and_digest,
+            rf"its source differs from the one here \(optimizers/{BASELINE}\.py\)",
+        ),
     ],
 )
 def test_tampering_is_detected(board_folder, tamper, detail):
