@@ -1,4 +1,4 @@
-"""Entries: written from a store, refused with reasons, and read as what they are: other people's files."""
+"""Entries: written from a store, refused with reasons, and read as untrusted files."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def without(one, *dropped):
     [
         (
             lambda one: without(one, (8, 5)),
-            r"horizon 8 has 4 final runs of the 5 or more that an entry needs: --seeds=5",
+            r"horizon 8 has 4 final runs; an entry needs 5 or more: --seeds=5",
         ),
         (
             lambda one: dataclasses.replace(one, results=one.results[1:]),
-            r"has 7 tuning trials of the 8 or more|has 4 final runs",
+            r"has 7 tuning trials; an entry needs 8 or more|has 4 final runs",
         ),
         (
             lambda one: without(one, *[(8, seed) for seed in range(6)]),
@@ -89,7 +89,9 @@ def without(one, *dropped):
         ),
     ],
 )
-def test_what_is_no_entry_yet_is_told_why(finished, board_folder, tmp_path, change, reason):
+def test_a_study_that_cannot_be_an_entry_yet_is_refused_with_the_reason(
+    finished, board_folder, tmp_path, change, reason
+):
     with pytest.raises(UserError, match=reason):
         write_entry.write(change(loaded(finished, "calm")), None, tmp_path / "other")
     assert not (tmp_path / "other").exists()
@@ -120,31 +122,34 @@ def setter(*path, value):
         (lambda text: text[:-40], "cannot be read"),
         (lambda text: "\udcff", "cannot be read"),
         (lambda text: "[" * 100_000, "cannot be read"),
-        (lambda text: text + " " * entries.MAX_BYTES, "an entry at most"),
+        (lambda text: text + " " * entries.MAX_BYTES, "but an entry has at most"),
         (
             lambda text: re.sub(r"\"probe_loss\": [0-9.]+", '"probe_loss": NaN', text, count=1),
-            "NaN is no number of JSON",
+            "NaN is not a JSON number",
         ),
-        (lambda text: text.replace('"schema"', '"schema": 1, "schema"', 1), "stands twice"),
-        (lambda text: "[]", "of schema 'None'"),
-        (setter("schema", value=1), "of schema '1', this version reads 2"),
-        (setter("schema", value="<script>"), "of schema '<script>'"),
+        (
+            lambda text: text.replace('"schema"', '"schema": 1, "schema"', 1),
+            "has the same name twice",
+        ),
+        (lambda text: "[]", "has schema 'None'"),
+        (setter("schema", value=1), "has schema '1', but this version reads 2"),
+        (setter("schema", value="<script>"), "has schema '<script>'"),
         (setter("study", "optimizer", value="../../calm"), r"\$\.study\.optimizer"),
         (setter("study", "optimizer", value="<b>calm</b>"), r"\$\.study\.optimizer"),
         (setter("study", "task", value="../tiny"), r"\$\.study\.task"),
-        (setter("study", "optimizer", value="other"), r"it says that it is tiny/other\.json"),
+        (setter("study", "optimizer", value="other"), r"its content is that of tiny/other\.json"),
         (setter("study", "fixed", value={"lr": 1}), r"\$\.study\.fixed"),
         (setter("rungs", 0, "finals", 0, "points", 0, "probe_loss", value=-1), "probe_loss"),
         (
             setter("rungs", 0, "finals", 0, "points", 0, "probe_loss", value=1e999),
             "Infinity|probe_loss",
         ),
-        (setter("rungs", 0, "finals", 0, "points", value=[]), "has no metrics"),
+        (setter("rungs", 0, "finals", 0, "points", value=[]), "but no metrics"),
         (setter("rungs", 0, "extra", value=1), "extra"),
-        (edit(lambda c: c["rungs"][0]["tuning"].pop()), "7 tuning trials of 8 or more"),
+        (edit(lambda c: c["rungs"][0]["tuning"].pop()), "7 tuning trials, but needs 8 or more"),
         (
             edit(lambda c: [rung.update(tuning=[]) for rung in c["rungs"]]),
-            "0 tuning trials of 8 or more",
+            "0 tuning trials, but needs 8 or more",
         ),
         (edit(lambda c: c["rungs"].pop()), "are not the first 3 or more"),
         (edit(lambda c: c["rungs"][0].update(horizon=4.0)), "are not the first 3 or more"),
@@ -173,9 +178,7 @@ def setter(*path, value):
         (setter("sources", value={"../evil.py": ""}), "sources"),
     ],
 )
-def test_a_file_that_is_no_entry_is_refused_in_one_line_and_the_others_count(
-    board_folder, spoil, reason
-):
+def test_an_invalid_entry_is_refused_in_one_line_and_the_others_count(board_folder, spoil, reason):
     path = board_folder / "tiny" / "calm.json"
     path.write_bytes(spoil(path.read_text()).encode(errors="surrogateescape"))
     with pytest.raises(BadEntry, match=reason) as caught:
@@ -187,7 +190,7 @@ def test_a_file_that_is_no_entry_is_refused_in_one_line_and_the_others_count(
     assert len(warnings) == 1
 
 
-def test_links_and_duplicates_and_strangers_are_refused(board_folder):
+def test_links_copies_and_entries_of_other_task_versions_are_refused(board_folder):
     folder = board_folder / "tiny"
     (folder / "link.json").symlink_to(folder / "calm.json")
     (folder / "copy.json").write_text((folder / "calm.json").read_text())
@@ -202,8 +205,8 @@ def test_links_and_duplicates_and_strangers_are_refused(board_folder):
         part
         for part in (
             "another version of the task",
-            "says that it is tiny/calm.json",
-            "no regular file",
+            "its content is that of tiny/calm.json",
+            "not a regular file",
         )
         if not any(part in w for w in warnings)
     ] == []
@@ -216,11 +219,11 @@ def test_links_and_duplicates_and_strangers_are_refused(board_folder):
             lambda c: c["sources"].update(
                 {"calm.py": c["sources"]["calm.py"].replace("0.9", "0.8")}
             ),
-            "its source files are not those",
+            "its source files do not match",
         ),
         (
             lambda c: c["rungs"][1]["winner"].update(lr=0.123),
-            "not of the trial with the lowest probe loss",
+            "do not use the trial with the lowest probe loss",
         ),
         (
             lambda c: c["rungs"][1]["tuning"][3]["hparams"].update(lr=0.123),
@@ -229,7 +232,7 @@ def test_links_and_duplicates_and_strangers_are_refused(board_folder):
         (lambda c: c["study"]["space"]["lr"].update(high=2.0), "its trials are not the points"),
     ],
 )
-def test_an_altered_entry_contradicts_itself(board_folder, spoil, contradiction):
+def test_an_altered_entry_is_inconsistent(board_folder, spoil, contradiction):
     path = board_folder / "tiny" / "calm.json"
     path.write_text(edit(spoil)(path.read_text()))
     assert any(
@@ -237,7 +240,7 @@ def test_an_altered_entry_contradicts_itself(board_folder, spoil, contradiction)
     )
 
 
-def test_comments_may_be_added_to_a_source_without_making_it_another(board_folder):
+def test_a_comment_does_not_change_the_source_digest(board_folder):
     path = board_folder / "tiny" / "calm.json"
     path.write_text(
         edit(lambda c: c["sources"].update({"calm.py": c["sources"]["calm.py"] + "# a remark\n"}))(
@@ -247,7 +250,7 @@ def test_comments_may_be_added_to_a_source_without_making_it_another(board_folde
     assert inconsistencies(entries.read(path)) == []
 
 
-def test_the_schema_is_a_schema():
+def test_the_schema_is_valid():
     from jsonschema import Draft202012Validator
 
     Draft202012Validator.check_schema(

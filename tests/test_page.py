@@ -1,4 +1,4 @@
-"""The leaderboard's page in a real browser: what it shows, what it lets one do, and on which screens."""
+"""The leaderboard's page in a real browser: its content, controls and screen sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ FIGURES = ("convergence", "patience", "sensitivity", "best-after", "pareto", "pr
 def write(browser, text):
     script(
         browser,
-        "const box = one('#filter'); box.value = arguments[0]; box.dispatchEvent(new Event('input', { bubbles: true }))",
+        "const box = one('#filter'); box.value = arguments[0];"
+        "box.dispatchEvent(new Event('input', { bubbles: true }))",
         text,
     )
 
@@ -29,7 +30,8 @@ def test_draws_every_figure_and_all_rows(show):
         assert (
             script(
                 browser,
-                "return all(`#${arguments[0]} .plot [d*=NaN], #${arguments[0]} .plot [y='NaN']`).length",
+                "const plot = `#${arguments[0]} .plot`;"
+                "return all(`${plot} [d*=NaN], ${plot} [y='NaN']`).length",
                 figure,
             )
             == 0
@@ -40,7 +42,8 @@ def test_draws_every_figure_and_all_rows(show):
     assert (
         script(
             browser,
-            "return all('table:not(:has(caption)), table th:not([scope]), svg:not([role=img], [aria-hidden])').length",
+            "return all('table:not(:has(caption)), table th:not([scope]),"
+            " svg:not([role=img], [aria-hidden])').length",
         )
         == 0
     )
@@ -55,17 +58,18 @@ def test_sorts_by_every_column_with_mouse_and_keyboard(show):
     for i, key in enumerate(
         script(browser, "return all('#table thead th').map((cell) => cell.dataset.key)")
     ):
-        seen = set()
+        directions = set()
         for press in (None, (Keys.ENTER, Keys.SPACE)[i % 2]):
             button = browser.find_element(By.CSS_SELECTOR, f"th[data-key={key}] button")
             button.send_keys(press) if press else script(browser, "arguments[0].click()", button)
             active = script(
                 browser,
-                "return all('th[data-key]:not([aria-sort=none])').map((cell) => [cell.dataset.key, cell.ariaSort])",
+                "return all('th[data-key]:not([aria-sort=none])')"
+                ".map((cell) => [cell.dataset.key, cell.ariaSort])",
             )
             direction = active[0][1]
             assert active == [[key, direction]]
-            seen.add(direction)
+            directions.add(direction)
             cells = column(browser, key)
             values = names(browser) if key == "optimizer" else leading(cells)
             if key == "failed":
@@ -83,13 +87,16 @@ def test_sorts_by_every_column_with_mouse_and_keyboard(show):
                     script(browser, "return document.activeElement.closest('th')?.dataset.key")
                     == key
                 )
-        assert seen == {"ascending", "descending"}, key
+        assert directions == {"ascending", "descending"}, key
 
 
 def test_ties_share_a_bracket(show):
     browser = show(boards.board(5))
     assert column(browser, "rank") == ["1", "1", "2", "2", "3"]
-    bracket = "return all('tr.entry').map((row) => ['tie-start', 'tie-end', 'tied'].find((name) => row.classList.contains(name)) ?? '')"
+    bracket = (
+        "const names = ['tie-start', 'tie-end', 'tied'];"
+        "return all('tr.entry').map((row) => names.find((n) => row.classList.contains(n)) ?? '')"
+    )
     assert script(browser, bracket) == ["tie-start", "tie-end", "tie-start", "tie-end", ""]
     pick(browser, "th[data-key=optimizer] button")
     assert script(browser, "return all('.tied').length") == 0
@@ -158,7 +165,10 @@ def test_bounds_are_arrows_and_intervals_whiskers(show):
 
 def test_chosen_optimizers_and_toggles_change_the_curves(show):
     browser = show(boards.board())
-    colours = "return all('#convergence .series').map((group) => [group.dataset.entry, group.getAttribute('class')])"
+    colours = (
+        "return all('#convergence .series')"
+        ".map((group) => [group.dataset.entry, group.getAttribute('class')])"
+    )
     before = dict(script(browser, colours))
     pick(browser, "#choice-list label:nth-child(3) input")
     pick(browser, "#choice-list label:nth-child(9) input")
@@ -214,8 +224,8 @@ def test_a_row_opens_to_its_details_by_keyboard(show):
     assert script(browser, "return all('.detail-row').length") == 0
 
 
-def test_light_and_dark_can_be_read(show, browser):
-    """The text's contrast with the page is at least 7 to 1 in either scheme, and that of the lines' colours at least 3 to 1."""
+def test_light_and_dark_are_readable(show, browser):
+    """In both schemes, text has a contrast of at least 7 to 1 and lines have at least 3 to 1."""
 
     def luminance(colour):
         parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]

@@ -1,4 +1,4 @@
-"""The leaderboard's page with data of every kind: hostile, empty, of older versions, and a great deal of it."""
+"""The leaderboard's page with hostile, empty, old and very large data."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_embedded_data_cannot_end_its_element():
     )
 
 
-def test_numbers_have_to_be_finite():
+def test_numbers_must_be_finite():
     with pytest.raises(ValueError, match="JSON"):
         render(
             boards.mutated(lambda board: board["entries"][0]["overall"].update(value=float("nan")))
@@ -62,7 +62,7 @@ def test_numbers_have_to_be_finite():
     [*HOSTILE, "left\u202eright\u2066", "tab\tnul\0bell\a\u2028"],
     ids=lambda text: ascii(text[:16]),
 )
-def test_hostile_strings_are_text(show, text):
+def test_hostile_strings_are_shown_as_text(show, text):
     def infect(board):
         for name in ("brisk", "calm"):
             board["tasks"][0]["profile"][text] = board["tasks"][0]["profile"].pop(name)
@@ -116,8 +116,8 @@ def test_an_empty_board_says_so(show):
         assert names(browser) == []
 
 
-def test_old_boards_lack_parts(show):
-    """An entry with nothing but a name, and one whose optional parts are null."""
+def test_parts_missing_from_old_boards_are_no_error(show):
+    """One entry has only its name; another has null for every optional part."""
 
     def strip(board):
         bare = {key: board["entries"][1][key] for key in ("task", "optimizer")}
@@ -153,7 +153,8 @@ def test_old_boards_lack_parts(show):
     assert "1 of 2 rungs" in script(browser, "return one('tr[data-entry=\"1\"]').textContent")
     script(
         browser,
-        "all('th[data-key]').map((cell) => cell.dataset.key).forEach((key) => one(`th[data-key=${key}] button`).click())",
+        "all('th[data-key]').map((cell) => cell.dataset.key)"
+        ".forEach((key) => one(`th[data-key=${key}] button`).click())",
     )
     assert len(names(browser)) == 4
 

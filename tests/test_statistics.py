@@ -1,4 +1,4 @@
-"""Against cases worked by hand, and simulations with a known truth."""
+"""Statistics against cases worked by hand and simulations with a known truth."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ def test_without_a_baseline_or_a_loss_there_is_no_speedup():
 
 @pytest.fixture(scope="module")
 def simulated():
-    """400 boards of five seeds: a baseline of loss 100 / horizon, an candidate 1.4 times as fast, noise that both share and noise of their own."""
+    """400 boards of five seeds, with a baseline and a candidate that is 1.4 times as fast.
+
+    The baseline's loss is 100 / horizon. Both have shared noise and noise of their own.
+    """
     boards = []
     for seed in range(400):
         rng = np.random.default_rng(seed)
@@ -80,10 +83,10 @@ def test_the_paired_interval_covers_the_truth_95_times_in_100(simulated):
     assert 0.92 <= np.mean([low <= 1.4 <= high for low, high in found]) <= 0.98
 
 
-def test_so_does_the_interval_of_the_geometric_mean(simulated):
+def test_the_interval_of_the_geometric_mean_covers_the_truth_95_times_in_100(simulated):
     hits = []
     for curves, losses in simulated:
-        gains = [Speedup(1.0)] * 2  # their values do not matter to the interval
+        gains = [Speedup(1.0)] * 2  # the interval does not depend on their values
         low, high = statistics.geometric_mean(
             gains, [statistics.paired_logs(losses[h], h, curves) for h in (500, 1000)]
         ).interval
@@ -115,25 +118,20 @@ def test_geometric_means_by_hand():
 
 
 def at(value, spread=0.0):
-    """Log losses of five seeds about a value."""
+    """Log losses of five seeds around a value."""
     return {seed: value + spread * offset for seed, offset in enumerate((-2, -1, 0, 1, 2))}
 
 
-def test_ties_share_a_rank_and_the_next_is_counted_past_them():
+def test_ties_share_a_rank_and_the_next_rank_skips_them():
     sharp = [at(0.0), at(1.0), at(2.0)]
     assert statistics.tie_groups(sharp) == [1, 2, 3]
-    wide = {
-        seed: 0.01 + noise for seed, noise in enumerate((0.3, -0.3, 0.2, -0.2, 0.0))
-    }  # its noise is its own
+    # Noise of one entry alone.
+    wide = {seed: 0.01 + noise for seed, noise in enumerate((0.3, -0.3, 0.2, -0.2, 0.0))}
     assert statistics.tie_groups([at(0.0), wide, at(1.0)]) == [1, 1, 3]
-    assert statistics.tie_groups([at(0.0, 0.5), at(0.1, 0.5)]) == [
-        1,
-        2,
-    ]  # noise that both share tells nothing apart
-    assert statistics.tie_groups([at(0.0), {7: 1.0, 8: 1.0}]) == [
-        1,
-        1,
-    ]  # no seeds in common: cannot be told apart
+    # Noise shared by both cancels.
+    assert statistics.tie_groups([at(0.0, 0.5), at(0.1, 0.5)]) == [1, 2]
+    # Without common seeds they cannot be compared.
+    assert statistics.tie_groups([at(0.0), {7: 1.0, 8: 1.0}]) == [1, 1]
     assert statistics.tie_groups([]) == []
 
 
@@ -173,7 +171,7 @@ def test_sensitivity_by_hand():
 
 
 @pytest.mark.parametrize(("effect", "spread"), [(0.05, 0.05), (0.1, 0.05), (-0.03, 0.05)])
-def test_the_required_seeds_reach_their_power(effect, spread):
+def test_the_required_seeds_reach_the_power(effect, spread):
     n = statistics.required_seeds(effect, spread)
     rng = np.random.default_rng(1)
 
@@ -192,7 +190,7 @@ def test_required_seeds_at_the_ends():
     assert statistics.required_seeds(0.0, 0.0) is None
 
 
-def test_more_seeds_are_wanted_only_where_those_at_hand_do_not_tell():
+def test_more_seeds_are_wanted_only_if_the_present_ones_do_not_suffice():
     curves = dict.fromkeys(range(5), BASELINE)
     clear = {seed: 100 / 500 / 1.5 * (1 + 0.01 * seed) for seed in range(5)}
     assert statistics.seeds_wanted(clear, 500, curves) is None
@@ -219,5 +217,5 @@ def test_performance_profiles_by_hand():
     assert statistics.profile_score(ratios["a"]) == pytest.approx((3 + 2.5) / 6)
     assert statistics.profile_score([1.0, 1.0]) == 1.0
     assert statistics.profile_score(ratios["c"]) == 0.0
-    with pytest.raises(ValueError, match="list a None"):
+    with pytest.raises(ValueError, match="list None"):
         statistics.profile_ratios({"a": [Speedup(2.0)], "b": []})

@@ -1,3 +1,5 @@
+"""The store: what it writes, reads back, merges and reports as damaged."""
+
 from __future__ import annotations
 
 import json
@@ -45,7 +47,7 @@ def test_several_stores_are_merged_and_a_trial_counts_once(tmp_path):
     assert sorted(result.trial.seed for result in merged.results) == [0, 1, 2]
 
 
-def test_records_are_the_same_bytes_however_they_were_cut(tmp_path):
+def test_records_are_the_same_bytes_however_the_losses_arrive(tmp_path):
     trial = Trial(STUDY.id, {}, 250, 0)
     for cuts in ([250], [7, 100, 250], [125, 126, 250]):
         folder = tmp_path / str(len(cuts)) / str(cuts[0])
@@ -67,7 +69,7 @@ def test_records_are_the_same_bytes_however_they_were_cut(tmp_path):
     assert steps == [1, 101, 125, 201, 250]
 
 
-def test_an_unfinished_trial_never_happened(tmp_path):
+def test_an_unfinished_trial_is_not_counted(tmp_path):
     folder = write(tmp_path)
     (folder / "result.json").unlink()
     (loaded,) = store.load(tmp_path)
@@ -85,7 +87,7 @@ def test_an_unfinished_trial_never_happened(tmp_path):
             lambda f: (f / "records.jsonl").write_text(
                 (f / "records.jsonl").read_text().replace('"losses"', '"los', 1)
             ),
-            "line 2 is no JSON",
+            "line 2 is not JSON",
         ),
         (
             lambda f: (f / "records.jsonl").write_text(
@@ -121,7 +123,7 @@ def test_a_damaged_trial_is_reported_and_can_be_set_aside(tmp_path, damage, mess
     assert loaded.problems == []
 
 
-def test_an_atomic_write_leaves_no_half_file(tmp_path, monkeypatch):
+def test_an_atomic_write_leaves_the_old_file_if_it_fails(tmp_path, monkeypatch):
     path = tmp_path / "file"
     store.write_atomically(path, "old")
 
@@ -134,17 +136,17 @@ def test_an_atomic_write_leaves_no_half_file(tmp_path, monkeypatch):
     assert path.read_text() == "old"
 
 
-def test_outdirs_that_cannot_be_used_are_refused(tmp_path):
+def test_unusable_outdirs_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
         store.open_outdir(str(tmp_path / "file"))
     with pytest.raises(UserError, match="cannot be written"):
         store.open_outdir("/proc/distill-bench")
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         store.load(tmp_path / "missing")
 
 
-def test_a_study_that_cannot_be_read_is_an_error(tmp_path):
+def test_an_unreadable_study_is_an_error(tmp_path):
     folder = write(tmp_path).parent
     (folder / "study.json").write_text(json.dumps({"source": "", "task": "digits"}))
     with pytest.raises(UserError, match=r"study\.json cannot be read"):

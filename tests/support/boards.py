@@ -1,4 +1,4 @@
-"""Synthetic boards: what sweeps.page draws, with known speed-ups; pure."""
+"""Synthetic boards with known speed-ups, for the web page; pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _HORIZONS = (250, 500, 1000, 2000, 4000)
 def board(
     entries: int = 12, seed: int = 0, task: str = "dots", horizons: tuple[int, ...] = _HORIZONS
 ) -> dict[str, Any]:
-    """A board of one task: the baseline and `entries` - 1 others, whose true speed-ups lie between 0.6 and 2.6; plain JSON data."""
+    """A board of one task, as plain JSON data.
+
+    It has the baseline and `entries` - 1 optimizers with true speed-ups between 0.6 and 2.6.
+    """
     rng = np.random.default_rng(seed)
     names = [BASELINE, *_NAMES, *(f"rule_{i}" for i in range(len(_NAMES) + 1, entries))][:entries]
     gains = dict(
@@ -94,7 +97,7 @@ def board(
         else [],
         "entries": made,
         "warnings": [
-            "leaderboard/dots/old.json is of another version of the task (0123): not compared with."
+            "leaderboard/dots/old.json is not counted: it ran on another version of the task."
         ]
         if entries
         else [],
@@ -135,12 +138,13 @@ def _entry(
             None,
         ][int(rng.choice(3, p=[0.6, 0.1, 0.3]))],
         "warnings": [
-            f"at {h}: the best lr lies at an edge of its range; a wider one may hold a better."
+            f"at {h}: the best lr is at the edge of its range; a wider one may hold a better value."
             for h in edged
         ],
         "reproduce": [
             f"python sweeps/verify.py leaderboard/{task}/{name}.json",
-            f"python sweeps/run.py --opt=examples/{name}.py:{name} --horizons={','.join(map(str, horizons))} --trials=8 --seeds=5",
+            f"python sweeps/run.py --opt=examples/{name}.py:{name} "
+            f"--horizons={','.join(map(str, horizons))} --trials=8 --seeds=5",
         ],
         "overall": {"value": _round(gain), "bound": bound, "rungs": list(horizons), "rank": rank}
         | (
@@ -236,7 +240,7 @@ def _rung(
 
 
 def _final(horizon: float) -> float:
-    """The baseline's final loss after that many steps."""
+    """The baseline's final loss at a horizon."""
     return 2.6 * horizon**-0.55
 
 
@@ -245,7 +249,7 @@ def _round(x: float) -> float:
 
 
 def mutated(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """A small board with something changed in place."""
+    """A small board after `change` has edited it in place."""
     made = board(4, horizons=(250, 500))
     change(made)
     return made

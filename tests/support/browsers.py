@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests of the page."""
+"""A headless Chromium for tests of the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-MISSING = "No browser: apt-get install chromium chromium-driver"
+MISSING = "No browser found: apt-get install chromium chromium-driver"
 
 
 def installed() -> bool:
@@ -18,7 +18,7 @@ def installed() -> bool:
 
 
 def open_browser(width: int = 1280, height: int = 900) -> Chrome:
-    """A browser whose console can be read; to be ended by quit()."""
+    """Opens a browser with a readable console; the caller must call quit()."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -46,7 +46,7 @@ def media(browser: Chrome, **features: str) -> None:
 
 
 def resize(browser: Chrome, width: int, height: int = 900) -> None:
-    """Sets the viewport's size in CSS pixels, however small."""
+    """Sets the size of the viewport in CSS pixels; any size works."""
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
@@ -54,13 +54,16 @@ def resize(browser: Chrome, width: int, height: int = 900) -> None:
 
 
 def script(browser: Chrome, code: str, *arguments: Any) -> Any:
-    """Runs JavaScript in which `one` and `all` find elements by CSS path."""
-    short = "const all = (path) => [...document.querySelectorAll(path)]; const one = (path) => document.querySelector(path);"
-    return browser.execute_script(short + code, *arguments)
+    """Runs JavaScript in which `one` and `all` find elements by CSS selector."""
+    finders = (
+        "const all = (path) => [...document.querySelectorAll(path)];"
+        "const one = (path) => document.querySelector(path);"
+    )
+    return browser.execute_script(finders + code, *arguments)
 
 
 def column(browser: Chrome, key: str) -> list[str]:
-    """The texts of a column of the table."""
+    """The cells of one column of the table, as text."""
     return script(
         browser,
         "return all(`tbody tr.entry .col-${arguments[0]}`).map((cell) => cell.textContent)",
@@ -69,7 +72,7 @@ def column(browser: Chrome, key: str) -> list[str]:
 
 
 def names(browser: Chrome) -> list[str]:
-    """The optimizers in the table, in its order."""
+    """The optimizers in the table, in the order shown."""
     return script(browser, "return all('tr.entry .expand').map((button) => button.textContent)")
 
 
@@ -78,6 +81,6 @@ def pick(browser: Chrome, path: str) -> None:
 
 
 def leading(cells: list[str]) -> list[float | None]:
-    """The number that each cell starts with; what has none comes last in either direction."""
+    """The number at the start of each cell; None for a cell without one."""
     found = [re.search(r"-?\d+(\.\d+)?(e-?\d+)?", cell) for cell in cells]
     return [float(match[0]) if match else None for match in found]

@@ -1,7 +1,4 @@
-"""Prints the size and the speed of pages with the given numbers of entries. Asserts nothing.
-
-python tests/support/page_times.py [ENTRIES ...]
-"""
+"""Prints the size and speed of the web page: python tests/support/page_times.py [ENTRIES ...]"""
 
 from __future__ import annotations
 
@@ -16,16 +13,17 @@ from sweeps.board.page import render
 
 _PAINT = """
 const done = arguments[0];
-const report = (list) => done(list.getEntriesByName("first-contentful-paint")[0].startTime);
-new PerformanceObserver(report).observe({ type: "paint", buffered: true });
+const first = (list) => list.getEntriesByName("first-contentful-paint")[0].startTime;
+const observer = new PerformanceObserver((list) => done(first(list)));
+observer.observe({ type: "paint", buffered: true });
 """
 _LOADED = "return performance.getEntriesByType('navigation')[0].loadEventEnd"
 _SORTS = """
-const heads = [...document.querySelectorAll("#table thead th")];
-return heads.map((cell) => cell.dataset.key).map((key) => {
+const keys = [...document.querySelectorAll("#table thead th")].map((cell) => cell.dataset.key);
+return keys.map((key) => {
   const start = performance.now();
   document.querySelector(`th[data-key=${key}] button`).click();
-  document.body.offsetHeight; // until it is laid out
+  document.body.offsetHeight; // forces the layout
   return performance.now() - start;
 });
 """
@@ -50,8 +48,8 @@ def main(counts: list[int]) -> None:
                 for rows in ("first rows", "all rows"):
                     sorts = sorted(browser.execute_script(_SORTS))
                     print(
-                        f"  sorting by each of {len(sorts)} columns, {rows}: "
-                        f"median {sorts[len(sorts) // 2]:.0f} ms, longest {sorts[-1]:.0f} ms"
+                        f"  sorts, {rows}: {sorts[len(sorts) // 2]:.0f} ms (median), "
+                        f"{sorts[-1]:.0f} ms (longest) of {len(sorts)} columns"
                     )
                     browser.execute_script("document.getElementById('rest').click()")
     finally:

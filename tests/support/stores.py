@@ -1,4 +1,4 @@
-"""Reading stores of results, and a display that shows nothing."""
+"""Helpers for tests of sweeps: a silent display, and the contents of a store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 
 class Silent:
-    """A display that shows nothing and keeps its messages in `said`."""
+    """A display that keeps its messages in `said`."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -25,14 +25,14 @@ class Silent:
 
 
 def rows(script, *flags):
-    """The rows of the table that sweeps/leaderboard.py prints."""
+    """The rows that sweeps/leaderboard.py prints as JSON."""
     done = script("leaderboard", "--format=json", *flags)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def contents(folder):
-    """Records and results of a store, by file, without what depends on time or machine."""
+    """All files of a store, as text, without the environment of the results."""
     found = {}
     for path in sorted(folder.rglob("*.json*")):
         content = path.read_text()

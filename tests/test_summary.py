@@ -1,3 +1,5 @@
+"""Rows of a table, and comparisons of rows with the baseline."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -6,7 +8,8 @@ import numpy as np
 import pytest
 
 from sweeps.planning.study import Result, Study, Trial
-from sweeps.results.summary import baseline_curve, edges, row_of, rows, winner
+from sweeps.results.comparison import Comparison
+from sweeps.results.summary import edges, row_of, rows, winner
 
 LOG = {"kind": "Log", "low": 0.01, "high": 1.0}
 STUDY = Study("digits", "f" * 16, "mine", "s" * 64, {"lr": LOG}, {}, {"jax": "1"})
@@ -31,7 +34,7 @@ def test_a_row_holds_the_winner_over_its_final_seeds():
         result(0.5, 250, 0, 0.1, "diverged"),
     ]
     results += [result(0.2, 250, seed, loss) for seed, loss in ((1, 0.21), (2, 0.23))]
-    results += [result(0.1, 250, 1, 0.05)]  # a final of what is no winner
+    results += [result(0.1, 250, 1, 0.05)]  # not a final run of the winner
     row = row_of(STUDY, results, 250)
     assert winner(results, 250).trial.hparams == {"lr": 0.2}
     assert (row.status, row.seeds, row.trials, row.diverged) == ("ok", 2, 3, 1)
@@ -39,7 +42,7 @@ def test_a_row_holds_the_winner_over_its_final_seeds():
     assert row.std["probe_loss"] == pytest.approx(np.std([0.21, 0.23], ddof=1))
 
 
-def test_rows_say_how_they_ended():
+def test_the_status_of_a_row():
     assert row_of(STUDY, [result(0.1, 250, 0, 0.3)], 250).status == "tuning"
     assert row_of(STUDY, [result(0.1, 250, 0, 0, "diverged")], 250).status == "diverged"
     assert row_of(STUDY, [result(0.1, 250, 0, 0, "crashed")], 250).status == "crashed"
@@ -68,17 +71,17 @@ def test_rows_are_sorted_by_horizon_and_loss_with_failures_last():
 
 
 @pytest.mark.parametrize(("lr", "expected"), [(0.0101, ("lr",)), (0.1, ()), (0.99, ("lr",))])
-def test_a_winner_at_an_edge_of_its_space_is_told(lr, expected):
+def test_a_winner_at_the_edge_of_its_range(lr, expected):
     assert row_of(STUDY, [result(lr, 250, 0, 0.3)], 250).edges == expected
 
 
-def test_listed_values_have_edges_too():
+def test_a_winner_at_the_edge_of_listed_values():
     listed = dataclasses.replace(STUDY, space={}, fixed={"lr": [0.1, 0.2, 0.3]})
     assert edges(listed, {"lr": 0.3}) == ("lr",)
     assert edges(listed, {"lr": 0.2}) == ()
 
 
-def test_the_baseline_is_taken_from_the_store_where_it_has_it():
+def test_the_reference_fills_in_where_the_rows_lack_the_baseline():
     mine = row_of(
         dataclasses.replace(STUDY, optimizer="base"),
         [result(0.1, 250, 0, 0.5), result(0.1, 250, 1, 0.4)],
@@ -88,13 +91,12 @@ def test_the_baseline_is_taken_from_the_store_where_it_has_it():
         dataclasses.replace(mine, horizon=h, status="reference", mean={"probe_loss": 0.9})
         for h in (250, 500)
     ]
-    assert baseline_curve([mine], reference, "digits", "base") == {
-        250: pytest.approx(0.4),
-        500: 0.9,
-    }
+    comparison = Comparison("base", [mine], reference)
+    assert comparison.baseline_curve == {250: pytest.approx(0.4), 500: 0.9}
+    assert comparison.baseline_seeds == {1: {250: 0.4, 500: 0.4}}
 
 
-def test_the_seeds_that_survived_do_not_stand_for_those_that_failed():
+def test_a_failed_seed_leaves_the_row_without_a_mean():
     results = [
         result(0.1, 250, 0, 0.3),
         result(0.1, 250, 1, 0.1),

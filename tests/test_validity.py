@@ -1,3 +1,5 @@
+"""The validity certificate, on orders with a known Kendall's tau."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -13,7 +15,7 @@ def runs(losses, heldout):
     ]
 
 
-def test_perfect_order_one_swap_and_no_relation():
+def test_tau_of_a_perfect_order_of_one_swap_and_of_noise():
     losses = np.arange(1.0, 13.0)
     perfect = {c.metric: c for c in certify(runs(losses, losses**2))}
     assert (
@@ -34,7 +36,7 @@ def test_perfect_order_one_swap_and_no_relation():
 
 
 def test_the_interval_covers_the_true_tau():
-    """Of two correlated normals, tau = 2 / pi * arcsin(r); 20 simulated boards of 60 runs."""
+    """Two normals with correlation r have tau = 2 / pi * arcsin(r); 20 samples of 60 runs."""
     r, hits = 0.9, 0
     truth = 2 / np.pi * np.arcsin(r)
     for seed in range(20):
@@ -44,7 +46,7 @@ def test_the_interval_covers_the_true_tau():
     assert hits >= 17
 
 
-def test_an_order_that_only_the_horizon_gives_does_not_count_within_rungs():
+def test_an_order_due_to_the_horizon_does_not_count_within_rungs():
     rng = np.random.default_rng(0)
     made = [
         (
@@ -78,5 +80,5 @@ def test_an_order_that_only_the_horizon_gives_does_not_count_within_rungs():
     assert alone.within is None
 
 
-def test_too_few_runs_certify_nothing():
+def test_too_few_runs_give_no_certificate():
     assert certify(runs([1.0, 2.0], [1.0, 2.0])) == []
