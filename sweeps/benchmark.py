@@ -147,14 +147,15 @@ def main() -> int:
 
 
 def _throughput(engine: Engine, opt: Optimizer) -> dict[str, Any]:
+    from distill_bench.training.images import Streamed
     from sweeps.timing import measure
 
     task = engine.source.task
     on_cpu = engine.layout.mesh.devices.flat[0].platform == "cpu"
     peak = measure.matmul_peak(2048 if on_cpu else 8192, task.precision, engine.layout.mesh.size)
     found: dict[str, Any] = {"precision": task.precision, "matmul_peak_gflops": peak / 1e9}
-    if engine.source.feed:
-        found |= measure.input_rate(engine.source.feed)
+    if isinstance(images := engine.source.train_images, Streamed):
+        found |= measure.input_rate(images.feed())
     for lanes in sorted({1, FLAGS.lanes}):
         figures = measure.throughput(engine, opt, lanes, FLAGS.steps, peak)
         found |= {f"{name}_{lanes}_lanes": value for name, value in figures.items()}

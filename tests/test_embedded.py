@@ -69,7 +69,7 @@ def test_views_are_of_the_photographs_and_the_exam_of_the_digits(tiny_task):
     task = dataclasses.replace(tiny_task, images=PHOTOGRAPHS)
     engine = open_engine(task, make_layout(jax.devices()[:1]))
     tiles, digits = dataset.load_embedded(PHOTOGRAPHS)[0], dataset.load_embedded(task.dataset)[1]
-    np.testing.assert_array_equal(engine.source.images, tiles.images)
+    np.testing.assert_array_equal(engine.source.train_images.images, tiles.images)
     np.testing.assert_array_equal(engine.eval_set.labels, digits.labels)
     seen = step_views(task, jnp.asarray(tiles.images), 0, 0)
     np.testing.assert_allclose(engine.chunk(0, 0).views[0, 0], seen.student, atol=1e-6)

@@ -179,7 +179,7 @@ def test_synthetic_tasks_open_and_say_that_they_are(monkeypatch):
     )
     assert "synthetic" in task.name
     source = open_source(task, make_layout(jax.devices()[:1]))
-    assert source.images.shape == (1020, 16, 16, 3)
+    assert source.train_images.images.shape == (1020, 16, 16, 3)
     logits = bit.apply(
         small,
         source.teachers[0],

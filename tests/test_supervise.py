@@ -247,4 +247,4 @@ def test_a_checkpoint_of_another_source_is_refused_with_the_reason(script, tmp_p
         process.kill()
         process.wait()
         process.stderr.close()
-    assert "is of another fingerprint and source and trial and versions" in said
+    assert "belongs to another fingerprint and source and trial and versions" in said
