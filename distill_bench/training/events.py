@@ -93,7 +93,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Alive:
-    """This lane is being trained by another process, and all is well: restart any stall timer."""
+    """Another process is still training this lane: a sign of life, which restarts stall timers."""
 
     lane: int
 
