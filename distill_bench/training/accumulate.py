@@ -16,8 +16,8 @@ LossOf = Callable[[Any, Any], jax.Array]
 def accumulated(loss_of: LossOf, parts: int) -> LossOf:
     """`loss_of`, computed as the mean over `parts` equal parts of the batch, one after another.
 
-    Its gradient is computed in the same pass, part by part, so it must be taken in reverse mode. The
-    loss of an image must not depend on the others; then the results differ only by rounding.
+    Its gradient is computed in the same pass, part by part, so it must be taken in reverse mode.
+    The loss of an image must not depend on the others; then the results differ only by rounding.
 
     Part j holds the images j, j + parts, j + 2 parts, ... If consecutive images lie on different
     devices, each device has its share of every part, and no image moves. `parts` must divide the
