@@ -185,6 +185,7 @@ def _teacher_placements(task: Task, options: LayoutOptions) -> dict[str, Any]:
 
 
 def _throughput(engine: Engine, opt: Optimizer) -> dict[str, Any]:
+    from distill_bench.training.images import Streamed
     from sweeps.timing import measure
 
     task = engine.source.task
@@ -196,8 +197,8 @@ def _throughput(engine: Engine, opt: Optimizer) -> dict[str, Any]:
         "precision": task.precision,
         "matmul_peak_gflops": peak / 1e9,
     }
-    if engine.source.feed:
-        figures |= measure.input_rate(engine.source.feed)
+    if isinstance(images := engine.source.train_images, Streamed):
+        figures |= measure.input_rate(images.feed())
     for lanes in sorted({1, FLAGS.lanes}):
         measured = measure.throughput(engine, opt, lanes, FLAGS.steps, peak)
         figures |= {f"{name}_{lanes}_lanes": value for name, value in measured.items()}

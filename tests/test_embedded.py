@@ -69,7 +69,7 @@ def test_a_student_learns_from_views_of_photographs_and_is_evaluated_on_digits(t
     task = dataclasses.replace(tiny_task, images=PHOTOGRAPHS)
     engine = open_engine(task, make_layout(jax.devices()[:1]))
     tiles, digits = dataset.load_embedded(PHOTOGRAPHS)[0], dataset.load_embedded(task.dataset)[1]
-    np.testing.assert_array_equal(engine.source.images, tiles.images)
+    np.testing.assert_array_equal(engine.source.train_images.images, tiles.images)
     np.testing.assert_array_equal(engine.eval_set.labels, digits.labels)
     views = step_views(task, jnp.asarray(tiles.images), 0, 0)
     np.testing.assert_allclose(engine.chunk(0, 0).views[0, 0], views.student, atol=1e-6)

@@ -180,7 +180,7 @@ def test_a_synthetic_task_opens_without_data_and_has_synthetic_in_its_name(monke
     )
     assert "synthetic" in task.name
     source = open_source(task, make_layout(jax.devices()[:1]))
-    assert source.images.shape == (1020, 16, 16, 3)
+    assert source.train_images.images.shape == (1020, 16, 16, 3)
     logits = bit.apply(
         small,
         source.teachers[0],

@@ -1,4 +1,4 @@
-"""Two processes that meet over loopback and share every batch."""
+"""Two processes on this machine that share every batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def free_port():
 
 
 def losses(folder):
-    """The training losses of each trial of a store."""
+    """The training losses of each trial of a store, by the trial's folder."""
     found = {}
     for path in folder.rglob("records.jsonl"):
         records = [json.loads(line) for line in path.read_text().splitlines()]
@@ -35,15 +35,15 @@ def test_two_processes_give_the_losses_of_one(script, tmp_path, request, streame
         flags += ["--task=support.small_sun:from_environment"]
     assert script("run", *flags).returncode == 0
     (tmp_path / "runs").rename(tmp_path / "single")
-    meeting = [
+    hosts = [
         "--multihost",
         f"--coordinator=127.0.0.1:{free_port()}",
         "--processes=2",
         "--devices=1",
     ]
     commands = [
-        script.command("run", *flags, *meeting, "--process=0"),
-        script.command("run", *flags, *meeting, "--process=1"),
+        script.command("run", *flags, *hosts, "--process=0"),
+        script.command("run", *flags, *hosts, "--process=1"),
     ]
     commands[1] = [
         f"--outdir={tmp_path / 'follower'}" if part.startswith("--outdir") else part

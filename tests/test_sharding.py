@@ -1,4 +1,4 @@
-"""Batches cut over devices and into parts, activations computed again: the numbers stay those of one device."""
+"""Dividing batches among devices or into parts, and remat, give the numbers of one device."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sgd(hparams, horizon):
 
 
 def descent_by_functions(hparams, horizon):
-    """Plain descent along `grad_fn`, whose step also shrinks with `value_fn`: what the extras give is what trains."""
+    """Gradient descent that takes its gradient and step length from the extra arguments."""
 
     def update(updates, state, params, value_fn, grad_fn):
         return jax.tree.map(
@@ -60,7 +60,7 @@ LANES = [
     Lane(sgd, {"lr": 0.1}, STEPS, 0),
     Lane(descent_by_functions, {"lr": 0.1}, STEPS, 0, Contract(frozenset({"value_fn", "grad_fn"}))),
 ]
-"""At rates too low for rounding to grow in ten steps."""
+"""Their rates are too low for rounding errors to grow within ten steps."""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def one_device(tiny_task):
     return open_engine(tiny_task, make_layout(jax.devices()[:1]))
 
 
-def test_parts_of_a_batch_give_what_the_whole_gives(tiny_task, one_device):
+def test_parts_of_a_batch_give_the_losses_of_the_whole(tiny_task, one_device):
     layout = make_layout(
         jax.devices()[:1],
         LayoutOptions(mapping="vmap", lanes_per_device=2, microbatches=2, remat=True),
@@ -93,15 +93,15 @@ def test_accumulated_losses_have_the_derivatives_of_the_mean():
     hessian_v = jax.jvp(
         lambda p: jax.grad(loss)(p, jnp.float32(x)), (jnp.float32(w),), (jnp.float32(v),)
     )[1]
-    for one, expected in zip(
+    for computed, expected in zip(
         (loss(jnp.float32(w), jnp.float32(x)), *found, hessian_v),
         (value, value, gradient, curved),
         strict=True,
     ):
-        np.testing.assert_allclose(one, expected, rtol=2e-5, atol=1e-4)
+        np.testing.assert_allclose(computed, expected, rtol=2e-5, atol=1e-4)
 
 
-def test_parts_of_a_sharded_batch_move_no_image():
+def test_no_image_moves_between_devices_when_a_sharded_batch_is_cut():
     mesh = Mesh(np.array(jax.devices()[:8]), (BATCH,))
     arguments = [
         jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, spec))
@@ -125,13 +125,13 @@ def test_parts_must_be_equal_on_every_device(tiny_task):
         )
 
 
-def test_rematerialisation_keeps_what_enters_units_and_little_more():
+def test_remat_keeps_the_inputs_of_units_and_little_more():
     config = bit.BiTConfig(depths=(2, 2), width=8, classes=5, groups=4, root="small")
     params = bit.init(config, jax.random.key(0))
     images = jnp.zeros((16, 32, 32, 3))
 
     def kept(remat):
-        """Numbers that the forward pass leaves to the backward, parameters left out."""
+        """How many numbers the forward pass keeps for the backward, besides parameters."""
         backward = jax.eval_shape(
             lambda p: jax.vjp(lambda p: network.apply(config, p, images, remat), p)[1], params
         )
@@ -143,7 +143,10 @@ def test_rematerialisation_keeps_what_enters_units_and_little_more():
 
 
 def preconditioned(**given):
-    """A low rate and damping of a thousandth of the largest eigenvalue, so that roots do not magnify rounding."""
+    """Shampoo with a low rate and strong damping, so that roots do not magnify rounding errors.
+
+    The damping is a thousandth of the largest eigenvalue.
+    """
 
     def build(hparams, horizon):
         return optax.chain(
@@ -154,7 +157,7 @@ def preconditioned(**given):
     return build
 
 
-def test_eight_devices_sharing_batch_and_roots_give_what_one_gives(tiny_task, one_device):
+def test_eight_devices_that_share_batch_and_roots_give_the_losses_of_one(tiny_task, one_device):
     layout = make_layout(jax.devices()[:8], LayoutOptions(batch_shards=8))
     one = losses_of(one_device, [LANES[0], Lane(preconditioned(), {}, STEPS, 0)])
     shared = losses_of(
@@ -164,7 +167,7 @@ def test_eight_devices_sharing_batch_and_roots_give_what_one_gives(tiny_task, on
     np.testing.assert_allclose(shared, one, rtol=1e-5)
 
 
-def test_mixup_across_devices_pairs_the_same_images_bit_for_bit():
+def test_mixup_across_devices_gives_the_same_bits():
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (64, 12, 12, 3)), jnp.uint8)
     config = ViewConfig(size=8)
     for make in (
@@ -182,7 +185,7 @@ def test_mixup_across_devices_pairs_the_same_images_bit_for_bit():
 
 
 def test_eight_lanes_on_two_by_four_devices_equal_each_alone(tiny_task, one_device):
-    """Bottleneck students on one teacher's forward, half of them on each row of devices, whose four share every batch and its parts."""
+    """Each row of devices trains half the students; its four devices share every batch."""
     lanes = [Lane(sgd, {"lr": rate}, STEPS, 0) for rate in np.geomspace(0.01, 0.1, 8).tolist()]
     layout = make_layout(
         jax.devices()[:8], LayoutOptions(batch_shards=4, mapping="dispatch", microbatches=2)
@@ -193,7 +196,7 @@ def test_eight_lanes_on_two_by_four_devices_equal_each_alone(tiny_task, one_devi
         np.testing.assert_allclose(found, losses_of(one_device, [lane])[0], rtol=1e-5)
 
 
-def test_an_exam_is_cut_by_any_number_of_devices_that_cuts_a_batch(tiny_task):
+def test_devices_that_divide_a_batch_divide_the_evaluation_set(tiny_task):
     source = open_source(
         dataclasses.replace(tiny_task, batch_size=12),
         make_layout(jax.devices()[:3], LayoutOptions(batch_shards=3)),

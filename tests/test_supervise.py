@@ -244,4 +244,4 @@ def test_a_checkpoint_of_another_trial_is_refused_with_the_reason(script, tmp_pa
         process.kill()
         process.wait()
         process.stderr.close()
-    assert "is of another fingerprint and source and trial and versions" in said
+    assert "belongs to another fingerprint and source and trial and versions" in said

@@ -31,7 +31,7 @@ def adam(hparams, horizon):
 
 
 def run(engine, lanes):
-    """losses, points and end of each lane."""
+    """Returns the losses, points and end of each lane, and the event Compiled."""
     losses = [[] for _ in lanes]
     points = [{} for _ in lanes]
     ends = [None] * len(lanes)
@@ -76,10 +76,10 @@ def test_a_lane_equals_the_same_trial_alone_bit_for_bit(tiny_engine):
         assert alone_points[0] == points[i]
 
 
-def test_training_is_what_its_definition_says(tiny_task, tiny_engine):
-    """Against a plain loop: the step's views, the teacher's logits, the KL and its gradient, one optax update."""
+def test_training_agrees_with_a_plain_loop(tiny_task, tiny_engine):
+    """A step: its views, the teacher's logits, the KL and its gradient, one optax update."""
     images = jnp.asarray(dataset.load_embedded(tiny_task.dataset)[0].images)
-    answers = load_teachers(tiny_task)[0]
+    teacher = load_teachers(tiny_task)[0]
     lane = Lane(sgd, {"lr": 0.2}, 12, seed=5)
     params = init_student(tiny_task, 5)
     rule = sgd(lane.hparams, 12)
@@ -91,7 +91,7 @@ def test_training_is_what_its_definition_says(tiny_task, tiny_engine):
 
         def loss_of(params):
             return kl_divergence(
-                bit.apply(tiny_task.teacher, answers, views),
+                bit.apply(tiny_task.teacher, teacher, views),
                 bit.apply(tiny_task.student, params, views),
                 tiny_task.temperature,
             )
@@ -107,13 +107,13 @@ def test_training_is_what_its_definition_says(tiny_task, tiny_engine):
     losses, points, _, _ = run(tiny_engine, [lane])
     np.testing.assert_allclose(losses[0], expected, rtol=2e-4)
 
-    # The probe loss, from its views made anew.
+    # The probe loss, from newly made views.
     n, size = tiny_task.probe.batches, tiny_task.probe.batch_size
     views = step_views.probe_views(tiny_task, images[: n * size].reshape(n, size, 8, 8, 1)).reshape(
         -1, 8, 8, 1
     )
     probe = kl_divergence(
-        bit.apply(tiny_task.teacher, answers, views),
+        bit.apply(tiny_task.teacher, teacher, views),
         bit.apply(tiny_task.student, params, views),
         tiny_task.temperature,
     )
@@ -121,21 +121,21 @@ def test_training_is_what_its_definition_says(tiny_task, tiny_engine):
     assert set(points[0][12]) == {"probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy"}
 
 
-def test_one_device_gives_what_two_give(tiny_task, tiny_engine):
+def test_one_device_gives_the_losses_of_two(tiny_task, tiny_engine):
     one = open_engine(tiny_task, make_layout(jax.local_devices()[:1]))
     lanes = [Lane(sgd, {"lr": 0.1}, 60, seed) for seed in (0, 1)]
     for a, b in zip(run(one, lanes)[0], run(tiny_engine, lanes)[0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-def test_seed_zero_is_a_seed_like_any_other(tiny_engine):
+def test_every_seed_trains_differently_also_zero_and_the_largest(tiny_engine):
     losses, _, _, _ = run(
         tiny_engine, [Lane(sgd, {"lr": 0.1}, 5, seed) for seed in (0, 1, 2**31 - 1)]
     )
     assert len({tuple(values) for values in losses}) == 3
 
 
-def test_all_trials_and_horizons_of_a_rule_share_one_compilation(wide_engine):
+def test_all_trials_and_horizons_of_a_rule_share_a_compilation(wide_engine):
     engine = dataclasses.replace(wide_engine, rules={})
     _, _, ends, compiled = run(
         engine, [Lane(sgd, {"lr": lr}, h, 0) for lr in (0.1, 0.2, 0.3) for h in (3, 7)]
@@ -145,7 +145,7 @@ def test_all_trials_and_horizons_of_a_rule_share_one_compilation(wide_engine):
     assert run(engine, [Lane(sgd, {"lr": 0.4}, 9, seed) for seed in (1, 2, 3)])[3].rules == 0
 
 
-def test_a_builder_that_asks_for_a_value_is_compiled_for_each_value_and_said_so(tiny_engine):
+def test_a_builder_that_needs_a_value_is_compiled_for_each_value_and_reported(tiny_engine):
     def branching(hparams, horizon):
         return optax.chain(
             optax.sgd(hparams["lr"]),
@@ -160,7 +160,7 @@ def test_a_builder_that_asks_for_a_value_is_compiled_for_each_value_and_said_so(
     assert losses[0] == losses[2] != losses[1]
 
 
-def test_a_nan_in_one_lane_changes_nothing_in_another(tiny_engine):
+def test_a_nan_in_one_lane_does_not_change_another(tiny_engine):
     def poisoned(hparams, horizon):
         def update(updates, count, params=None):
             factor = jnp.where((count == 6) & (hparams["poison"] > 0), jnp.nan, -hparams["lr"])
@@ -173,7 +173,7 @@ def test_a_nan_in_one_lane_changes_nothing_in_another(tiny_engine):
         tiny_engine, [clean[0], Lane(poisoned, {"lr": 0.1, "poison": 1.0}, 60, 0), clean[1]]
     )
     assert [end.status for end in ends] == ["ok", "diverged", "ok"]
-    assert ends[1].step == 8  # the seventh update is NaN; the eighth loss sees it
+    assert ends[1].step == 8  # the seventh update is NaN, and so the eighth loss
     assert "step 8 is nan" in ends[1].detail
     assert len(losses[1]) == 7
     assert points[1] == {}
@@ -182,7 +182,7 @@ def test_a_nan_in_one_lane_changes_nothing_in_another(tiny_engine):
     assert alone[1] == [points[0], points[2]]
 
 
-def test_parameters_that_are_not_finite_have_diverged_though_the_loss_is_finite(tiny_engine):
+def test_a_lane_with_parameters_that_are_not_finite_has_diverged_despite_finite_losses(tiny_engine):
     events = list(train(tiny_engine, [Lane(sgd, {"lr": 1e30}, 12, 0)]))
     assert [np.isfinite(event.values).all() for event in events if isinstance(event, Losses)] == [
         True
@@ -190,27 +190,27 @@ def test_parameters_that_are_not_finite_have_diverged_though_the_loss_is_finite(
     assert events[-1] == Finished(0, "diverged", 12, "after step 12 the parameters are not finite")
 
 
-def raises_in(where):
+def raises_in(stage):
     def fail(*args):
-        raise RuntimeError(f"my own error in {where}")
+        raise RuntimeError(f"my own error in {stage}")
 
     def build(hparams, horizon):
-        if where == "build":
+        if stage == "build":
             fail()
         rule = optax.sgd(hparams["lr"])
         return optax.GradientTransformation(
-            fail if where == "init" else rule.init, fail if where == "update" else rule.update
+            fail if stage == "init" else rule.init, fail if stage == "update" else rule.update
         )
 
     return build
 
 
-@pytest.mark.parametrize("where", ["build", "init", "update"])
-def test_an_exception_of_a_rule_ends_its_own_lanes_only(tiny_engine, where):
-    lanes = [Lane(raises_in(where), {"lr": 0.1}, 60, 0), Lane(sgd, {"lr": 0.1}, 60, 0)]
+@pytest.mark.parametrize("stage", ["build", "init", "update"])
+def test_an_exception_of_a_rule_ends_its_own_lanes_only(tiny_engine, stage):
+    lanes = [Lane(raises_in(stage), {"lr": 0.1}, 60, 0), Lane(sgd, {"lr": 0.1}, 60, 0)]
     _, _, ends, _ = run(tiny_engine, lanes)
     assert [end.status for end in ends] == ["crashed", "ok"]
-    assert f"my own error in {where}" in ends[0].detail
+    assert f"my own error in {stage}" in ends[0].detail
     assert __file__ in ends[0].detail
 
 
@@ -243,7 +243,7 @@ def test_curve_points_are_log_spaced_and_end_at_the_horizon(horizon, steps):
 
 
 def noisy(hparams, horizon):
-    """State of many kinds: a random key, bfloat16 moments, counts."""
+    """A rule whose state holds a random key, bfloat16 moments and counts."""
     return optax.chain(
         optax.scale_by_adam(mu_dtype=jnp.bfloat16),
         optax.add_noise(0.01, 0.5, key=jax.random.key(7)),
@@ -287,7 +287,7 @@ def test_a_resumed_lane_ends_with_the_same_bits(tiny_engine, wide_engine, tmp_pa
         assert more[i] == {s: m for s, m in points[i].items() if s > step}
 
 
-def test_a_checkpoint_of_something_else_is_refused_with_the_reason(tmp_path, tiny_engine):
+def test_a_checkpoint_of_another_owner_is_refused_with_the_reason(tmp_path, tiny_engine):
     path = tmp_path / "state.npz"
     leaves = (np.float32([1, 2]), np.arange(3), np.asarray(jnp.ones(2, jnp.bfloat16)))
     owner = {"fingerprint": "a", "source": "b"}
@@ -297,7 +297,7 @@ def test_a_checkpoint_of_something_else_is_refused_with_the_reason(tmp_path, tin
     for a, b in zip(leaves, loaded.leaves, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(lane_state.BadCheckpoint, match="of another source"):
+    with pytest.raises(lane_state.BadCheckpoint, match="belongs to another source"):
         lane_state.load(path, owner | {"source": "c"})
     with pytest.raises(lane_state.BadCheckpoint, match="does not fit its update rule"):
         list(train(tiny_engine, [Lane(sgd, {"lr": 0.1}, 100, 0)], {0: loaded}))
@@ -317,7 +317,10 @@ def test_a_checkpoint_of_something_else_is_refused_with_the_reason(tmp_path, tin
     ],
 )
 def test_every_layout_trains_the_same_lanes(tiny_task, tiny_engine, given):
-    """Different seeds and horizons, more and fewer lanes than places, a rule with a branch and one that is evaluated in between."""
+    """Lanes of several seeds and horizons, more or fewer than a dispatch has places.
+
+    One rule has a branch.
+    """
 
     def branching(hparams, horizon):
         return optax.chain(
@@ -343,15 +346,15 @@ def test_every_layout_trains_the_same_lanes(tiny_task, tiny_engine, given):
         assert points[i].keys() == other_points[i].keys()
 
 
-def test_what_a_rules_state_tells_comes_with_its_points(tiny_engine):
+def test_points_carry_the_diagnostics_of_the_rules_state(tiny_engine):
     lanes = [Lane(adam, {"lr": 0.01}, 50, 0), Lane(sgd, {"lr": 0.1}, 25, 0)]
 
     def steps_taken(state):
         return {"steps": state[0].count} if isinstance(state[0], optax.ScaleByAdamState) else {}
 
-    told = {
+    reported = {
         (e.lane, e.step): e.diagnostics
         for e in train(tiny_engine, lanes, diagnose=steps_taken)
         if isinstance(e, Point)
     }
-    assert told == {(0, 50): {"steps": 50.0}, (1, 25): {}}
+    assert reported == {(0, 50): {"steps": 50.0}, (1, 25): {}}

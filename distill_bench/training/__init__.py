@@ -1,1 +1,1 @@
-"""The engine: one stream of views and teacher logits that trains many students side by side."""
+"""Training many students side by side on one stream of views and teacher logits."""

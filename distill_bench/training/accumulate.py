@@ -1,4 +1,4 @@
-"""Gradient accumulation: the gradient of a batch in the memory that a part of it takes."""
+"""Gradient accumulation: the gradient of a batch, in the memory that a part of the batch needs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-LossOf = Callable[
-    [Any, Any], jax.Array
-]  # (parameters, batch of arrays [N, ...]) -> mean loss over its images
+# (parameters, batch of arrays [N, ...]) -> mean loss over its images
+LossOf = Callable[[Any, Any], jax.Array]
 
 
 def accumulated(loss_of: LossOf, parts: int) -> LossOf:
-    """`loss_of`, computed as the mean over `parts` equal parts of the batch, one after another; so is its gradient, as soon as it is asked for.
+    """`loss_of`, computed as the mean over `parts` equal parts of the batch, one after another.
 
-    The same function up to rounding, in reverse mode alone, where no image of a batch has to do with another. Part j holds the images j, j + parts,
-    j + 2 parts, ...: where consecutive images lie on different devices each device has its share of every part, and no image moves. `parts` must
-    divide the batch, and each device's share of it.
+    Its gradient is computed in the same pass, part by part, so it must be taken in reverse mode.
+    The loss of an image must not depend on the others; then the results differ only by rounding.
+
+    Part j holds the images j, j + parts, j + 2 parts, ... If consecutive images lie on different
+    devices, each device has its share of every part, and no image moves. `parts` must divide the
+    batch, and each device's share of it.
     """
     if parts == 1:
         return loss_of

@@ -1,4 +1,4 @@
-"""The compiled parts of a task on this machine's devices, made once and shared by all training."""
+"""A task's compiled programs on this machine's devices, made once and shared by all training."""
 
 from __future__ import annotations
 
@@ -17,18 +17,24 @@ from jax.sharding import PartitionSpec as P
 from distill_bench.machine import core_count
 from distill_bench.networks import bit, network
 from distill_bench.tasks.task import Task
-from distill_bench.training import lanes, stream
 from distill_bench.training.evaluate import EvalSet, make_eval_set, make_evaluate
 from distill_bench.training.lane_layout import LaneLayout, make_layout
+from distill_bench.training.lanes import (
+    make_advance,
+    make_eval_params,
+    make_init,
+    make_students,
+    traced_values,
+)
 from distill_bench.training.rules import Lane, RuleSpec
 from distill_bench.training.source import Source, chunk_steps, open_source
-from distill_bench.training.stream import Chunk
+from distill_bench.training.stream import SCATTERED, Chunk, make_chunks
 from distill_bench.training.teacher_logits import make_forward
 
 
 @dataclass(frozen=True)
 class RulePrograms:
-    """What an update rule needs: see lanes.make_init, lanes.make_advance and lanes.make_eval_params."""
+    """An update rule's programs: see make_init, make_advance and make_eval_params in lanes.py."""
 
     init: Callable
     advance: Callable
@@ -40,14 +46,14 @@ class Engine:
     """A task, opened on the devices of a layout.
 
     Attributes:
-      source: the task's arrays.
+      source: the task's data and parameters.
       steps: length of a chunk.
       chunk: (seed, first step) -> Chunk.
-      scattered: shapes and places of a scattered chunk.
+      scattered: shapes and placement of a scattered chunk.
       eval_set: the fixed views on which students are measured.
       students: see lanes.make_students.
-      evaluate: (active [D], parameters, eval_set) -> metrics [D], NaN for a lane that is not active.
-      rules: compiled programs of each update rule seen so far.
+      evaluate: (active [D], parameters, eval_set) -> metrics [D]; NaN for inactive lanes.
+      rules: the programs of every update rule compiled so far.
     """
 
     source: Source
@@ -66,7 +72,10 @@ class Engine:
     def compile(
         self, wanted: Iterable[tuple[RuleSpec, Lane, frozenset[str]]]
     ) -> dict[RuleSpec, Exception]:
-        """Makes the programs of those update rules that are new, several at once; returns the rules that raised."""
+        """Compiles the update rules that are new, several at once; returns the rules that raised.
+
+        wanted: rules, each with one of its lanes and the names of its traced values.
+        """
         new = {spec: (lane, traced) for spec, lane, traced in wanted if spec not in self.rules}
         with _pool() as pool:
             futures = {
@@ -82,19 +91,19 @@ class Engine:
 
     def _compile(self, spec: RuleSpec, lane: Lane, traced: frozenset[str]) -> RulePrograms:
         layout = self.layout
-        values = lanes.traced_values(self.source, [lane] * layout.lanes, traced)
+        values = traced_values(self.source, [lane] * layout.lanes, traced)
         zeros = layout.spread([np.int32(0)] * layout.lanes)
-        init = lanes.make_init(self.source, spec)
+        init = make_init(self.source, spec)
         state = init(values, self.students(zeros))
         advance = (
-            lanes.make_advance(self.source, spec)
+            make_advance(self.source, spec)
             .lower(state, values, zeros, zeros, self.scattered)
             .compile()
         )
-        return RulePrograms(init, advance, lanes.make_eval_params(self.source, spec))
+        return RulePrograms(init, advance, make_eval_params(self.source, spec))
 
 
-# Arithmetic of a student's step below which an accelerator spends its time on launches.
+# A student's step with less arithmetic leaves an accelerator busy mostly with launching kernels.
 SMALL_STEP_FLOPS = 1e10
 
 
@@ -104,7 +113,7 @@ def is_small(task: Task) -> bool:
 
 
 def _pool() -> ThreadPoolExecutor:
-    """Threads for compilation; a single one where other hosts must run the same programs in the same order."""
+    """Threads for compilation; only one if several hosts must run programs in one order."""
     return ThreadPoolExecutor(1 if jax.process_count() > 1 else core_count())
 
 
@@ -112,14 +121,14 @@ def open_engine(task: Task, layout: LaneLayout | None = None) -> Engine:
     """Loads the task and compiles what all update rules share; without a layout, on all devices.
 
     Raises:
-      UserError: where the task's data or teacher are not what the task names.
+      UserError: if the task's data or teachers cannot be loaded, see open_source.
     """
     source = open_source(task, layout or make_layout())
     layout = source.layout
     steps = chunk_steps(task, layout)
     forward = make_forward(source)
-    chunk = stream.make_chunks(source, steps, forward)
-    students = lanes.make_students(source)
+    chunk = make_chunks(source, steps, forward)
+    students = make_students(source)
     with _pool() as pool:
         first = pool.submit(chunk, 0, 0)
         params = pool.submit(lambda: students(layout.spread([np.int32(0)] * layout.lanes)))
@@ -137,9 +146,10 @@ def open_engine(task: Task, layout: LaneLayout | None = None) -> Engine:
 
 
 def _scattered_shapes(layout: LaneLayout, chunk: Chunk) -> Chunk:
-    place = NamedSharding(layout.mesh, stream.SCATTERED)
+    sharding = NamedSharding(layout.mesh, SCATTERED)
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((layout.rows, *x.shape[1:]), x.dtype, sharding=place), chunk
+        lambda x: jax.ShapeDtypeStruct((layout.rows, *x.shape[1:]), x.dtype, sharding=sharding),
+        chunk,
     )
 
 
@@ -149,13 +159,14 @@ def _compile_evaluate(
     layout = source.layout
     evaluate = make_evaluate(source)
 
-    def when(eval_set: EvalSet, active: jax.Array, params: bit.Params):
+    def evaluate_if(eval_set: EvalSet, active: jax.Array, params: bit.Params):
         shapes = jax.eval_shape(evaluate, params, eval_set)
-        nothing = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
-        return lax.cond(active, lambda: evaluate(params, eval_set), lambda: nothing)
+        nans = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
+        return lax.cond(active, lambda: evaluate(params, eval_set), lambda: nans)
 
-    def lanes(active: jax.Array, params: bit.Params, eval_set: EvalSet):
-        return layout.each(functools.partial(when, eval_set))(active, params)
+    def evaluate_lanes(active: jax.Array, params: bit.Params, eval_set: EvalSet):
+        return layout.each(functools.partial(evaluate_if, eval_set))(active, params)
 
-    none = layout.spread([np.bool_(False)] * layout.lanes)
-    return layout.spmd(lanes, last=P()).lower(none, params.result(), eval_set.result()).compile()
+    inactive = layout.spread([np.bool_(False)] * layout.lanes)
+    program = layout.spmd(evaluate_lanes, last=P())
+    return program.lower(inactive, params.result(), eval_set.result()).compile()

@@ -1,4 +1,4 @@
-"""What training tells as it happens; plain data, so that it can cross a process or a network."""
+"""What `train` reports: plain data, which can cross a process boundary or a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Status = Literal["ok", "diverged", "crashed"]
 
 @dataclass(frozen=True)
 class Losses:
-    """Training losses of a lane's steps `first`, `first + 1`, ... (from 1), each measured before the step's update."""
+    """Training losses of a lane's steps `first`, `first + 1`, ..., counted from 1.
+
+    Each is measured before the step's update.
+    """
 
     lane: int
     first: int
@@ -23,7 +26,10 @@ class Losses:
 
 @dataclass(frozen=True)
 class Point:
-    """A lane's metrics (evaluate.METRICS) after `step` steps, and what its update rule's state tells, where that is asked for."""
+    """A lane's metrics (evaluate.METRICS) after `step` steps.
+
+    diagnostics: scalars from the state of its update rule; empty unless they were asked for.
+    """
 
     lane: int
     step: int
@@ -33,7 +39,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Finished:
-    """A lane's end. `step` is where it ended, for a divergence the first step whose loss was not finite."""
+    """The end of a lane.
+
+    step: the last step; after a divergence, the first step whose loss was not finite.
+    """
 
     lane: int
     status: Status
@@ -43,9 +52,10 @@ class Finished:
 
 @dataclass(frozen=True)
 class Compiled:
-    """All programs are ready: how many update rules were compiled for these lanes, and in how many seconds.
+    """All programs are ready.
 
-    static: for each lane, the numbers that its builder would not take as traced values.
+    rules: how many update rules were compiled for these lanes, which took `seconds`.
+    static: for each lane, the numbers that its builder did not accept as traced values.
     """
 
     rules: int
@@ -55,17 +65,37 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A lane's state, from which `train` continues to the same bits. All its events up to the step came before."""
+    """A lane's state, from which `train` resumes bit for bit.
+
+    All the lane's events up to this step came earlier.
+    """
 
     lane: int
     saved: Saved
 
 
 @dataclass(frozen=True)
+class ChunkStarted:
+    """From now on, results of the chunk that follows the first `step` steps are awaited.
+
+    The devices may have begun the chunk earlier.
+    """
+
+    step: int
+
+
+@dataclass(frozen=True)
 class Waiting:
-    """The next thing waited for is this lane's; if nothing ever comes, its update rule is the first to suspect."""
+    """The next result awaited is this lane's: if none comes, suspect its update rule first."""
 
     lane: int
 
 
-Event = Losses | Point | Finished | Compiled | Snapshot | Waiting
+@dataclass(frozen=True)
+class Alive:
+    """Another process is still training this lane: a sign of life, which restarts stall timers."""
+
+    lane: int
+
+
+Event = Losses | Point | Finished | Compiled | Snapshot | ChunkStarted | Waiting | Alive

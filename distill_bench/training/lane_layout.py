@@ -1,8 +1,8 @@
-"""How lanes lie on devices: which share a batch, how many lanes a dispatch carries, in what form, and in how much memory.
+"""How lanes lie on devices: how batches are divided, and how many lanes run together, and how.
 
-A mesh has two axes. Devices along LANES train different lanes side by side; devices along BATCH share every
-batch of one lane, and of the teacher. LANES is handled by shard_map, so that lanes never communicate; BATCH is
-left to the partitioner, so that the same program serves one device and a slice of many hosts.
+A mesh has two axes. Devices along LANES train different lanes side by side; devices along BATCH
+share every batch, of a lane and of the teacher. shard_map handles LANES, so lanes never
+communicate. The partitioner handles BATCH, so one program works for one device and many hosts.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from distill_bench.errors import UserError
 
 LANES, BATCH = "lanes", "batch"
 
-Form = Literal["dispatch", "loop", "vmap"]
+LaneMapping = Literal["dispatch", "loop", "vmap"]
 
-# Lanes of a vmapped dispatch: enough to hide the launches of a small student's kernels.
+# Lanes of a vmapped dispatch: enough to hide the kernel launches of a small student.
 TOGETHER = 8
 
 
@@ -34,15 +34,15 @@ class LayoutOptions:
     """What the user asked for; None lets `make_layout` choose.
 
     Attributes:
-      devices: how many devices to use; on CPU, how many the cores are divided into.
-      batch_shards: devices that share each trial's batch.
+      devices: number of devices to use; on CPU, the cores are divided into as many.
+      batch_shards: number of devices that share each lane's batch.
       mapping, lanes_per_device: see LaneLayout.mapping and LaneLayout.width.
-      microbatches, remat: less memory for more time, see LaneLayout.
+      microbatches, remat: save memory at the cost of time, see LaneLayout.
     """
 
     devices: int | None = None
     batch_shards: int | None = None
-    mapping: Form | None = None
+    mapping: LaneMapping | None = None
     lanes_per_device: int | None = None
     microbatches: int = 1
     remat: bool = False
@@ -50,24 +50,28 @@ class LayoutOptions:
 
 @dataclass(frozen=True)
 class LaneLayout:
-    """Attributes:
-    mesh: devices, axes (LANES, BATCH).
-    mapping: "dispatch" one program run per lane; "loop" one after another within a run; "vmap" as one batched
-      computation.
-    width: lanes of one dispatch on each row of the mesh; 1 for "dispatch".
-    microbatches: equal parts of a batch whose gradients a student computes one after another (accumulate.py).
-    remat: whether a student's gradient computes activations again that would else be kept (bit.apply).
+    """How lanes and batches lie on the devices.
+
+    Attributes:
+      mesh: the devices, axes (LANES, BATCH). A row is the devices that share one place along LANES.
+      mapping: how the lanes of a row run. "dispatch": each in a program run of its own; "loop": one
+        after another within a run; "vmap": as one batched computation.
+      width: lanes per row and dispatch; 1 for "dispatch".
+      microbatches: number of equal parts of a batch, whose gradients are computed one after another
+        (accumulate.py).
+      remat: recompute a student's activations in the backward pass instead of keeping them
+        (bit.apply).
     """
 
     mesh: Mesh
-    mapping: Form = "dispatch"
+    mapping: LaneMapping = "dispatch"
     width: int = 1
     microbatches: int = 1
     remat: bool = False
 
     @property
     def rows(self) -> int:
-        """Places along LANES."""
+        """Rows of devices, which train different lanes."""
         return self.mesh.shape[LANES]
 
     @property
@@ -77,7 +81,10 @@ class LaneLayout:
 
     @property
     def manual(self) -> set[str]:
-        """Axes that shard_map takes; BATCH is left to the partitioner only where it splits something (it knows no callbacks)."""
+        """Axes that shard_map handles.
+
+        The partitioner, which does not support callbacks, gets BATCH only if batches are divided.
+        """
         return {LANES, BATCH} if self.mesh.shape[BATCH] == 1 else {LANES}
 
     def replicate(self, tree: Any) -> Any:
@@ -85,34 +92,35 @@ class LaneLayout:
         return self.place(tree, P())
 
     def place(self, tree: Any, spec: P) -> Any:
-        """Arrays split over the mesh as `spec` says."""
+        """The arrays, split over the mesh by `spec`."""
         if jax.process_count() > 1:  # device_put moves nothing between hosts
             return _resharding(NamedSharding(self.mesh, spec))(tree)
         return jax.device_put(tree, NamedSharding(self.mesh, spec))
 
     def spread(self, values: list) -> Any:
-        """Stacks one pytree per lane of a dispatch along a leading axis, and places each where its lane is."""
+        """Stacks one pytree per lane of a dispatch, and places each on its lane's devices."""
         stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *values)
         return self.place(stacked, P(LANES))
 
     def scatter(self, trees: Sequence[Any], spec: P) -> Any:
-        """One pytree for each row, stacked along a leading axis over rows; nothing is copied.
+        """Stacks one pytree for each row of devices along a leading axis, without copying.
 
-        `spec` is that of the result, P(LANES, ...); each tree's arrays [1, ...] are replicated over LANES and otherwise placed so.
+        spec: of the result, P(LANES, ...). The arrays [1, ...] of each tree must be replicated
+          over LANES and placed by the rest of `spec`.
         """
         rows = {device: row for row, devices in enumerate(self.mesh.devices) for device in devices}
 
-        def one(*replicas: jax.Array) -> jax.Array:
+        def stacked(*replicas: jax.Array) -> jax.Array:
             held = [{shard.device: shard.data for shard in x.addressable_shards} for x in replicas]
             shards = [held[rows[device]][device] for device in held[0]]
             return jax.make_array_from_single_device_arrays(
                 (self.rows, *replicas[0].shape[1:]), NamedSharding(self.mesh, spec), shards
             )
 
-        return jax.tree.map(one, *trees)
+        return jax.tree.map(stacked, *trees)
 
     def each(self, function: Callable) -> Callable:
-        """`function` of one lane, as a function of all lanes of one row: arguments and results with a leading axis."""
+        """Maps a function of one lane over a row's lanes; all arrays get a leading axis."""
         if self.mapping == "dispatch":
 
             def alone(*args):
@@ -126,18 +134,19 @@ class LaneLayout:
         return jax.vmap(function)
 
     def spmd(self, function: Callable, last: P | None = None, donate: tuple[int, ...] = ()):
-        """jit of `function`, run on each row with its own lanes: arguments and results have a leading axis over lanes.
+        """jit of `function`, which each row of devices runs on its own lanes.
 
-        The last argument is placed by `last` instead, where that is given: P() for all of it on each row, P(LANES)
-        for what `scatter` made.
+        Arguments and results have a leading axis over lanes.
+
+        last: placement of the last argument if it differs: P() to give every row all of it,
+          P(LANES) for a result of `scatter`.
         """
 
         @functools.wraps(function)
         def run(*args):
             if self.rows == 1 and BATCH not in self.manual:
-                return function(
-                    *args
-                )  # no row to keep apart, and an update rule may spread its own work over BATCH
+                # There is only one row, and an update rule may spread its own work over BATCH.
+                return function(*args)
             specs = [P(LANES)] * len(args)
             if last is not None:
                 specs[-1] = last
@@ -152,6 +161,21 @@ class LaneLayout:
 
         return jax.jit(run, donate_argnums=donate, out_shardings=NamedSharding(self.mesh, P(LANES)))
 
+    def share_steps(self, function: Callable):
+        """jit of `function(shared, steps)`; each row of devices does its share of the steps.
+
+        `steps` and the results have a leading axis over steps; batches are split over BATCH.
+        """
+        mapped = jax.shard_map(
+            function,
+            mesh=self.mesh,
+            in_specs=(P(), P(LANES)),
+            out_specs=P(LANES),
+            axis_names=self.manual,
+            check_vma=False,
+        )
+        return jax.jit(mapped, out_shardings=NamedSharding(self.mesh, P(LANES, BATCH)))
+
 
 @functools.cache
 def _resharding(sharding: NamedSharding) -> Callable:
@@ -164,14 +188,17 @@ def make_layout(
     *,
     small: bool = True,
 ) -> LaneLayout:
-    """How lanes lie on `devices` (default: the first `options.devices` here; all of them with several hosts).
+    """Chooses how lanes lie on `devices`.
 
-    On CPU each lane is a dispatch of its own: a core gains nothing from a batch of students (docs/benchmarks.md).
-    On an accelerator, kernels of a `small` student take less time than their launch, so lanes run together, by vmap;
-    a larger student fills the device, and vmap would turn its convolutions into slow grouped ones.
+    On CPU each lane is a dispatch of its own: a core gains nothing from a batch of students
+    (docs/benchmarks.md). On an accelerator the kernels of a `small` student take less time than
+    their launch, so lanes run together, by vmap. A larger student fills the device, and vmap
+    would turn its convolutions into slow grouped ones.
+
+    devices: default: the first `options.devices` of this host; with several hosts, all devices.
 
     Raises:
-      UserError: if the options contradict each other or the devices.
+      UserError: if the options contradict each other or do not suit the devices.
     """
     several_hosts = jax.process_count() > 1
     if devices is None:
@@ -179,11 +206,13 @@ def make_layout(
     shards = options.batch_shards or (len(devices) if several_hosts else 1)
     if shards < 1 or len(devices) % shards:
         raise UserError(
-            f"--batch_shards={shards} does not divide the {len(devices)} devices here: choose a divisor."
+            f"--batch_shards={shards} does not divide the {len(devices)} devices here: "
+            "choose a divisor."
         )
     if several_hosts and shards != len(devices):
         raise UserError(
-            f"With --multihost a batch is spread over all {len(devices)} devices: leave --batch_shards out."
+            f"With --multihost a batch is always divided among all {len(devices)} devices: "
+            "leave out --batch_shards."
         )
     mapping = options.mapping or ("vmap" if small and devices[0].platform != "cpu" else "dispatch")
     width = options.lanes_per_device or (1 if mapping == "dispatch" else TOGETHER)

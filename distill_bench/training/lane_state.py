@@ -1,4 +1,4 @@
-"""A lane's state on disk: whole or not at all, and back to the same bits."""
+"""Saves a lane's state to disk atomically, and restores it bit for bit."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from distill_bench.files import replace_atomically
 
 
 class BadCheckpoint(Exception):
-    """A checkpoint cannot be read, or belongs to something else; the message says which and why."""
+    """A checkpoint cannot be read or belongs to something else; the message says why."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A lane after `step` steps: the leaves of its state, in the order of `jax.tree.leaves`, on the host."""
+    """A lane's state after `step` steps: its leaves on the host, in `jax.tree.leaves` order."""
 
     step: int
     leaves: tuple[np.ndarray, ...]
 
 
 def to_host(leaf: jax.Array) -> np.ndarray:
-    """The leaf as plain numbers; random keys as their data."""
+    """The leaf as a numpy array; a random key as its data."""
     return np.asarray(
         jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
     )
@@ -45,9 +45,9 @@ def to_device(array: np.ndarray, like: jax.Array) -> jax.Array:
 
 
 def write(file: IO[bytes], saved: Saved, owner: dict[str, Any]) -> None:
-    """Writes the lane's state; `owner` says, in plain data, what it is a state of."""
+    """Writes the lane's state; `owner` identifies, in JSON data, whose state it is."""
     dtypes = [str(leaf.dtype) for leaf in saved.leaves]
-    # numpy's format knows no bfloat16 or float8: such leaves travel as unsigned integers of their width.
+    # numpy's format lacks bfloat16 and float8: such leaves are stored as unsigned integers.
     plain = [
         leaf if leaf.dtype.isbuiltin == 1 else leaf.view(f"u{leaf.dtype.itemsize}")
         for leaf in saved.leaves
@@ -58,10 +58,10 @@ def write(file: IO[bytes], saved: Saved, owner: dict[str, Any]) -> None:
 
 
 def read(file: IO[bytes], owner: dict[str, Any]) -> Saved:
-    """What `write` wrote, refused unless it is `owner`'s.
+    """Reads what `write` wrote.
 
     Raises:
-      BadCheckpoint: where it cannot be read or is another's; the reason names what differs.
+      BadCheckpoint: if it cannot be read or is not of `owner`; the message says what differs.
     """
     try:
         with np.load(file, allow_pickle=False) as archive:
@@ -73,7 +73,7 @@ def read(file: IO[bytes], owner: dict[str, Any]) -> Saved:
                 for key in owner.keys() | about["owner"].keys()
                 if owner.get(key) != about["owner"].get(key)
             ]
-            raise BadCheckpoint(f"is of another {' and '.join(sorted(differs))}")
+            raise BadCheckpoint(f"belongs to another {' and '.join(sorted(differs))}")
         typed = [
             leaf.view(_dtype(name)) for leaf, name in zip(leaves, about["dtypes"], strict=True)
         ]
@@ -91,7 +91,7 @@ def read(file: IO[bytes], owner: dict[str, Any]) -> Saved:
 
 
 def save(path: Path, saved: Saved, owner: dict[str, Any]) -> None:
-    """Puts the lane's state at `path`, all of it or nothing."""
+    """Saves the lane's state at `path`, atomically."""
     replace_atomically(path, lambda file: write(file, saved, owner))
 
 
@@ -99,7 +99,7 @@ def load(path: Path, owner: dict[str, Any]) -> Saved:
     """The state saved at `path`.
 
     Raises:
-      BadCheckpoint: where it cannot be read or is not `owner`'s; the reason names the file.
+      BadCheckpoint: if it cannot be read or its owner is not `owner`; the message names the file.
     """
     try:
         with open(path, "rb") as file:
@@ -116,12 +116,11 @@ def _dtype(name: str) -> np.dtype:
 
 
 def mismatch(leaves: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> str | None:
-    """What keeps `leaves` from standing in for `expected`, or None."""
+    """How `leaves` differ from `expected` in number, shape or dtype; None if they do not."""
     if len(leaves) != len(expected):
-        return f"it has {len(leaves)} arrays, the state {len(expected)}"
+        return f"it has {len(leaves)} arrays, the rule's state has {len(expected)}"
     for i, (a, b) in enumerate(zip(leaves, expected, strict=True)):
         if a.shape != b.shape or a.dtype != b.dtype:
-            return (
-                f"its array {i} is {a.dtype}{list(a.shape)}, the state's {b.dtype}{list(b.shape)}"
-            )
+            saved, wanted = f"{a.dtype}{list(a.shape)}", f"{b.dtype}{list(b.shape)}"
+            return f"its array {i} is {saved}, the rule's state has {wanted}"
     return None

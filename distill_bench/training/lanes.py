@@ -1,14 +1,15 @@
-"""Lanes: many students on one stream, one compiled program for each update rule.
+"""Lanes: many students trained on one stream, by one compiled program for each update rule.
 
-How lanes lie on devices is the layout's business. A program has no communication between its lanes, so a
-lane's numbers do not depend on what runs beside it. Hyperparameters and horizon are arguments of the
-program wherever the rule's builder accepts traced values.
+The layout decides how lanes lie on devices. Lanes do not communicate within a program, so a
+lane's numbers do not depend on what runs beside it. Hyperparameters and horizon are arguments of
+the program if the rule's builder accepts traced values.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -21,13 +22,15 @@ from jax.sharding import PartitionSpec as P
 
 from distill_bench.networks import bit, network
 from distill_bench.tasks.task import Task
-from distill_bench.training.accumulate import accumulated
+from distill_bench.training.accumulate import LossOf, accumulated
 from distill_bench.training.lane_layout import LANES
 from distill_bench.training.lane_state import BadCheckpoint, Saved, mismatch, to_device, to_host
 from distill_bench.training.losses import kl_divergence
 from distill_bench.training.rules import Lane, RuleSpec, as_array, values_of
 from distill_bench.training.source import Source, init_student
 from distill_bench.training.stream import Chunk
+
+Traced = dict[str, jax.Array]  # hyperparameters and horizon that are arguments of the program
 
 
 class LaneState(NamedTuple):
@@ -37,12 +40,10 @@ class LaneState(NamedTuple):
     rule: Any
 
 
-_Carry = tuple[LaneState, jax.Array]  # states and the losses of a chunk's steps
+_Carry = tuple[LaneState, jax.Array]  # states, and the losses of a chunk's steps
 
 
-def traced_values(
-    source: Source, lanes: list[Lane], traced: frozenset[str]
-) -> dict[str, jax.Array]:
+def traced_values(source: Source, lanes: list[Lane], traced: frozenset[str]) -> Traced:
     """The traced hyperparameters (and horizon) of the lanes of one dispatch."""
     return source.layout.spread(
         [{name: as_array(values_of(lane)[name]) for name in sorted(traced)} for lane in lanes]
@@ -50,44 +51,44 @@ def traced_values(
 
 
 def on_host(state: LaneState, places: Sequence[int]) -> dict[int, tuple[np.ndarray, ...]]:
-    """The leaves of the states of the lanes at these places of a dispatch."""
+    """The state's leaves for the lanes at these places of a dispatch."""
     leaves = [to_host(leaf) for leaf in jax.tree.leaves(state)] if places else []
-    return {d: tuple(leaf[d] for leaf in leaves) for d in places}
+    return {place: tuple(leaf[place] for leaf in leaves) for place in places}
 
 
 def restore(state: LaneState, saved: Sequence[Saved | None]) -> LaneState:
-    """`state` with each lane put back to what was saved of it.
+    """`state` with every lane that has a saved state put back to it.
 
     Raises:
-      BadCheckpoint: where what was saved does not fit.
+      BadCheckpoint: if a saved state does not fit.
     """
     leaves, tree = jax.tree.flatten(state)
     arrays = [np.array(to_host(leaf)) for leaf in leaves]
-    for d, lane in enumerate(saved):
+    for place, lane in enumerate(saved):
         if lane is not None:
-            if why := mismatch(lane.leaves, [array[d] for array in arrays]):
+            if why := mismatch(lane.leaves, [array[place] for array in arrays]):
                 raise BadCheckpoint(
                     f"The state saved after step {lane.step} does not fit its update rule: {why}."
                 )
             for array, leaf in zip(arrays, lane.leaves, strict=True):
-                array[d] = leaf
+                array[place] = leaf
     return jax.tree.unflatten(
         tree, [to_device(array, leaf) for array, leaf in zip(arrays, leaves, strict=True)]
     )
 
 
 def make_students(source: Source):
-    """jit (seeds [D]) -> the students' first parameters: fresh ones, or those that all start from."""
+    """jit (seeds [D]) -> the students' first parameters, fresh or the task's start parameters."""
     layout = source.layout
     if source.start is None:
         return layout.spmd(layout.each(lambda seed: init_student(source.task, seed)))
-    # An argument, and no constant of the program: it may be gigabytes.
+    # An argument, not a constant of the program: it may be gigabytes.
     copies = layout.spmd(lambda seeds, start: layout.each(lambda seed: start)(seeds), last=P())
     return lambda seeds: copies(seeds, source.start)
 
 
 def params_of(task: Task, leaves: Sequence[np.ndarray]) -> bit.Params:
-    """The student's parameters, of the leaves of a LaneState."""
+    """The student's parameters, from the leaves of a LaneState."""
     tree = jax.tree.structure(jax.eval_shape(lambda: init_student(task, 0)))
     return jax.tree.unflatten(tree, leaves[: tree.num_leaves])
 
@@ -95,117 +96,146 @@ def params_of(task: Task, leaves: Sequence[np.ndarray]) -> bit.Params:
 def make_init(source: Source, spec: RuleSpec):
     """jit (traced values, parameters) -> LaneState."""
 
-    def init(traced: dict[str, jax.Array], params: bit.Params) -> LaneState:
+    def init(traced: Traced, params: bit.Params) -> LaneState:
         return LaneState(params, spec.rule(traced).init(params))
 
     return source.layout.spmd(source.layout.each(init))
 
 
-def make_advance(source: Source, spec: RuleSpec):
-    """jit (state, traced values, start [D], stop [D], scattered chunk) -> (state, losses [D, C]), D the lanes of a dispatch.
+@dataclass(frozen=True)
+class _Training:
+    """What the functions of one program share.
 
-    Runs steps start..stop of the chunk. The loss of a step is measured before its update; those of other steps
-    are NaN. The state is donated.
+    step_loss: (parameters, (teacher logits, views) of a batch) -> loss.
     """
-    task, layout = source.task, source.layout
 
-    def batch_loss(params: bit.Params, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-        logits_NK, views_NHWC = batch
-        return kl_divergence(
-            logits_NK,
-            network.apply(task.student, params, views_NHWC.astype(task.precision), layout.remat),
-            task.temperature,
-        )
+    spec: RuleSpec
+    step_loss: LossOf
 
-    step_loss = accumulated(batch_loss, layout.microbatches)
 
-    def loss_of(params: bit.Params, chunk: Chunk, i: jax.Array) -> jax.Array:
-        return step_loss(params, (chunk.logits[i], chunk.views[i]))
+def make_advance(source: Source, spec: RuleSpec):
+    """jit (state, traced values, start [D], stop [D], scattered chunk) -> (state, losses [D, C]).
 
-    def update(
-        chunk: Chunk,
-        i: jax.Array,
-        state: LaneState,
-        loss: jax.Array,
-        gradients: bit.Params,
-        traced: dict[str, jax.Array],
-    ) -> LaneState:
-        extras = spec.contract.extras(loss, gradients, lambda params: loss_of(params, chunk, i))
-        updates, rule_state = spec.rule(traced).update(
-            gradients, state.rule, state.params, **extras
-        )
-        return LaneState(optax.apply_updates(state.params, updates), rule_state)
-
-    def alone(
-        chunk: Chunk,
-        state: LaneState,
-        traced: dict[str, jax.Array],
-        start: jax.Array,
-        stop: jax.Array,
-    ) -> _Carry:
-        def step(i: jax.Array, carry: _Carry) -> _Carry:
-            state, losses = carry
-            loss, gradients = jax.value_and_grad(loss_of)(state.params, chunk, i)
-            return update(chunk, i, state, loss, gradients, traced), losses.at[i].set(loss)
-
-        return lax.fori_loop(start, stop, step, (state, jnp.full(len(chunk.views), jnp.nan)))
-
-    def together(
-        states: LaneState,
-        traced: dict[str, jax.Array],
-        start_L: jax.Array,
-        stop_L: jax.Array,
-        chunk: Chunk,
-    ) -> _Carry:
-        """All students' gradients as one batched computation; a lane outside of its start..stop stands still."""
-
-        def step(i: jax.Array, carry: _Carry) -> _Carry:
-            states, losses_LC = carry
-            loss_L, gradients = jax.vmap(jax.value_and_grad(loss_of), (0, None, None))(
-                states.params, chunk, i
-            )
-            runs_L = (start_L <= i) & (i < stop_L)
-
-            def update_one(
-                args: tuple[LaneState, jax.Array, bit.Params, dict[str, jax.Array], jax.Array],
-            ) -> LaneState:
-                state, loss, gradients, traced, runs = args
-                return lax.cond(
-                    runs, lambda: update(chunk, i, state, loss, gradients, traced), lambda: state
-                )
-
-            args = (states, loss_L, gradients, traced, runs_L)
-            states = (
-                jax.vmap(lambda *own: update_one(own))(*args)
-                if batched
-                else lax.map(update_one, args)
-            )
-            return states, losses_LC.at[:, i].set(jnp.where(runs_L, loss_L, jnp.nan))
-
-        lane, a_traced = jax.tree.map(lambda x: x[0], (states, traced))
-        batched = batches_well(
-            update, chunk, start_L[0], lane, jnp.float32(0), lane.params, a_traced
-        )
-        return lax.fori_loop(
-            start_L.min(),
-            stop_L.max(),
-            step,
-            (states, jnp.full((len(start_L), len(chunk.views)), jnp.nan)),
-        )
+    D is the number of lanes of a dispatch. Lane d runs the chunk's steps start[d] to stop[d]. The
+    loss of a step is measured before its update; losses of all other steps are NaN. The state is
+    donated.
+    """
+    layout = source.layout
+    batch_loss = functools.partial(_batch_loss, source.task, layout.remat)
+    training = _Training(spec, accumulated(batch_loss, layout.microbatches))
 
     def advance(
-        states: LaneState,
-        traced: dict[str, jax.Array],
-        start: jax.Array,
-        stop: jax.Array,
-        scattered: Chunk,
+        states: LaneState, traced: Traced, start: jax.Array, stop: jax.Array, scattered: Chunk
     ) -> _Carry:
         chunk = jax.tree.map(lambda x: x[0], scattered)
         if layout.mapping == "vmap":
-            return together(states, traced, start, stop, chunk)
-        return layout.each(functools.partial(alone, chunk))(states, traced, start, stop)
+            return _advance_together(training, chunk, states, traced, start, stop)
+        alone = functools.partial(_advance_alone, training, chunk)
+        return layout.each(alone)(states, traced, start, stop)
 
     return layout.spmd(advance, last=P(LANES), donate=(0,))
+
+
+def _batch_loss(
+    task: Task, remat: bool, params: bit.Params, batch: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    logits_NK, views_NHWC = batch
+    student_NK = network.apply(task.student, params, views_NHWC.astype(task.precision), remat)
+    return kl_divergence(logits_NK, student_NK, task.temperature)
+
+
+def _loss(training: _Training, params: bit.Params, chunk: Chunk, i: jax.Array) -> jax.Array:
+    """The loss on step `i` of the chunk."""
+    return training.step_loss(params, (chunk.logits[i], chunk.views[i]))
+
+
+def _update(
+    training: _Training,
+    chunk: Chunk,
+    i: jax.Array,
+    state: LaneState,
+    loss: jax.Array,
+    gradients: bit.Params,
+    traced: Traced,
+) -> LaneState:
+    """One lane's update on step `i` of the chunk."""
+    spec = training.spec
+    extras = spec.contract.extras(loss, gradients, lambda params: _loss(training, params, chunk, i))
+    updates, rule_state = spec.rule(traced).update(gradients, state.rule, state.params, **extras)
+    return LaneState(optax.apply_updates(state.params, updates), rule_state)
+
+
+def _advance_alone(
+    training: _Training,
+    chunk: Chunk,
+    state: LaneState,
+    traced: Traced,
+    start: jax.Array,
+    stop: jax.Array,
+) -> _Carry:
+    """One lane's steps."""
+
+    def step(i: jax.Array, carry: _Carry) -> _Carry:
+        state, losses_C = carry
+        loss, gradients = jax.value_and_grad(functools.partial(_loss, training))(
+            state.params, chunk, i
+        )
+        state = _update(training, chunk, i, state, loss, gradients, traced)
+        return state, losses_C.at[i].set(loss)
+
+    return lax.fori_loop(start, stop, step, (state, jnp.full(len(chunk.views), jnp.nan)))
+
+
+def _advance_together(
+    training: _Training,
+    chunk: Chunk,
+    states: LaneState,
+    traced: Traced,
+    start_L: jax.Array,
+    stop_L: jax.Array,
+) -> _Carry:
+    """The steps of all L lanes, whose gradients are one batched computation.
+
+    A lane stands still in steps outside its own start and stop.
+    """
+    loss_of = functools.partial(_loss, training)
+    state, own_traced = jax.tree.map(lambda x: x[0], (states, traced))
+    batched = batches_well(
+        functools.partial(_update, training),
+        *(chunk, start_L[0], state, jnp.float32(0), state.params, own_traced),
+    )
+
+    def step(i: jax.Array, carry: _Carry) -> _Carry:
+        states, losses_LC = carry
+        loss_L, gradients = jax.vmap(jax.value_and_grad(loss_of), (0, None, None))(
+            states.params, chunk, i
+        )
+        runs_L = (start_L <= i) & (i < stop_L)
+        update = functools.partial(_update_if, training, chunk, i)
+        lanes = (runs_L, states, loss_L, gradients, traced)
+        states = jax.vmap(update)(*lanes) if batched else lax.map(lambda lane: update(*lane), lanes)
+        return states, losses_LC.at[:, i].set(jnp.where(runs_L, loss_L, jnp.nan))
+
+    losses_LC = jnp.full((len(start_L), len(chunk.views)), jnp.nan)
+    return lax.fori_loop(start_L.min(), stop_L.max(), step, (states, losses_LC))
+
+
+def _update_if(
+    training: _Training,
+    chunk: Chunk,
+    i: jax.Array,
+    runs: jax.Array,
+    state: LaneState,
+    loss: jax.Array,
+    gradients: bit.Params,
+    traced: Traced,
+) -> LaneState:
+    """One lane's update if the lane runs, else its state as it is."""
+    return lax.cond(
+        runs,
+        lambda: _update(training, chunk, i, state, loss, gradients, traced),
+        lambda: state,
+    )
 
 
 def make_eval_params(source: Source, spec: RuleSpec):
@@ -219,11 +249,12 @@ def make_eval_params(source: Source, spec: RuleSpec):
 
 
 def make_diagnose(source: Source, diagnose: Callable[[Any], dict[str, jax.Array]]):
-    """jit (states of the update rules) -> scalars [D] under their names."""
+    """jit (states of the update rules) -> scalars [D] by name."""
     return source.layout.spmd(source.layout.each(diagnose))
 
 
-# A batch of lanes computes both sides of a branch, runs a loop to its longest, and batches LAPACK, which deadlocks on CPU.
+# Batched over lanes, a branch computes both sides, a loop runs as long as its longest lane, and
+# LAPACK deadlocks on CPU.
 _NOT_BATCHED = {
     "cond",
     "while",
@@ -239,13 +270,13 @@ _NOT_BATCHED = {
 
 
 def batches_well(function: Callable, *args: Any) -> bool:
-    """Whether the traced function holds nothing that vmap would make slow or unsafe."""
+    """Whether the function contains nothing that vmap would make slow or unsafe."""
 
-    def well(jaxpr: Jaxpr) -> bool:
+    def allowed(jaxpr: Jaxpr) -> bool:
         return all(
             equation.primitive.name not in _NOT_BATCHED
-            and all(map(well, jaxprs_in_params(equation.params)))
+            and all(map(allowed, jaxprs_in_params(equation.params)))
             for equation in jaxpr.eqns
         )
 
-    return well(jax.make_jaxpr(function)(*args).jaxpr)
+    return allowed(jax.make_jaxpr(function)(*args).jaxpr)

@@ -1,4 +1,4 @@
-"""Distillation losses. Labels are never used."""
+"""The distillation loss. It never uses labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Update rules: what a lane trains, what one compilation serves, and which hyperparameters may be traced."""
+"""Update rules, and which of their hyperparameters may be arguments of a compiled program."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ import optax
 from distill_bench.networks import bit
 
 Hparams = Mapping[str, Any]
+Build = Callable[[Hparams, Any], optax.GradientTransformation]  # (hyperparameters, horizon) -> rule
 
+HORIZON = "horizon"  # the horizon's name among the hyperparameters
 
-Build = Callable[[Hparams, Any], optax.GradientTransformation]
-
-
-HORIZON = "horizon"  # the horizon travels with the hyperparameters, under this name
-
-
-# What jax raises where Python code asks for the value of a traced argument.
+# What jax raises when Python code needs the value of a traced argument.
 _NEEDS_VALUE = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -32,10 +28,13 @@ _NEEDS_VALUE = (
 
 @dataclass(frozen=True)
 class Contract:
-    """What an update rule is given beyond gradients and parameters, and where it is measured.
+    """What an update rule needs besides gradients and parameters, and where it is measured.
 
-    extra_args: names among "value", "grad", "value_fn", "obj_fn" and "grad_fn"; the functions see the step's batch.
-    eval_params: (state of the rule, parameters) -> the parameters to measure; None for the parameters themselves.
+    Attributes:
+      extra_args: names among "value", "grad", "value_fn", "obj_fn" and "grad_fn". The functions use
+        the step's batch.
+      eval_params: (rule's state, parameters) -> the parameters to measure; None to measure the
+        parameters themselves.
     """
 
     extra_args: frozenset[str] = frozenset()
@@ -44,6 +43,8 @@ class Contract:
     def extras(
         self, loss: jax.Array, gradients: bit.Params, loss_of: Callable[[bit.Params], jax.Array]
     ) -> dict[str, Any]:
+        """The keyword arguments of the rule's `update`."""
+        # The same as optimizers.contract.api.offer, which this package may not import.
         offered = {
             "value": loss,
             "grad": gradients,
@@ -56,9 +57,10 @@ class Contract:
 
 @dataclass(frozen=True)
 class Lane:
-    """One trial: an update rule at one point of its space, trained for `horizon` steps on the stream of `seed`.
+    """One trial: an update rule with its hyperparameters, trained for `horizon` steps.
 
-    Lanes with the same `build` share compilations: pass the same function object.
+    seed: of the stream, and of a fresh student.
+    build: lanes with the same function object share a compilation.
     """
 
     build: Build
@@ -70,7 +72,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class RuleSpec:
-    """What one compilation serves: a builder and the values that it wants to know while tracing."""
+    """What lanes of one program share: a builder, and the values that it needs in Python."""
 
     build: Build
     static: tuple[tuple[str, Any], ...]
@@ -83,14 +85,15 @@ class RuleSpec:
 
 
 def values_of(lane: Lane) -> dict[str, Any]:
+    """The lane's hyperparameters and its horizon."""
     return {**lane.hparams, HORIZON: lane.horizon}
 
 
 def traceable(lane: Lane, params: bit.Params) -> frozenset[str]:
     """Names of the hyperparameters (and HORIZON) that the lane's builder accepts as traced values.
 
-    Floats and the horizon are tried; strings, booleans and integers shape the program and stay static.
-    Whatever else the builder raises is the plug-in's own error and is passed on.
+    Floats and the horizon are tried. Strings, booleans and integers shape the program and stay
+    static. Any other error is the plug-in's own and is passed on.
     """
     values = values_of(lane)
     candidates = {name for name, value in values.items() if isinstance(value, float)} | {HORIZON}
@@ -100,7 +103,7 @@ def traceable(lane: Lane, params: bit.Params) -> frozenset[str]:
 
         def try_rule(traced: dict[str, jax.Array]):
             rule = RuleSpec(lane.build, static).rule(traced)
-            # The norm stands in for the loss: a function of the parameters of which one traces the gradient.
+            # The norm stands in for the loss: its gradient can be traced.
             return rule.update(
                 params,
                 rule.init(params),
@@ -121,6 +124,7 @@ def traceable(lane: Lane, params: bit.Params) -> frozenset[str]:
 
 
 def spec_of(lane: Lane, traced: frozenset[str]) -> RuleSpec:
+    """The lane's update rule, if the values named in `traced` are arguments of its program."""
     return RuleSpec(
         lane.build,
         tuple(sorted((k, v) for k, v in values_of(lane).items() if k not in traced)),

@@ -1,19 +1,28 @@
-"""One teacher forward, many students: trains all lanes of a task on the streams of their seeds."""
+"""Trains all lanes of a task on the streams of their seeds."""
 
 from __future__ import annotations
 
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
-from distill_bench.training import lanes as lanes_lib
+from distill_bench.training.dispatch import (
+    Assignment,
+    Dispatch,
+    Group,
+    Pending,
+    advance,
+    chunks_for,
+    scatter,
+    snapshots,
+)
 from distill_bench.training.engine import Engine
 from distill_bench.training.events import (
+    ChunkStarted,
     Compiled,
     Event,
     Finished,
@@ -24,9 +33,11 @@ from distill_bench.training.events import (
     Waiting,
 )
 from distill_bench.training.lane_state import Saved
-from distill_bench.training.lanes import LaneState
+from distill_bench.training.lanes import make_diagnose, on_host
 from distill_bench.training.rules import Lane, RuleSpec, spec_of, traceable
-from distill_bench.training.stream import SCATTERED, Chunk
+from distill_bench.training.source import init_student
+
+Diagnose = Callable[[Any], dict[str, jax.Array]]
 
 
 def evaluation_steps(horizon: int) -> list[int]:
@@ -37,124 +48,41 @@ def evaluation_steps(horizon: int) -> list[int]:
     return steps[::-1]
 
 
-@dataclass(frozen=True)
-class _Pending:
-    """Results under way: losses of each lane's steps `start` to `stop`, and metrics at `stop` of those `evaluated`."""
-
-    first: int
-    start: list[int]
-    stop: list[int]
-    evaluated: list[bool]
-    losses: jax.Array
-    metrics: dict[str, jax.Array] | None
-    diagnostics: dict[str, jax.Array]
-
-
-@dataclass
-class _Assignment:
-    """A lane's place in a dispatch."""
-
-    lane: int
-    spec: Lane
-    steps: list[int]
-    start: int = 0
-    done: bool = False
-
-    def active(self, first: int, last: int) -> bool:
-        """Whether any of the steps after `first`, up to `last`, are still to be trained."""
-        return not self.done and self.start < last and self.spec.horizon > first
-
-
-@dataclass
-class _Dispatch:
-    """Lanes of one dispatch, in the order of the layout; None where it has more places than there are lanes."""
-
-    assignments: list[_Assignment | None]
-    traced: dict[str, jax.Array]
-    state: LaneState
-    pending: list[_Pending] = field(default_factory=list)
-
-
-@dataclass
-class _Group:
-    """All lanes of one update rule: they share a program, and a plug-in's exception ends them together."""
-
-    rule: RuleSpec
-    traced: frozenset[str]
-    assignments: list[_Assignment]
-    rows: list[_Dispatch] = field(default_factory=list)
-    diagnose: Callable[[Any], dict[str, jax.Array]] | None = None
-
-    def live(self) -> list[_Assignment]:
-        return [assignment for assignment in self.assignments if not assignment.done]
-
-
 def train(
     engine: Engine,
     lanes: Sequence[Lane],
     resume: Mapping[int, Saved] | None = None,
     snapshot_due: Callable[[], bool] = lambda: False,
-    diagnose: Callable[[Any], dict[str, jax.Array]] | None = None,
+    diagnose: Diagnose | None = None,
     keep: bool = False,
 ) -> Iterator[Event]:
     """Trains `lanes` and yields what happens; every lane ends in exactly one `Finished`.
 
-    `resume` holds the saved states of lanes that were begun before; their events go on where those ended.
-    Whenever `snapshot_due()` is true at the end of a chunk, all lanes under way yield a `Snapshot`.
-    `diagnose` is a pure function from the state of an update rule to scalars, which come with every `Point`.
-    With `keep`, a lane that ends well yields a `Snapshot` of its last state before `Finished`.
+    A lane's numbers are those of the same lane trained alone. A lane diverges if its loss is not
+    finite, or its metrics or parameters are not when it is measured. An exception of an update
+    rule ends all lanes of the rule as crashed. The other lanes go on.
 
-    A lane's numbers are those of the same lane trained alone. A lane whose loss is not finite, or whose
-    parameters are not when it is evaluated, ends as diverged; an exception of an update rule ends all lanes of its rule as crashed; the others go on.
+    resume: saved states by lane; the events of such a lane continue where the saved state ends.
+    snapshot_due: asked at the end of every chunk; if true, every running lane yields a `Snapshot`.
+    diagnose: a pure function from an update rule's state to scalars, which come with every `Point`.
+    keep: a lane that ends well yields a `Snapshot` of its last state before `Finished`.
     """
     began = time.perf_counter()
     groups, crashes = _plan(engine, lanes)
     yield from crashes
     known = len(engine.rules)
-    errors = engine.compile(
-        (group.rule, group.assignments[0].spec, group.traced) for group in groups
-    )
-    for group in groups:
-        if group.rule in errors:
-            yield from _crash(group, errors[group.rule])
-        else:
-            _scatter(engine, group, resume or {})
-            if diagnose and jax.eval_shape(diagnose, group.rows[0].state.rule):
-                group.diagnose = lanes_lib.make_diagnose(engine.source, diagnose)
-    numbers = {
-        assignment.lane: tuple(k for k, v in g.rule.static if not isinstance(v, str | bool))
-        for g in groups
-        for assignment in g.live()
-    }
-    yield Compiled(len(engine.rules) - known, time.perf_counter() - began, numbers)
-
-    live = [assignment for group in groups for assignment in group.live()]
-    first = min((assignment.start for assignment in live), default=0)
-    chunks = _chunks(engine, live, first)
-    while live:
-        # The next chunks are asked for before these are used, so that no device waits for another's share.
-        ready = _chunks(engine, live, first + engine.steps)
-        due = snapshot_due()
-        for group, row in [(g, row) for g in groups for row in g.rows]:
-            yield from _drain(group, row, keep)
-            if due:
-                yield from _snapshots(row, first)
-            try:
-                _dispatch(engine, group, row, chunks, first)
-            except Exception as error:  # the plug-in's own, raised by its program
-                yield from _crash(group, error)
-            if not ready:
-                yield from _drain(group, row, keep)
-        chunks, first = ready, first + engine.steps
-        live = [assignment for assignment in live if not assignment.done]
+    yield from _prepare(engine, groups, resume or {}, diagnose)
+    seconds = time.perf_counter() - began
+    yield Compiled(len(engine.rules) - known, seconds, _static_numbers(groups))
+    yield from _run(engine, groups, snapshot_due, keep)
 
 
-def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[_Group], list[Finished]]:
-    """Groups lanes by update rule, long horizons first; lanes whose rule cannot be built have crashed."""
-    shapes = jax.eval_shape(lambda: lanes_lib.init_student(engine.source.task, 0))
+def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[Group], list[Finished]]:
+    """Groups lanes by update rule, long horizons first; lanes whose rule cannot be built crash."""
+    shapes = jax.eval_shape(lambda: init_student(engine.source.task, 0))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     traced: dict[Callable, frozenset[str] | str] = {}
-    groups: dict[RuleSpec, _Group] = {}
+    groups: dict[RuleSpec, Group] = {}
     crashes = []
     for i in sorted(range(len(lanes)), key=lambda i: -lanes[i].horizon):
         lane = lanes[i]
@@ -168,170 +96,112 @@ def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[_Group], list[Fin
             crashes.append(Finished(i, "crashed", 0, names))
             continue
         rule = spec_of(lane, names)
-        group = groups.setdefault(rule, _Group(rule, names, []))
-        group.assignments.append(_Assignment(i, lane, evaluation_steps(lane.horizon)))
+        group = groups.setdefault(rule, Group(rule, names, []))
+        group.assignments.append(Assignment(i, lane, evaluation_steps(lane.horizon)))
     return list(groups.values()), crashes
 
 
-def _scatter(engine: Engine, group: _Group, resume: Mapping[int, Saved]) -> None:
-    """Deals the group's lanes to the devices, and makes each dispatch's first state."""
-    layout = engine.layout
-    for assignment in group.assignments:
-        assignment.start = resume[assignment.lane].step if assignment.lane in resume else 0
-    per_row = _row_assignments(group.assignments, layout.width)
-    for start in range(0, len(per_row), layout.rows):
-        row = per_row[start : start + layout.rows]
-        row += [[None] * layout.width] * (layout.rows - len(row))
-        assignments = [assignment for assigned in row for assignment in assigned]
-        filled = [(assignment or group.assignments[0]).spec for assignment in assignments]
-        traced = lanes_lib.traced_values(engine.source, filled, group.traced)
-        params = engine.students(layout.spread([np.int32(lane.seed) for lane in filled]))
-        state = engine.rules[group.rule].init(traced, params)
-        saved = [resume.get(assignment.lane) if assignment else None for assignment in assignments]
-        group.rows.append(
-            _Dispatch(assignments, traced, lanes_lib.restore(state, saved) if any(saved) else state)
+def _prepare(
+    engine: Engine, groups: list[Group], resume: Mapping[int, Saved], diagnose: Diagnose | None
+) -> Iterator[Finished]:
+    """Compiles the groups' update rules and scatters their lanes."""
+    errors = engine.compile(
+        (group.rule, group.assignments[0].spec, group.traced) for group in groups
+    )
+    for group in groups:
+        if group.rule in errors:
+            yield from _crash(group, errors[group.rule])
+            continue
+        scatter(engine, group, resume)
+        if diagnose and jax.eval_shape(diagnose, group.dispatches[0].state.rule):
+            group.diagnose = make_diagnose(engine.source, diagnose)
+
+
+def _static_numbers(groups: list[Group]) -> dict[int, tuple[str, ...]]:
+    return {
+        assignment.lane: tuple(
+            name for name, value in group.rule.static if not isinstance(value, str | bool)
         )
-
-
-def _row_assignments(assignments: list[_Assignment], width: int) -> list[list[_Assignment | None]]:
-    """Lanes of one seed, `width` to each row of devices, which share its chunk; long horizons first."""
-    per_row: list[list[_Assignment | None]] = []
-    for seed in dict.fromkeys(assignment.spec.seed for assignment in assignments):
-        mine = [assignment for assignment in assignments if assignment.spec.seed == seed]
-        per_row += [
-            [*mine[i : i + width], *[None] * (width - len(mine[i : i + width]))]
-            for i in range(0, len(mine), width)
-        ]
-    return sorted(
-        per_row,
-        key=lambda assigned: -max(assignment.spec.horizon for assignment in assigned if assignment),
-    )
-
-
-def _chunks(engine: Engine, live: list[_Assignment], first: int) -> dict[int, Chunk]:
-    """The chunk that starts after step `first`, for each seed that needs it."""
-    seeds = sorted(
-        {
-            assignment.spec.seed
-            for assignment in live
-            if assignment.active(first, first + engine.steps)
-        }
-    )
-    return {seed: engine.chunk(seed, first) for seed in seeds}
-
-
-def _dispatch(
-    engine: Engine, group: _Group, row: _Dispatch, chunks: dict[int, Chunk], first: int
-) -> None:
-    """Sends a row through one chunk, stopping where one of its lanes is to be evaluated. Does not wait."""
-    active = [
-        assignment if assignment and assignment.active(first, first + engine.steps) else None
-        for assignment in row.assignments
-    ]
-    if not any(active):
-        return
-    begins = [max(first, assignment.start) if assignment else first for assignment in active]
-    ends = [
-        min(first + engine.steps, assignment.spec.horizon) if assignment else first
-        for assignment in active
-    ]
-    stops = {max(ends)} | {
-        step
-        for assignment, begin in zip(active, begins, strict=True)
-        if assignment
-        for step in assignment.steps
-        if begin < step <= max(ends)
+        for group in groups
+        for assignment in group.live()
     }
-    some = next(iter(chunks.values()))  # for a device without a lane
-    width = engine.layout.width
-    per_row = [active[i : i + width] for i in range(0, len(active), width)]
-    chunk = engine.layout.scatter(
-        [
-            next((chunks[assignment.spec.seed] for assignment in assigned if assignment), some)
-            for assigned in per_row
-        ],
-        SCATTERED,
-    )
-    for cut in sorted(stops):
-        stop = [max(begin, min(cut, end)) for begin, end in zip(begins, ends, strict=True)]
-        bounds = [
-            engine.layout.spread([np.int32(step - first) for step in steps])
-            for steps in (begins, stop)
-        ]
-        row.state, losses = engine.rules[group.rule].advance(row.state, row.traced, *bounds, chunk)
-        evaluated = [
-            assignment is not None and cut in assignment.steps and begin < cut
-            for assignment, begin in zip(active, begins, strict=True)
-        ]
-        flags = engine.layout.spread([np.bool_(flag) for flag in evaluated])
-        metrics = (
-            engine.evaluate(flags, engine.rules[group.rule].eval_params(row.state), engine.eval_set)
-            if any(evaluated)
-            else None
-        )
-        diagnostics = group.diagnose(row.state.rule) if group.diagnose and any(evaluated) else {}
-        row.pending.append(_Pending(first, begins, stop, evaluated, losses, metrics, diagnostics))
-        begins = stop
 
 
-def _snapshots(row: _Dispatch, first: int) -> Iterator[Snapshot]:
-    """The states of the row's lanes that are under way, after `first` steps."""
-    wanted = [
-        d
-        for d, assignment in enumerate(row.assignments)
-        if assignment and not assignment.done and assignment.start < first
-    ]
-    for d, leaves in lanes_lib.on_host(row.state, wanted).items():
-        assignment = row.assignments[d]
-        assert assignment is not None
-        yield Snapshot(assignment.lane, Saved(first, leaves))
+def _run(
+    engine: Engine, groups: list[Group], snapshot_due: Callable[[], bool], keep: bool
+) -> Iterator[Event]:
+    """Trains the scattered lanes, chunk by chunk."""
+    live = [assignment for group in groups for assignment in group.live()]
+    first = min((assignment.start for assignment in live), default=0)
+    chunks = chunks_for(engine, live, first)
+    announced: set[int] = set()  # first steps of the chunks that have an event ChunkStarted
+    while live:
+        # The next chunks are requested before these are used, so that no device waits for another.
+        upcoming = chunks_for(engine, live, first + engine.steps)
+        due = snapshot_due()
+        for group, dispatch in [(g, dispatch) for g in groups for dispatch in g.dispatches]:
+            yield from _drain(group, dispatch, announced, keep)
+            if due:
+                yield from snapshots(dispatch, first)
+            try:
+                advance(engine, group, dispatch, chunks, first)
+            except Exception as error:  # the plug-in's own, raised by its program
+                yield from _crash(group, error)
+            if not upcoming:
+                yield from _drain(group, dispatch, announced, keep)
+        chunks, first = upcoming, first + engine.steps
+        live = [assignment for assignment in live if not assignment.done]
 
 
-def _drain(group: _Group, row: _Dispatch, keep: bool) -> Iterator[Event]:
-    """Waits for the row's results and turns them into events."""
-    items, row.pending = row.pending, []
-    if items:
-        yield Waiting(next(assignment.lane for assignment in row.assignments if assignment))
-    for item in items:
+def _drain(group: Group, dispatch: Dispatch, announced: set[int], keep: bool) -> Iterator[Event]:
+    """Waits for the dispatch's results and turns them into events."""
+    pending = dispatch.take_pending()
+    if not pending:
+        return
+    if pending[0].first not in announced:
+        announced.add(pending[0].first)
+        yield ChunkStarted(pending[0].first)
+    yield Waiting(next(place.lane for place in dispatch.assignments if place))
+    for results in pending:
         try:
-            losses = np.asarray(item.losses)
-            metrics, told = (
-                {name: np.asarray(value) for name, value in (values or {}).items()}
-                for values in (item.metrics, item.diagnostics)
+            losses = np.asarray(results.losses)
+            metrics, diagnostics = (
+                {name: np.asarray(value) for name, value in values.items()}
+                for values in (results.metrics, results.diagnostics)
             )
         except Exception as error:  # the plug-in's own, raised while its program ran
             yield from _crash(group, error)
             return
-        for d, assignment in enumerate(row.assignments):
-            if assignment is not None and not assignment.done:
-                for event in _read(assignment, d, item, losses, metrics, told):
-                    if keep and isinstance(event, Finished) and event.status == "ok":
-                        # What was dispatched after its last step left the lane as it was.
-                        yield Snapshot(
-                            event.lane, Saved(event.step, lanes_lib.on_host(row.state, [d])[d])
-                        )
-                    yield event
+        for d, place in enumerate(dispatch.assignments):
+            if place is None or place.done:
+                continue
+            for event in _read(place, d, results, losses, metrics, diagnostics):
+                if keep and isinstance(event, Finished) and event.status == "ok":
+                    # Nothing dispatched after the lane's last step has changed its state.
+                    yield Snapshot(event.lane, Saved(event.step, on_host(dispatch.state, [d])[d]))
+                yield event
 
 
 def _read(
-    assignment: _Assignment,
+    assignment: Assignment,
     place: int,
-    item: _Pending,
+    results: Pending,
     losses: np.ndarray,
     metrics: dict[str, np.ndarray],
-    told: dict[str, np.ndarray],
+    diagnostics: dict[str, np.ndarray],
 ) -> Iterator[Event]:
-    """The events of one lane, from what its place of the dispatch brought."""
-    start, stop = item.start[place], item.stop[place]
-    values = losses[place, start - item.first : stop - item.first]
-    good = int(np.argmin(np.append(np.isfinite(values), False)))
-    if good:
-        yield Losses(assignment.lane, start + 1, values[:good])
-    if good < len(values):
-        step = start + good + 1
-        yield _end(assignment, "diverged", step, f"the loss of step {step} is {values[good]}")
-    elif item.evaluated[place]:
+    """The events of one lane, from the results at its place of the dispatch."""
+    start, stop = results.start[place], results.stop[place]
+    values = losses[place, start - results.first : stop - results.first]
+    finite = int(np.argmin(np.append(np.isfinite(values), False)))  # losses before the first other
+    if finite:
+        yield Losses(assignment.lane, start + 1, values[:finite])
+    if finite < len(values):
+        step = start + finite + 1
+        yield _end(assignment, "diverged", step, f"the loss of step {step} is {values[finite]}")
+    elif results.evaluated[place]:
         point = {name: float(value[place]) for name, value in metrics.items()}
+        reported = {name: float(value[place]) for name, value in diagnostics.items()}
         if bad := {name: value for name, value in point.items() if not np.isfinite(value)}:
             what = (
                 "the parameters are not finite"
@@ -340,17 +210,12 @@ def _read(
             )
             yield _end(assignment, "diverged", stop, f"after step {stop} {what}")
             return
-        yield Point(
-            assignment.lane,
-            stop,
-            point,
-            {name: float(value[place]) for name, value in told.items()},
-        )
+        yield Point(assignment.lane, stop, point, reported)
         if stop == assignment.spec.horizon:
             yield _end(assignment, "ok", stop)
 
 
-def _end(assignment: _Assignment, status: Status, step: int, detail: str | None = None) -> Finished:
+def _end(assignment: Assignment, status: Status, step: int, detail: str | None = None) -> Finished:
     assignment.done = True
     return Finished(assignment.lane, status, step, detail)
 
@@ -359,8 +224,9 @@ def _describe(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)).rstrip()
 
 
-def _crash(group: _Group, error: BaseException) -> Iterator[Finished]:
+def _crash(group: Group, error: BaseException) -> Iterator[Finished]:
+    """Ends all lanes of the group."""
     detail = _describe(error)
     for assignment in group.live():
         yield _end(assignment, "crashed", 0, detail)
-    group.rows.clear()
+    group.dispatches.clear()

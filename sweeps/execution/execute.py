@@ -10,6 +10,7 @@ from typing import Any
 
 from distill_bench.training.engine import Engine
 from distill_bench.training.events import (
+    Alive,
     Compiled,
     Event,
     Finished,
@@ -96,7 +97,7 @@ class _Runner:
                     sinks[lane].point(step, metrics, diagnostics)
                 case Snapshot(lane, saved):
                     sinks[lane].save(saved)
-                case Waiting(lane):
+                case Waiting(lane) | Alive(lane):
                     self.display.suspect([jobs[lane][0].optimizer.name])
                 case Finished(lane, status, step, detail):
                     sinks[lane].finish(status, step, detail)

@@ -1,7 +1,8 @@
-"""One sweep over several hosts: every trial's batch is spread over all their devices.
+"""One sweep over several hosts: every trial's batch is divided among all their devices.
 
-The same command runs on every host. Process 0 leads: it alone reads and writes the store, decides what is to be trained,
-and tells the others, which train the same lanes and keep nothing. What is told is JSON and arrays, never code.
+The same command runs on every host. Process 0 leads: only it reads and writes the store. It
+decides what to train and sends this to the others, which train the same lanes and store nothing.
+What it sends is JSON and arrays, never code.
 """
 
 from __future__ import annotations
@@ -22,18 +23,17 @@ from distill_bench.training.engine import Engine
 from distill_bench.training.events import Event
 from distill_bench.training.lane_state import Saved
 from distill_bench.training.rules import Lane
-from distill_bench.training.train import train
-
-Diagnose = Callable[[Any], dict[str, jax.Array]]
+from distill_bench.training.train import Diagnose, train
 
 
 @dataclass(frozen=True)
 class Hosts:
-    """Where the processes meet. None where the cluster (SLURM, TPU, Kubernetes, MPI) tells jax by itself.
+    """How the processes find each other. All None on a cluster that jax knows, such as SLURM.
 
-    coordinator: "host:port" of process 0.
-    processes: how many there are.
-    process: which one this is, from 0.
+    Attributes:
+      coordinator: "host:port" of process 0.
+      processes: the number of processes.
+      process: the number of this one, from 0.
     """
 
     coordinator: str | None = None
@@ -42,22 +42,24 @@ class Hosts:
 
 
 def join(hosts: Hosts) -> None:
-    """Meets the other processes; call before jax's first computation.
+    """Connects to the other processes; call it before jax's first computation.
 
     Raises:
-      UserError: where neither flags nor cluster say how.
+      UserError: if neither flags nor cluster say how, or the connection fails.
     """
     try:
         jax.distributed.initialize(hosts.coordinator, hosts.processes, hosts.process)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(
-            f"--multihost cannot start: {error}\nOn a cluster that jax knows (SLURM, TPU, Kubernetes, MPI) the flag is enough; elsewhere run the "
-            "same command on every host with --coordinator=HOST:PORT --processes=N --process=I, HOST being that of process 0."
+            f"--multihost cannot start: {error}\n"
+            "On a cluster that jax knows (SLURM, TPU, Kubernetes, MPI) the flag is enough. "
+            "Elsewhere run the same command on every host with --coordinator=HOST:PORT "
+            "--processes=N --process=I, where HOST is the host of process 0."
         ) from None
 
 
 def leave() -> None:
-    """Waits until all processes are done: whoever left before would take the others down."""
+    """Waits until all processes are done: one that left earlier would take the others down."""
     jax.distributed.shutdown()
 
 
@@ -73,22 +75,22 @@ def lead(
     due: Callable[[], bool],
     diagnose: Diagnose | None,
 ) -> Iterator[Event]:
-    """`train`, on all hosts; `names` are the lanes' optimizers."""
+    """`train` on all hosts; `names` are the lanes' optimizers."""
     trials = [
         (name, dict(lane.hparams), lane.horizon, lane.seed)
         for name, lane in zip(names, lanes, strict=True)
     ]
-    _tell(json.dumps({"trials": trials, "resume": list(resume)}).encode())
+    _send(json.dumps({"trials": trials, "resume": list(resume)}).encode())
     for saved in resume.values():
         file = io.BytesIO()
         lane_state.write(file, saved, {})
-        _tell(file.getvalue())
+        _send(file.getvalue())
     yield from train(open_engine(), lanes, resume, due, diagnose)
 
 
 def dismiss() -> None:
-    """Process 0 has no more to train."""
-    _tell(b"null")
+    """Ends `follow` on the other processes; called by process 0 when all is trained."""
+    _send(b"null")
 
 
 def follow(
@@ -97,30 +99,29 @@ def follow(
     diagnose: Diagnose | None,
     alive: Callable[[], None],
 ) -> None:
-    """Trains what process 0 says until it has no more; `alive` is called as it goes on.
+    """Trains what process 0 sends until process 0 calls `dismiss`.
 
-    `lane_of` makes a lane from an optimizer's name, hyperparameters, steps and seed.
+    lane_of: makes a lane from an optimizer's name, hyperparameters, steps and seed.
+    alive: called on every event of training.
     """
     engine = None
-    while told := json.loads(_told()):
-        resume = {i: lane_state.read(io.BytesIO(_told()), {}) for i in told["resume"]}
+    while request := json.loads(_receive()):
+        resume = {i: lane_state.read(io.BytesIO(_receive()), {}) for i in request["resume"]}
         engine = engine or open_engine()
         lanes = [
-            lane_of(name, hparams, horizon, seed) for name, hparams, horizon, seed in told["trials"]
+            lane_of(name, hparams, horizon, seed)
+            for name, hparams, horizon, seed in request["trials"]
         ]
         for _ in train(engine, lanes, resume, diagnose=diagnose):
             alive()
 
 
-def _tell(content: bytes) -> None:
+def _send(content: bytes) -> None:
     multihost_utils.broadcast_one_to_all(np.int32(len(content)))
     multihost_utils.broadcast_one_to_all(np.frombuffer(content, np.uint8))
 
 
-def _told() -> bytes:
+def _receive() -> bytes:
     size = int(multihost_utils.broadcast_one_to_all(np.int32(0)))
-    return (
-        np.asarray(multihost_utils.broadcast_one_to_all(np.zeros(size, np.uint8)))
-        .astype(np.uint8)
-        .tobytes()
-    )
+    content = multihost_utils.broadcast_one_to_all(np.zeros(size, np.uint8))
+    return np.asarray(content).astype(np.uint8).tobytes()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill_bench import machine
 from distill_bench.errors import UserError
-from distill_bench.training.events import Event, Finished, Losses, Point, Waiting
+from distill_bench.training.events import Alive, Event, Finished, Losses, Point
 
 if TYPE_CHECKING:
     from distill_bench.training.engine import Engine
@@ -105,7 +105,7 @@ def run(
         spec = _absolute(opts[indices[0]])
         waiting[unit.remote(task, resources, spec, [trials[i] for i in indices])] = indices
     while waiting:
-        yield Waiting(next(iter(waiting.values()))[0])  # a sign of life
+        yield Alive(next(iter(waiting.values()))[0])
         done, _ = ray.wait(list(waiting), timeout=_HEARTBEAT_SECONDS)
         for reference in done:
             indices = waiting.pop(reference)

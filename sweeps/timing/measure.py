@@ -1,4 +1,4 @@
-"""What sweeps/benchmark.py measures: medians after a warm-up, with block_until_ready; ratios within one run."""
+"""The measurements of sweeps/benchmark.py: medians after a warm-up, ratios within one run."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ from jax.sharding import PartitionSpec as P
 
 from distill_bench.machine import core_count
 from distill_bench.networks import bit, network
-from distill_bench.training import lanes as lanes_lib
 from distill_bench.training.engine import Engine
 from distill_bench.training.events import Compiled, Losses
+from distill_bench.training.images import InMemory
 from distill_bench.training.lane_layout import BATCH, LANES
+from distill_bench.training.lanes import traced_values
 from distill_bench.training.losses import kl_divergence
 from distill_bench.training.rules import HORIZON, Lane, spec_of
-from distill_bench.training.source import Source
+from distill_bench.training.source import Source, init_student
+from distill_bench.training.stream import SCATTERED, Chunk
 from distill_bench.training.teacher_logits import make_forward
 from distill_bench.training.train import train
 from distill_bench.views.host_crops import HostCrops
+from distill_bench.views.step_views import step_views
 from optimizers.contract.api import Optimizer
 
 REPEATS = 7
 
 
 def seconds(call: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """Median time of `call`, its result waited for, after one call that is not counted."""
+    """Median seconds of `call`, until its result is ready, after one call that is not counted."""
     jax.block_until_ready(call())
     times = []
     for _ in range(repeats):
@@ -46,19 +49,22 @@ def seconds(call: Callable[[], Any], repeats: int = REPEATS) -> float:
 def interleaved(
     a: Callable[[], Any], b: Callable[[], Any], repeats: int = 3 * REPEATS
 ) -> tuple[float, float]:
-    """Median times of two calls taken in turn, so that a machine that changes its speed changes both."""
+    """Median seconds of two calls that take turns, so that changes of the machine affect both."""
     jax.block_until_ready((a(), b()))
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
-        for call, kept in zip((a, b), times, strict=True):
+        for call, taken in zip((a, b), times, strict=True):
             began = time.perf_counter()
             jax.block_until_ready(call())
-            kept.append(time.perf_counter() - began)
+            taken.append(time.perf_counter() - began)
     return statistics.median(times[0]), statistics.median(times[1])
 
 
 def matmul_peak(n: int = 2048, precision: str = "float32", devices: int | None = None) -> float:
-    """FLOP/s of a square product on so many devices, or all of this process: on CPU one product uses every core."""
+    """FLOP/s of a square matrix product on `devices` devices (default: all of this process).
+
+    On CPU one product uses every core.
+    """
     a = jax.random.normal(jax.random.key(0), (n, n), precision)
     multiply = jax.jit(lambda x: x @ x)
     devices = 1 if jax.default_backend() == "cpu" else devices or jax.local_device_count()
@@ -66,14 +72,18 @@ def matmul_peak(n: int = 2048, precision: str = "float32", devices: int | None =
 
 
 def memory_bytes() -> int:
-    """Peak memory of a device that tells it, else of this process."""
-    if (told := jax.local_devices()[0].memory_stats()) and "peak_bytes_in_use" in told:
-        return told["peak_bytes_in_use"]
+    """Peak memory of a device if it reports it, else of this process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, float]:
-    """Milliseconds per trial-step and core utilisation of `lanes` learning rates on one stream, evaluation included, compilation not."""
+    """Milliseconds per trial-step and core utilisation of `lanes` learning rates on one stream.
+
+    Evaluation is included, compilation is not.
+    """
     rates = np.geomspace(1e-2, 1e-1, lanes)
     trials = [Lane(opt.builder, {"lr": float(lr)}, steps, 0) for lr in rates]
     began = cpu = 0.0
@@ -95,9 +105,10 @@ def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, f
 def throughput(
     engine: Engine, opt: Optimizer, lanes: int, steps: int, peak: float
 ) -> dict[str, float]:
-    """Images and trial-steps a second of whole training steps, and which fraction of `peak` their networks' arithmetic is.
+    """Images and trial-steps per second of whole training steps, and their fraction of `peak`.
 
-    An image counts once, however many lanes see it. Evaluation at the end is in the time and not in the arithmetic.
+    An image counts once, however many lanes see it. The time includes the evaluation at the end,
+    the arithmetic does not.
     """
     task = engine.source.task
     sweep(engine, opt, lanes, steps)  # compiles, and warms up
@@ -116,7 +127,10 @@ def throughput(
 
 
 def input_rate(feed: HostCrops, images: int = 4096) -> dict[str, float]:
-    """Images a second that this host reads, decodes and crops, of at least `images`, nothing else running; and how many of its cores are busy."""
+    """How many images per second this host reads, decodes and crops, and how many cores that takes.
+
+    Measured on at least `images` images, while nothing else runs.
+    """
     batches = -(-images // len(feed.rows))
     feed.read(0, 0, 1)
     began, cpu = time.perf_counter(), time.process_time()
@@ -129,29 +143,28 @@ def input_rate(feed: HostCrops, images: int = 4096) -> dict[str, float]:
 
 
 def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
-    """Seconds a step of the best code for a single trial: one compiled loop over views, teacher and student, no lanes.
+    """Seconds per step of the fastest code for a single trial: one compiled loop, without lanes.
 
-    It runs on one device, whose products use every core; evaluation is left out.
+    The loop makes the views and runs teacher and student, on one device whose products use every
+    core. It does not evaluate.
     """
     task = engine.source.task
-    from distill_bench.training.source import init_student
-    from distill_bench.views.step_views import step_views
-
-    # Put on one device: what is replicated over the mesh would be computed on each.
-    device = jax.local_devices()[0]
-    images, answers = jax.device_put(
-        (np.asarray(engine.source.images), jax.tree.map(np.asarray, engine.source.teachers[0])),
-        device,
+    images = engine.source.train_images
+    assert isinstance(images, InMemory)
+    # On one device: arrays replicated over the mesh would be used by a computation on each device.
+    pixels, teacher = jax.device_put(
+        (images.images, jax.tree.map(np.asarray, engine.source.teachers[0])),
+        jax.local_devices()[0],
     )
     rule = opt.build({}, steps)
     params = jax.jit(init_student, static_argnums=0)(task, 0)
 
     @jax.jit
-    def run(params: bit.Params, state: Any, images: jax.Array, answers: bit.Params, steps: int):
+    def run(params: bit.Params, state: Any, pixels: jax.Array, teacher: bit.Params, steps: int):
         def step(i: jax.Array, carry: Any):
             params, state = carry
-            views = step_views(task, images, 0, i).student
-            logits = bit.apply(task.teacher, answers, views, frozen=True)
+            views = step_views(task, pixels, 0, i).student
+            logits = bit.apply(task.teacher, teacher, views, frozen=True)
             gradients = jax.grad(
                 lambda p: kl_divergence(
                     logits, network.apply(task.student, p, views), task.temperature
@@ -163,45 +176,20 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
         return jax.lax.fori_loop(0, steps, step, (params, state))
 
     state = rule.init(params)
-    return seconds(lambda: run(params, state, images, answers, steps), 3) / steps
+    return seconds(lambda: run(params, state, pixels, teacher, steps), 3) / steps
 
 
 def networks(engine: Engine, peak: float) -> dict[str, float]:
-    """Milliseconds and fractions of the peak of a teacher's forward and a student's step, as the engine runs them: one on each device."""
+    """Milliseconds of a teacher's forward pass and a student's step, and their fractions of `peak`.
+
+    They run as in the engine: one on each device.
+    """
     task = engine.source.task
     chunk = engine.chunk(0, 0)
-    from distill_bench.training.stream import SCATTERED
-
-    forward = make_forward(engine.source)
-    seen = np.asarray(chunk.views[0])
-    shown = tuple(
-        np.zeros((*seen.shape[:2], *[it.size or task.views.size] * 2, seen.shape[-1]), np.float32)
-        for it in task.teachers
-    )
-    teacher = seconds(lambda: forward(engine.source.teachers, shown)) / len(seen)
-
-    def rule(hparams: Any, horizon: Any) -> optax.GradientTransformation:
-        return optax.sgd(0.0)  # next to nothing beside the gradient
-
-    lane = Lane(rule, {}, 1, 0)
-    spec = spec_of(lane, frozenset({HORIZON}))
-    engine.compile([(spec, lane, frozenset({HORIZON}))])
-    values = lanes_lib.traced_values(
-        engine.source, [lane] * engine.layout.lanes, frozenset({HORIZON})
-    )
-    zeros = engine.layout.spread([np.int32(0)] * engine.layout.lanes)
-    steps = engine.layout.spread([np.int32(engine.steps)] * engine.layout.lanes)
-    both = engine.layout.scatter([chunk] * engine.layout.rows, SCATTERED)
-    params = engine.students(zeros)
-    states = [engine.rules[spec].init(values, params)]
-
-    def step() -> Any:
-        states[0], losses = engine.rules[spec].advance(states[0], values, zeros, steps, both)
-        return losses
-
-    student = seconds(step) / (engine.steps * engine.layout.lanes)
-    counted = {"teacher": task.teacher_macs, "student": network.macs(task.student, task.views.size)}
-    flops = {name: 2 * macs * task.batch_size for name, macs in counted.items()}
+    teacher = _teacher_seconds(engine, chunk)
+    student = _student_seconds(engine, chunk)
+    macs = {"teacher": task.teacher_macs, "student": network.macs(task.student, task.views.size)}
+    flops = {name: 2 * count * task.batch_size for name, count in macs.items()}
     return {
         "teacher_ms": 1e3 * teacher,
         "student_ms": 1e3 * student,
@@ -210,10 +198,49 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
     }
 
 
-def teacher_placements(source: Source) -> dict[str, float]:
-    """A chunk's teacher forward with its parameters on every device, and with each cut over the devices of a batch along its largest axis that they divide.
+def _teacher_seconds(engine: Engine, chunk: Chunk) -> float:
+    """Seconds of a teacher's forward pass on one batch."""
+    task = engine.source.task
+    shape = np.asarray(chunk.views[0]).shape
+    views = tuple(
+        np.zeros((*shape[:2], *[teacher.size or task.views.size] * 2, shape[-1]), np.float32)
+        for teacher in task.teachers
+    )
+    forward = make_forward(engine.source)
+    return seconds(lambda: forward(engine.source.teachers, views)) / shape[0]
 
-    MiB of one device: parameters, and what the program takes beside arguments and results.
+
+def _student_seconds(engine: Engine, chunk: Chunk) -> float:
+    """Seconds of a student's step, without an optimizer that matters."""
+
+    def rule(hparams: Any, horizon: Any) -> optax.GradientTransformation:
+        return optax.sgd(0.0)  # next to nothing beside the gradient
+
+    lane, traced, layout = Lane(rule, {}, 1, 0), frozenset({HORIZON}), engine.layout
+    spec = spec_of(lane, traced)
+    engine.compile([(spec, lane, traced)])
+    programs = engine.rules[spec]
+    values = traced_values(engine.source, [lane] * layout.lanes, traced)
+    zeros = layout.spread([np.int32(0)] * layout.lanes)
+    steps = layout.spread([np.int32(engine.steps)] * layout.lanes)
+    scattered = layout.scatter([chunk] * layout.rows, SCATTERED)
+    state = programs.init(values, engine.students(zeros))
+
+    def run() -> Any:
+        nonlocal state
+        state, losses = programs.advance(state, values, zeros, steps, scattered)
+        return losses
+
+    return seconds(run) / (engine.steps * layout.lanes)
+
+
+def teacher_placements(source: Source) -> dict[str, float]:
+    """Compares two placements of the teacher's parameters: on every device, and divided.
+
+    Divided, each array is cut among the devices that share a batch, along its largest axis that
+    they divide. Reported are the milliseconds of a forward pass on one batch for each row of
+    devices, and MiB
+    per device: parameters, and what the program needs besides arguments and results.
     """
     mesh = source.layout.mesh
     shards = mesh.shape[BATCH]
@@ -225,19 +252,11 @@ def teacher_placements(source: Source) -> dict[str, float]:
             mesh, P(*[BATCH if i == axis and sizes[axis] else None for i in range(leaf.ndim)])
         )
 
-    task, rng = source.task, np.random.default_rng(0)
-    shape = (source.layout.rows, task.batch_size)
-    seen = [
-        rng.uniform(-1, 1, (*shape, *[it.size or task.views.size] * 2, it.network.channels)).astype(
-            np.float32
-        )
-        for it in task.teachers
-    ]
-    views = source.layout.place(tuple(seen), P(LANES, BATCH))
     placed = {
         "replicated": source.teachers,
         "sharded": jax.device_put(source.teachers, jax.tree.map(cut, source.teachers)),
     }
+    views = _random_views(source)
     forward, figures, calls = make_forward(source), {}, []
     for name, params in placed.items():
         program = forward.lower(params, views).compile()
@@ -248,3 +267,18 @@ def teacher_placements(source: Source) -> dict[str, float]:
             figures[f"{name}_temporary_mib"] = memory.temp_size_in_bytes / 2**20
     times = interleaved(calls[0], calls[1], REPEATS)
     return figures | {f"{name}_ms": 1e3 * took for name, took in zip(placed, times, strict=True)}
+
+
+def _random_views(source: Source) -> tuple[jax.Array, ...]:
+    """One batch for each row of devices, for each teacher."""
+    task, rng = source.task, np.random.default_rng(0)
+    shape = (source.layout.rows, task.batch_size)
+    views = [
+        rng.uniform(
+            -1,
+            1,
+            (*shape, *[teacher.size or task.views.size] * 2, teacher.network.channels),
+        ).astype(np.float32)
+        for teacher in task.teachers
+    ]
+    return source.layout.place(tuple(views), P(LANES, BATCH))

@@ -1,0 +1,252 @@
+"""One interface to images that are kept in memory and images that are streamed from files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from distill_bench.data.dataset import Files, Split
+from distill_bench.tasks.task import Task
+from distill_bench.training.lane_layout import BATCH, LANES, LaneLayout
+from distill_bench.views import augment, host_crops
+from distill_bench.views.host_crops import HostCrops
+from distill_bench.views.step_views import (
+    ENSEMBLE,
+    StepViews,
+    probe_views,
+    probe_views_from_crops,
+    step_views,
+    step_views_from_crops,
+    stream_key,
+)
+
+StepViewsOf = Callable[[int, np.ndarray], StepViews]
+EnsembleViewsOf = Callable[[int, np.ndarray, np.ndarray], jax.Array]
+
+
+class Images(Protocol):
+    """The images of one split, and every kind of view made of them.
+
+    Views of steps and of probe batches are in the task's precision, which no network exceeds.
+    """
+
+    def make_step_views(self) -> StepViewsOf:
+        """Returns a function (seed, step numbers [C]) -> views and image indices of these steps."""
+        ...
+
+    def make_ensemble_views(self) -> EnsembleViewsOf:
+        """Returns a function (batch number, image indices [N], crop numbers [C]) -> views.
+
+        The views [C, N, size, size, c] are those of which the teacher's predictions are averaged.
+        """
+        ...
+
+    def probe_views(self, size: int) -> np.ndarray:
+        """Returns the probe views [B, N, size, size, c].
+
+        The images are taken in the split's order, and repeated if the split has too few.
+        """
+        ...
+
+
+def open_images(task: Task, layout: LaneLayout, split: Split) -> Images:
+    """The images of a split, in the form that suits how they are stored."""
+    if isinstance(split.images, np.ndarray):
+        return InMemory(task, layout, split.images, split.sizes)
+    assert split.sizes is not None
+    return Streamed(task, layout, split.images, np.asarray(split.sizes))
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Images of one size, in one array; training crops them on the devices.
+
+    Attributes:
+      images: [I, H, W, c].
+      sizes: height and width [I, 2] in pixels of each image before it was squeezed to [H, W]; None
+        if no image was.
+    """
+
+    task: Task
+    layout: LaneLayout
+    images: np.ndarray
+    sizes: np.ndarray | None
+
+    def make_step_views(self) -> StepViewsOf:
+        task = self.task
+        images_on_devices, sizes_on_devices = self.layout.replicate((self.images, self.sizes))
+
+        def views_of(
+            shared: tuple[jax.Array, jax.Array | None, jax.Array], step_C: jax.Array
+        ) -> StepViews:
+            images, sizes, seed = shared
+
+            def one_step(step: jax.Array) -> StepViews:
+                made = step_views(task, images, seed, step, sizes)
+                return StepViews(_rounded(task, made.views), made.index)
+
+            return lax.map(one_step, step_C)
+
+        make = self.layout.share_steps(views_of)
+        return lambda seed, step_C: make(
+            (images_on_devices, sizes_on_devices, np.int32(seed)), step_C
+        )
+
+    def make_ensemble_views(self) -> EnsembleViewsOf:
+        task, images, sizes = self.task, np.asarray(self.images), self.sizes
+
+        def views_of(
+            shared: tuple[jax.Array, jax.Array | None, jax.Array], crop_C: jax.Array
+        ) -> jax.Array:
+            batch, batch_sizes, number = shared
+
+            def one_crop(key: jax.Array) -> jax.Array:
+                return augment.make_views(
+                    key,
+                    batch,
+                    task.views,
+                    sizes_N2=batch_sizes,
+                    crop=task.teaching.teacher,
+                    mixup=False,
+                )
+
+            return lax.map(one_crop, _crop_keys(task, number, crop_C))
+
+        make = self.layout.share_steps(views_of)
+        return lambda number, index, crop_C: make(
+            (images[index], None if sizes is None else sizes[index], np.int32(number)), crop_C
+        )
+
+    def probe_views(self, size: int) -> np.ndarray:
+        shape = (self.task.probe.batches, self.task.probe.batch_size)
+        index = np.arange(math.prod(shape)).reshape(shape) % len(self.images)
+        sizes = None if self.sizes is None else self.sizes[index]
+        made = jax.jit(probe_views, static_argnums=(0, 3))(
+            self.task, self.images[index], sizes, size
+        )
+        return np.asarray(made.astype(self.task.precision))
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Encoded files, which the host decodes and crops while the devices compute.
+
+    Attributes:
+      files: I encoded images.
+      sizes: height and width [I, 2] of each, in pixels.
+    """
+
+    task: Task
+    layout: LaneLayout
+    files: Files
+    sizes: np.ndarray
+
+    def feed(self) -> HostCrops:
+        """Opens the crops of this process's part of every batch."""
+        return HostCrops(self.task, self.files, self.sizes, _local_rows(self.task, self.layout))
+
+    def make_step_views(self) -> StepViewsOf:
+        task, layout, feed = self.task, self.layout, self.feed()
+
+        def views_of(
+            seed: jax.Array, steps_and_crops: tuple[jax.Array, tuple[jax.Array, ...]]
+        ) -> tuple[jax.Array, ...]:
+            return lax.map(
+                lambda pair: _rounded(task, step_views_from_crops(task, pair[1], seed, pair[0])),
+                steps_and_crops,
+            )
+
+        finish = layout.share_steps(views_of)
+
+        def streamed(seed: int, step_C: np.ndarray) -> StepViews:
+            first, steps = int(step_C[0]), len(step_C)
+            crops = tuple(
+                _across_processes(layout, task.batch_size, feed.rows.start, local)
+                for local in feed.read(seed, first, steps)
+            )
+            return StepViews(
+                finish(np.int32(seed), (step_C, crops)),
+                layout.place(feed.index(seed, first, steps), P(LANES, BATCH)),
+            )
+
+        return streamed
+
+    def make_ensemble_views(self) -> EnsembleViewsOf:
+        task = self.task
+
+        def views_of(number: jax.Array, crops_of_batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+            crop_C, crops = crops_of_batch
+            pixels = augment.scaled(crops.astype(jnp.float32), crops.dtype)
+            return jax.vmap(
+                lambda key, crop: augment.flip_and_mix(
+                    key, crop, task.views, task.teaching.teacher, False
+                )
+            )(_crop_keys(task, number, crop_C), pixels)
+
+        finish = self.layout.share_steps(views_of)
+
+        def streamed(number: int, index: np.ndarray, crop_C: np.ndarray) -> jax.Array:
+            crops = host_crops.ensemble_crops(
+                task, self.files, self.sizes, index, int(crop_C[0]), len(crop_C)
+            )
+            return finish(np.int32(number), (crop_C, crops))
+
+        return streamed
+
+    def probe_views(self, size: int) -> np.ndarray:
+        crops = host_crops.probe_crops(self.task, self.files, self.sizes, size)
+        made = jax.jit(probe_views_from_crops, static_argnums=0)(self.task, crops)
+        return np.asarray(made.astype(self.task.precision))
+
+
+def _rounded(task: Task, views: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    return tuple(view.astype(task.precision) for view in views)
+
+
+def _crop_keys(task: Task, number: jax.Array, crop_C: jax.Array) -> jax.Array:
+    """Keys [C] for the crops of an ensemble batch."""
+    return jax.vmap(
+        lambda crop: jax.random.fold_in(
+            jax.random.fold_in(stream_key(task, ENSEMBLE, 0), number), crop
+        )
+    )(crop_C)
+
+
+def _local_rows(task: Task, layout: LaneLayout) -> range:
+    """The part of every batch that lies on this process's devices."""
+    parts = (
+        NamedSharding(layout.mesh, P(BATCH))
+        .addressable_devices_indices_map((task.batch_size,))
+        .values()
+    )
+    bounds = [part[0].indices(task.batch_size) for part in parts if part]
+    return range(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
+
+
+def _across_processes(
+    layout: LaneLayout, batch_size: int, first: int, local: np.ndarray
+) -> jax.Array:
+    """One array [C, N, ...] of all processes, of which this one holds the rows from `first` on.
+
+    local: [C, rows, ...].
+    """
+
+    def part(place: tuple[slice, ...] | None) -> np.ndarray:
+        assert place is not None
+        start, stop, _ = place[1].indices(batch_size)
+        return local[place[0], start - first : stop - first]
+
+    return jax.make_array_from_callback(
+        (len(local), batch_size, *local.shape[2:]),
+        NamedSharding(layout.mesh, P(LANES, BATCH)),
+        part,
+    )
