@@ -1,1 +1,1 @@
-"""The leaderboard: entries, the board made of them, its tables and page, and reruns."""
+"""The leaderboard: its entries, tables and web page, and reruns of entries."""

@@ -1,11 +1,11 @@
-"""Entries -> the leaderboard, as plain data: what the terminal, README, the web page and JSON all show."""
+"""Builds the leaderboard from entries: plain data for the terminal, README, web page and JSON."""
 
 from __future__ import annotations
 
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -18,110 +18,44 @@ from sweeps.board import verdicts
 from sweeps.board.entries import BASELINE, FOLDER, Entry
 from sweeps.planning.study import TUNING_SEED, Result
 from sweeps.results import statistics
+from sweeps.results.comparison import Comparison, edge_warning
 from sweeps.results.statistics import Speedup
 from sweeps.results.summary import Row, loss, row_of
 from sweeps.results.validity import HELD_OUT, Concordance, certify
 
 SPECIAL_CASES: dict[str, list[str]] = json.loads((FOLDER / "special_cases.json").read_text())
-"""optimizer -> those that it becomes at some setting of its hyperparameters, and so should never lose to."""
+"""Optimizer -> its special cases: it equals each at some setting, so it should not lose to them."""
 
 
 @dataclass(frozen=True)
-class _Field:
-    """All entries of one task, with their rows by horizon."""
+class _TaskEntries:
+    """All entries of one task, with their rows compared."""
 
     task: str
     entries: tuple[Entry, ...]
-    rows: Mapping[tuple[str, int], Row]
+    comparison: Comparison
 
-    @property
-    def horizons(self) -> list[int]:
-        return sorted({horizon for _, horizon in self.rows})
-
-    @property
-    def shared(self) -> list[int]:
-        """Rungs on which entries are compared as a whole: those that all have, but the baseline's longest, above which nothing can be measured."""
-        longest = max((h for opt, h in self.rows if opt == BASELINE), default=0)
-        return [
-            h
-            for h in self.horizons
-            if h != longest and all((e.study.optimizer, h) in self.rows for e in self.entries)
-        ]
-
-    @property
-    def baseline(self) -> dict[int, float]:
-        return {
-            h: row.mean["probe_loss"]
-            for (opt, h), row in self.rows.items()
-            if opt == BASELINE and row.mean
-        }
-
-    @property
-    def baseline_seeds(self) -> dict[int, dict[int, float]]:
-        curves: dict[int, dict[int, float]] = {}
-        for (opt, h), row in self.rows.items():
-            for seed, value in row.by_seed.items() if opt == BASELINE else ():
-                curves.setdefault(seed, {})[h] = value
-        return curves
-
-    def speedup(self, opt: str, horizon: int) -> Speedup | None:
-        """The entry's at this rung, with its interval; None where it has no result there, or there is no baseline."""
-        row = self.rows.get((opt, horizon))
-        if row is None or row.mean is None:
-            return None
-        seeds = row.by_seed if opt != BASELINE else {}  # its own interval would be [1, 1]
-        return statistics.with_interval(
-            row.mean["probe_loss"], seeds, horizon, self.baseline, self.baseline_seeds
-        )
-
-    def overall(self, opt: str) -> Speedup | None:
-        """The geometric mean over the shared rungs; None where one of them has no result."""
-        gains = [self.speedup(opt, h) for h in self.shared]
-        curves = self.baseline_seeds
-        logs = [
-            statistics.paired_logs(self.rows[opt, h].by_seed, h, curves)
-            for h in self.shared
-            if opt != BASELINE
-        ]
-        return (
-            None
-            if None in gains
-            else statistics.geometric_mean([gain for gain in gains if gain], logs)
-        )
-
-    def ranks(self, horizons: Sequence[int]) -> dict[str, int]:
-        """Ranks by mean log loss over these rungs, ties sharing one; entries without a result on each of them have none."""
-        logs: dict[str, dict[int, float]] = {}
-        for entry in self.entries:
-            name = entry.study.optimizer
-            rungs = [self.rows[name, h].by_seed if (name, h) in self.rows else {} for h in horizons]
-            if rungs and all(rungs):
-                common = set.intersection(*(set(rung) for rung in rungs))
-                logs[name] = {
-                    seed: float(np.mean([math.log(rung[seed]) for rung in rungs]))
-                    for seed in sorted(common)
-                }
-        ordered = sorted(
-            (name for name in logs if logs[name]),
-            key=lambda name: (np.mean(list(logs[name].values())), name),
-        )
-        return dict(
-            zip(ordered, statistics.tie_groups([logs[name] for name in ordered]), strict=True)
-        )
+    def find(self, optimizer: str) -> Entry | None:
+        return next((e for e in self.entries if e.study.optimizer == optimizer), None)
 
 
 def make(entries: Sequence[Entry], warnings: Sequence[str] = ()) -> dict[str, Any]:
-    """The whole board. Everything in it is finite: None stands for what is not known, or infinite."""
-    fields = [
-        _field(task, [e for e in entries if e.study.task == task])
+    """The whole leaderboard as JSON data; None stands for unknown or infinite numbers.
+
+    Args:
+      entries: entries of any tasks.
+      warnings: warnings about files that are not counted.
+    """
+    by_task = [
+        _task_entries(task, [e for e in entries if e.study.task == task])
         for task in sorted({e.study.task for e in entries})
     ]
-    shown = [_entry(entry, field) for field in fields for entry in field.entries]
+    shown = [_entry(entry, of_task) for of_task in by_task for entry in of_task.entries]
     return _finite(
         {
             "made": {"distill-bench": __version__},
             "baseline": BASELINE,
-            "tasks": [_task(field) for field in fields],
+            "tasks": [_task(of_task) for of_task in by_task],
             "entries": sorted(
                 shown,
                 key=lambda e: (
@@ -136,36 +70,31 @@ def make(entries: Sequence[Entry], warnings: Sequence[str] = ()) -> dict[str, An
     )
 
 
-def _field(task: str, entries: Sequence[Entry]) -> _Field:
-    rows = {
-        (e.study.optimizer, h): row_of(e.study, e.results, h) for e in entries for h in e.horizons
-    }
-    return _Field(task, tuple(entries), rows)
+def _task_entries(task: str, entries: Sequence[Entry]) -> _TaskEntries:
+    rows = [row_of(e.study, e.results, h) for e in entries for h in e.horizons]
+    return _TaskEntries(task, tuple(entries), Comparison(BASELINE, rows))
 
 
-def _task(field: _Field) -> dict[str, Any]:
-    task = catalogue.get(field.task)
+def _task(of_task: _TaskEntries) -> dict[str, Any]:
+    task, comparison = catalogue.get(of_task.task), of_task.comparison
     runs = [
         (result.trial.horizon, result.final)
-        for entry in field.entries
+        for entry in of_task.entries
         for result in entry.results
         if result.final
     ]
-    ratios = statistics.profile_ratios(
-        {
-            e.study.optimizer: [field.speedup(e.study.optimizer, h) for h in field.shared]
-            for e in field.entries
-        }
-    )
+    means = [(row.horizon, row.mean) for row in comparison.rows if row.mean]
+    names = [entry.study.optimizer for entry in of_task.entries]
+    ratios = statistics.profile_ratios({name: comparison.speedups(name) for name in names})
     return {
         "name": task.name,
         "fingerprint": task.fingerprint(),
         "ladder": list(task.horizons),
-        "overall_rungs": field.shared,
+        "overall_rungs": comparison.shared_horizons,
         "certificate": [_certified("runs", c) for c in certify(runs)]
-        + [_certified("entries", c) for c in certify(_means(field))],
-        "disagreements": _disagreements(field),
-        "gap": _gap(field),
+        + [_certified("entries", c) for c in certify(means)],
+        "disagreements": _disagreements(comparison),
+        "gap": _gap(comparison),
         "profile": {
             name: {"ratios": values, "score": statistics.profile_score(values)}
             for name, values in ratios.items()
@@ -173,39 +102,38 @@ def _task(field: _Field) -> dict[str, Any]:
     }
 
 
-def _certified(over: str, found: Concordance) -> dict[str, Any]:
-    return {"over": over, **asdict(found)}
+def _certified(over: str, concordance: Concordance) -> dict[str, Any]:
+    return {"over": over, **asdict(concordance)}
 
 
-def _means(field: _Field) -> list[tuple[int, dict[str, float]]]:
-    """Each entry's mean metrics at each rung."""
-    return [(row.horizon, row.mean) for row in field.rows.values() if row.mean]
-
-
-def _gap(field: _Field) -> list[dict[str, float]]:
-    """The generalization gap along the horizon: held-out KL less probe loss, its mean and its largest over entries."""
+def _gap(comparison: Comparison) -> list[dict[str, float]]:
+    """The generalization gap (held-out KL - probe loss) by horizon: mean and largest of entries."""
     found = []
-    for h in field.horizons:
+    for h in comparison.horizons:
         gaps = [
             row.mean["heldout_kl"] - row.mean["probe_loss"]
-            for (_, at), row in field.rows.items()
-            if at == h and row.mean
+            for row in comparison.rows
+            if row.horizon == h and row.mean
         ]
-        found += (
-            [{"horizon": h, "mean": float(np.mean(gaps)), "largest": max(gaps)}] if gaps else []
-        )
+        if gaps:
+            found.append({"horizon": h, "mean": float(np.mean(gaps)), "largest": max(gaps)})
     return found
 
 
-def _disagreements(field: _Field) -> list[dict[str, Any]]:
-    """Pairs of entries at one rung that are told apart by probe loss and ordered the other way by a held-out metric."""
+def _disagreements(comparison: Comparison) -> list[dict[str, Any]]:
+    """Pairs of entries at a rung that a held-out metric orders the other way than probe loss.
+
+    Pairs that are tied by probe loss do not count.
+    """
     found = []
-    for h in field.horizons:
-        ranks = field.ranks([h])
-        for first, second in combinations(ranks, 2):  # in the order of their losses
-            for metric, less_is_better in HELD_OUT.items() if ranks[first] != ranks[second] else ():
+    for h in comparison.horizons:
+        ranks = comparison.ranks([h])
+        for first, second in combinations(ranks, 2):  # in ascending order of loss
+            if ranks[first] == ranks[second]:
+                continue
+            for metric, less_is_better in HELD_OUT.items():
                 a, b = (
-                    (field.rows[name, h].mean or {})[metric] * (1 if less_is_better else -1)
+                    (comparison.by_name[name, h].mean or {})[metric] * (1 if less_is_better else -1)
                     for name in (first, second)
                 )
                 if a > b:
@@ -220,9 +148,10 @@ def _disagreements(field: _Field) -> list[dict[str, Any]]:
     return found
 
 
-def _entry(entry: Entry, field: _Field) -> dict[str, Any]:
-    study, name = entry.study, entry.study.optimizer
-    rungs = [_rung(entry, field, h) for h in entry.horizons]
+def _entry(entry: Entry, of_task: _TaskEntries) -> dict[str, Any]:
+    study, name, comparison = entry.study, entry.study.optimizer, of_task.comparison
+    shared = comparison.shared_horizons
+    rungs = [_rung(entry, comparison, h) for h in entry.horizons]
     seeds, trials = max(rung["seeds"] for rung in rungs), max(rung["trials"] for rung in rungs)
     verdict = verdicts.of(entry)
     return {
@@ -234,14 +163,14 @@ def _entry(entry: Entry, field: _Field) -> dict[str, Any]:
         "environment": dict(entry.environment),
         "cost": asdict(entry.cost) if entry.cost else None,
         "verification": asdict(verdict) if verdict else None,
-        "warnings": _warnings(entry, field),
+        "warnings": _warnings(entry, of_task),
         "reproduce": [
             f"python sweeps/verify.py leaderboard/{study.task}/{name}.json",
             f"python sweeps/run.py --task={study.task} --opt={shlex.quote(entry.spec)} "
             f"--horizons={','.join(map(str, entry.horizons))} --trials={trials} --seeds={seeds}",
         ],
-        "overall": _gain(field.overall(name))
-        | {"rungs": field.shared, "rank": field.ranks(field.shared).get(name)},
+        "overall": _gain(comparison.overall(name))
+        | {"rungs": shared, "rank": comparison.ranks(shared).get(name)},
         "rungs": rungs,
     }
 
@@ -253,12 +182,13 @@ def _gain(gain: Speedup | None) -> dict[str, Any]:
     return {"value": gain.value, "bound": gain.bound, "low": low, "high": high}
 
 
-def _rung(entry: Entry, field: _Field, horizon: int) -> dict[str, Any]:
-    name, row = entry.study.optimizer, field.rows[entry.study.optimizer, horizon]
+def _rung(entry: Entry, comparison: Comparison, horizon: int) -> dict[str, Any]:
+    name, row = entry.study.optimizer, comparison.by_name[entry.study.optimizer, horizon]
     here = [result for result in entry.results if result.trial.horizon == horizon]
     tuned = [result for result in here if result.trial.seed == TUNING_SEED]
-    ended = [loss(result) for result in tuned]
-    sensitive = statistics.sensitivity(ended)
+    final_runs = [result for result in here if result.trial.seed != TUNING_SEED and result.final]
+    losses = [loss(result) for result in tuned]
+    sensitivity = statistics.sensitivity(losses)
     return {
         "horizon": horizon,
         "mean": row.mean,
@@ -269,22 +199,23 @@ def _rung(entry: Entry, field: _Field, horizon: int) -> dict[str, Any]:
         "crashed": row.crashed,
         "hparams": row.hparams,
         "edges": list(row.edges),
-        "speedup": _gain(field.speedup(name, horizon)),
-        "rank": field.ranks([horizon]).get(name),
-        "curve": _curve(
-            entry, [result for result in here if result.trial.seed != TUNING_SEED and result.final]
-        ),
+        "speedup": _gain(comparison.speedup(row)),
+        "rank": comparison.ranks([horizon]).get(name),
+        "curve": _curve(entry, final_runs),
         "tried": [
             {"hparams": result.trial.hparams, "status": result.status, "probe_loss": loss(result)}
             for result in tuned
         ],
-        "best_after": statistics.best_after(ended),
-        "sensitivity": asdict(sensitive) if sensitive else None,
+        "best_after": statistics.best_after(losses),
+        "sensitivity": asdict(sensitivity) if sensitivity else None,
     }
 
 
 def _curve(entry: Entry, runs: Sequence[Result]) -> dict[str, Any] | None:
-    """Final runs along their steps, a list for each seed: metrics at `steps`, training losses at `train_steps`; None where they differ in these."""
+    """Curves of the final runs: metrics at `steps`, training losses at `train_steps`, by seed.
+
+    None if the runs were measured at different steps.
+    """
     trained = [entry.curves[result.trial.horizon, result.trial.seed] for result in runs]
     steps = {tuple(step for step, _ in result.points) for result in runs}
     if len(steps) != 1 or len({steps for steps, _ in trained}) != 1:
@@ -301,44 +232,37 @@ def _curve(entry: Entry, runs: Sequence[Result]) -> dict[str, Any] | None:
     }
 
 
-def _warnings(entry: Entry, field: _Field) -> list[str]:
-    name = entry.study.optimizer
-    base = next((e for e in field.entries if e.study.optimizer == BASELINE), None)
-    told: dict[str, list[str]] = {}  # what is wrong -> where
-
-    def tell(horizon: int, text: str) -> None:
-        told.setdefault(text, []).append(str(horizon))
-
+def _warnings(entry: Entry, of_task: _TaskEntries) -> list[str]:
+    base = of_task.find(BASELINE)
+    at: dict[str, list[str]] = {}  # warning -> horizons at which it holds
     for h in entry.horizons:
-        row = field.rows[name, h]
-        if row.edges:
-            tell(
-                h,
-                f"the best {' and '.join(row.edges)} lies at an edge of its range; a wider one may hold a better.",
-            )
-        if base and h in base.horizons and row.trials > field.rows[BASELINE, h].trials:
-            tell(
-                h,
-                f"tuned with {row.trials} trials, {BASELINE} with {field.rows[BASELINE, h].trials}.",
-            )
-        ranks = field.ranks([h])
-        for special in SPECIAL_CASES.get(name, ()):
-            if name in ranks and special in ranks and ranks[special] < ranks[name]:
-                tell(
-                    h,
-                    f"behind {special}, which it contains as a special case: a wider or longer search would have found it.",
-                )
-        if name != BASELINE and (
-            needed := statistics.seeds_wanted(row.by_seed, h, field.baseline_seeds)
-        ):
-            tell(h, f"{row.seeds} seeds do not tell it from {BASELINE}; {needed} would.")
-    found = [f"at {', '.join(horizons)}: {text}" for text, horizons in told.items()]
+        row = of_task.comparison.by_name[entry.study.optimizer, h]
+        for warning in _rung_warnings(row, of_task.comparison):
+            at.setdefault(warning, []).append(str(h))
+    found = [f"at {', '.join(horizons)}: {warning}" for warning, horizons in at.items()]
     if base and any(
         entry.study.versions.get(k) != base.study.versions.get(k)
         for k in ("jax", "optax", "platform")
     ):
-        found.append(f"ran on {_versions(entry)}, {BASELINE} on {_versions(base)}.")
+        found.append(f"ran on {_versions(entry)}; {BASELINE} ran on {_versions(base)}.")
     return found
+
+
+def _rung_warnings(row: Row, comparison: Comparison) -> Iterator[str]:
+    if edges := edge_warning(row):
+        yield edges
+    base = comparison.by_name.get((BASELINE, row.horizon))
+    if base and row.trials > base.trials:
+        yield f"it had {row.trials} tuning trials, {BASELINE} only {base.trials}."
+    ranks = comparison.ranks([row.horizon])
+    for special in SPECIAL_CASES.get(row.opt, ()):
+        if row.opt in ranks and special in ranks and ranks[special] < ranks[row.opt]:
+            yield (
+                f"it is behind its special case {special}; a wider or longer search "
+                "would have found a setting at least as good."
+            )
+    if seeds := comparison.seeds_warning(row):
+        yield seeds
 
 
 def _versions(entry: Entry) -> str:
@@ -346,7 +270,7 @@ def _versions(entry: Entry) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The same with None for numbers that are not finite."""
+    """The same data with None for numbers that are not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What in an entry contradicts the rest of it; nothing is run."""
+"""Finds contradictions inside an entry, without running anything."""
 
 from __future__ import annotations
 
@@ -15,28 +15,26 @@ from sweeps.results.summary import winner
 
 
 def inconsistencies(entry: Entry) -> list[str]:
-    """In words, what shows that the entry was altered after it was made."""
+    """Signs that the entry was altered after it was made, one sentence each."""
     study, found = entry.study, []
     try:
         digest = source_digest.digest(entry.sources)
     except (SyntaxError, ValueError) as error:
         digest = f"none: {error}"
     if digest != study.source_sha256:
-        found.append("its source files are not those that its digest names")
+        found.append("its source files do not match its source digest")
     for horizon in entry.horizons:
         here = [r for r in entry.results if r.trial.horizon == horizon]
-        best, tried = (
-            winner(here, horizon),
-            [r.trial.hparams for r in here if r.trial.seed == TUNING_SEED],
-        )
+        best = winner(here, horizon)
+        tried = [r.trial.hparams for r in here if r.trial.seed == TUNING_SEED]
         if best is None or any(
             r.trial.hparams != best.trial.hparams for r in here if r.trial.seed != TUNING_SEED
         ):
             found.append(
-                f"horizon {horizon}: its final runs are not of the trial with the lowest probe loss"
+                f"horizon {horizon}: its final runs do not use the trial with the lowest probe loss"
             )
         if tried and sorted(map(_plain, tried)) != sorted(map(_plain, _points(study, len(tried)))):
-            found.append(f"horizon {horizon}: its trials are not the points that its space gives")
+            found.append(f"horizon {horizon}: its trials are not the points sampled from its space")
     return found
 
 
@@ -45,13 +43,11 @@ def _plain(hparams: Mapping[str, Any]) -> str:
 
 
 def _points(study: Study, n: int) -> list[dict[str, Any]]:
-    """The trials of the study's space, as sampling.sample gives them."""
+    """The first n points that a sweep samples from the study's space."""
 
     def domain(described: Mapping[str, Any]) -> domains.Domain:
-        kind, settings = (
-            getattr(domains, described["kind"]),
-            {k: v for k, v in described.items() if k != "kind"},
-        )
+        kind = getattr(domains, described["kind"])
+        settings = {k: v for k, v in described.items() if k != "kind"}
         return kind(*settings["values"]) if "values" in settings else kind(**settings)
 
     return sample({name: domain(described) for name, described in study.space.items()}, {}, n)

@@ -2,8 +2,9 @@
 
     leaderboard/digits/shampoo.json
 
-An entry holds runs, not conclusions: rows, speed-ups and ranks are computed from them, as from a store. Entries are other people's files:
-each is checked against leaderboard/entry.schema.json before anything in it is believed, and nothing in it is ever executed.
+An entry holds runs, not conclusions: rows, speed-ups and ranks are computed from its runs, as from
+a store. Entries are other people's files. Each is checked against leaderboard/entry.schema.json
+before it is used, and reading one never executes its code.
 """
 
 from __future__ import annotations
@@ -27,20 +28,23 @@ MAX_BYTES = 4 << 20
 _CHECKOUT = Path(__file__).resolve().parents[2] / "leaderboard"
 _INSTALLED = Path(__file__).resolve().parents[1] / "leaderboard_entries"
 FOLDER = _CHECKOUT if _CHECKOUT.is_dir() else _INSTALLED
-BASELINE = (
-    (FOLDER / "baseline.txt").read_text().strip()
-)  # the optimizer whose curve speed-ups are measured on
+BASELINE = (FOLDER / "baseline.txt").read_text().strip()
+"""The optimizer on whose curve speed-ups are measured."""
 
 
 class BadEntry(Exception):
-    """The file is no entry; the message says why, in one line."""
+    """The file is not a valid entry; the message says why, in one line."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the update rule alone costs on the task's student, measured in turn with the baseline's.
+    """Cost of the update rule alone on the task's student, measured alternately with the baseline.
 
-    update_ms, baseline_ms: milliseconds of one update; relative: their ratio; state_bytes_per_parameter: of the rule's state.
+    Attributes:
+      update_ms: time of one update in milliseconds.
+      baseline_ms: time of one update of the baseline in milliseconds.
+      relative: update_ms over baseline_ms.
+      state_bytes_per_parameter: size of the rule's state in bytes per parameter.
     """
 
     update_ms: float
@@ -51,16 +55,18 @@ class Cost:
 
 @dataclass(frozen=True)
 class Entry:
-    """A study that stands on the leaderboard.
+    """A study on the leaderboard.
 
     Attributes:
-      study, results: what was run; tuning trials hold their end alone, finals their curves.
-      curves: (horizon, seed) -> training losses of a final run, as (steps, means up to each of them).
-      spec: how the optimizer was typed.
-      sources: its file and those of optimizers/ that it imports: name -> text.
+      study: the optimizer, its search space and the task.
+      results: all runs; tuning trials have their final metrics only, final runs their curves.
+      curves: (horizon, seed) -> training losses of a final run, as (steps, mean loss up to each).
+      spec: the optimizer as given to --opt.
+      sources: name -> text of the optimizer's file and of the files in optimizers/ that it imports.
       environment: machine and versions.
-      cost: None where it was not measured.
-      path, sha256: the file, and the digest of its bytes.
+      cost: cost of the update rule; None if it was not measured.
+      path: the entry's file.
+      sha256: digest of the file's bytes.
     """
 
     study: Study
@@ -80,52 +86,55 @@ class Entry:
 
 @functools.cache
 def _validator() -> Callable[[Any], str | None]:
-    """A function that tells what is wrong with an entry's content."""
+    """Returns a function that says what is wrong with an entry's content."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
     schema = Draft202012Validator(json.loads((FOLDER / "entry.schema.json").read_text()))
 
-    def wrong(content: Any) -> str | None:
+    def find_error(content: Any) -> str | None:
         error = best_match(schema.iter_errors(content))
         return error and f"{error.json_path}: {error.message[:200]}"
 
-    return wrong
+    return find_error
 
 
 def validate(content: Any) -> None:
-    """Checks an entry's content against its schema.
+    """Checks an entry's content against the schema.
 
     Raises:
-      BadEntry: at the first thing that is wrong.
+      BadEntry: names the first error.
     """
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
-        raise BadEntry(f"it is of schema {str(found)[:40]!r}, this version reads {SCHEMA}")
-    if wrong := _validator()(content):
-        raise BadEntry(wrong)
+        raise BadEntry(f"it has schema {str(found)[:40]!r}, but this version reads {SCHEMA}")
+    if error := _validator()(content):
+        raise BadEntry(error)
 
 
 def read(path: Path) -> Entry:
-    """The entry in a file.
+    """Reads and checks an entry.
 
     Raises:
-      BadEntry: where it is none: no regular file, too large, no JSON, another schema, of a name that is not its file's.
+      BadEntry: if it is not a regular file, too large, not JSON, does not fit the schema, has
+        another name than its file, or lacks runs that an entry needs.
     """
     try:
         if path.is_symlink() or not path.is_file():
-            raise BadEntry("it is no regular file")
+            raise BadEntry("it is not a regular file")
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise BadEntry(f"it has {size:,} bytes, an entry at most {MAX_BYTES:,}")
+            raise BadEntry(f"it has {size:,} bytes, but an entry has at most {MAX_BYTES:,}")
         raw = path.read_bytes()
-        content = json.loads(raw.decode(), parse_constant=_refuse, object_pairs_hook=_unique)
+        content = json.loads(
+            raw.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique_names
+        )
     except (OSError, ValueError, RecursionError) as error:
         raise BadEntry(f"it cannot be read ({type(error).__name__}: {str(error)[:200]})") from None
     validate(content)
     study = Study(**content["study"])
     if (path.parent.name, path.name) != (study.task, f"{study.optimizer}.json"):
-        raise BadEntry(f"it says that it is {study.task}/{study.optimizer}.json")
-    _check_whole(study, content["rungs"])
+        raise BadEntry(f"its content is that of {study.task}/{study.optimizer}.json")
+    _check_complete(study, content["rungs"])
     results, curves = _results(study, content["rungs"])
     cost = Cost(**content["cost"]) if content["cost"] else None
     return Entry(
@@ -141,8 +150,12 @@ def read(path: Path) -> Entry:
     )
 
 
-def _check_whole(study: Study, rungs: Sequence[Mapping[str, Any]]) -> None:
-    """Refuses what `publish.check` would not have let through, so that no entry is judged on fewer or other runs than the others."""
+def _check_complete(study: Study, rungs: Sequence[Mapping[str, Any]]) -> None:
+    """Repeats the checks of `write_entry.check`, so that all entries are judged on the same runs.
+
+    Raises:
+      BadEntry: names the first missing or unexpected run.
+    """
     horizons = [rung["horizon"] for rung in rungs]
     if study.task in catalogue.CATALOGUE:
         ladder = catalogue.get(study.task).horizons
@@ -152,48 +165,50 @@ def _check_whole(study: Study, rungs: Sequence[Mapping[str, Any]]) -> None:
             or not all(isinstance(h, int) for h in horizons)
         ):
             raise BadEntry(
-                f"its horizons {str(horizons)[:80]} are not the first {REQUIRED_RUNGS} or more of {', '.join(map(str, ladder))}"
+                f"its horizons {str(horizons)[:80]} are not the first {REQUIRED_RUNGS} or more "
+                f"of {', '.join(map(str, ladder))}"
             )
     for rung in rungs:
-        where, seeds = f"at horizon {rung['horizon']}", [run["seed"] for run in rung["finals"]]
+        place, seeds = f"at horizon {rung['horizon']}", [run["seed"] for run in rung["finals"]]
         if (
             len(seeds) < REQUIRED_SEEDS
             or seeds != list(range(TUNING_SEED + 1, len(seeds) + 1))
             or not all(isinstance(seed, int) for seed in seeds)
         ):
-            raise BadEntry(f"{where} its final seeds are not 1 to {REQUIRED_SEEDS} or more")
+            raise BadEntry(f"{place} its final seeds are not 1 to {REQUIRED_SEEDS} or more")
         if study.space and len(rung["tuning"]) < REQUIRED_TRIALS:
             raise BadEntry(
-                f"{where} it has {len(rung['tuning'])} tuning trials of {REQUIRED_TRIALS} or more"
+                f"{place} it has {len(rung['tuning'])} tuning trials, "
+                f"but needs {REQUIRED_TRIALS} or more"
             )
         for hparams in [rung["winner"], *(run["hparams"] for run in rung["tuning"])]:
             if not all(
-                name in hparams and _lies_in(domain, hparams[name])
+                name in hparams and _contains(domain, hparams[name])
                 for name, domain in study.space.items()
             ):
-                raise BadEntry(f"{where} hyperparameters lie outside its space")
+                raise BadEntry(f"{place} hyperparameters lie outside its space")
 
 
-def _lies_in(domain: Mapping[str, Any], value: Any) -> bool:
+def _contains(domain: Mapping[str, Any], value: Any) -> bool:
     if domain["kind"] == "Choice":
         return value in domain["values"]
     low, high = domain["low"], domain["high"]
     if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in (low, high, value)):
         return False
-    slack = 1e-9 * (high - low)  # a platform's rounding
+    slack = 1e-9 * (high - low)  # platforms round differently
     return (
         low < high and (domain["kind"] != "Log" or low > 0) and low - slack <= value <= high + slack
     )
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON number")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands twice in one object")
+        raise ValueError("an object has the same name twice")
     return found
 
 
@@ -232,18 +247,19 @@ def _results(
             )
     for result in found:
         if result.status == "ok" and not result.points:
-            raise BadEntry(
-                f"a run at horizon {result.trial.horizon} that ended well has no metrics"
-            )
+            raise BadEntry(f"a run at horizon {result.trial.horizon} has status ok but no metrics")
     return tuple(found), curves
 
 
 def load(
     folder: Path = FOLDER, names: Sequence[str] | None = None, only: str | None = None
 ) -> tuple[list[Entry], list[str]]:
-    """Entries of these tasks (all that this version has, by default), and a warning for each file that is none or cannot be compared with.
+    """Loads the entries of some tasks, and a warning for each file that is not counted.
 
-    only: the one optimizer that is wanted.
+    Args:
+      folder: the leaderboard's folder.
+      names: names of tasks; None for all tasks.
+      only: load only this optimizer; None for all optimizers.
     """
     found, warnings = [], []
     for name in sorted(catalogue.CATALOGUE) if names is None else names:
@@ -255,7 +271,8 @@ def load(
                 continue
             if entry.study.fingerprint != catalogue.get(name).fingerprint():
                 warnings.append(
-                    f"{path} is not counted: it is of another version of the task ({entry.study.fingerprint})."
+                    f"{path} is not counted: it ran on another version of the task "
+                    f"({entry.study.fingerprint})."
                 )
             else:
                 found.append(entry)

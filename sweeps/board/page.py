@@ -1,4 +1,4 @@
-"""The leaderboard as one HTML file: no network, no framework, nothing to build."""
+"""The leaderboard as one HTML file that needs no network, framework or build step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from string import Template
 from typing import Any
 
 _ASSETS = Path(__file__).resolve().parent / "page_assets"
-# The last one starts the others.
+# In the order in which they are joined; the last one starts the page.
 _SCRIPTS = (
     "dom",
     "model",
@@ -28,19 +28,23 @@ _SCRIPTS = (
     "choice",
     "main",
 )
-_CURVE_DIGITS = 5  # significant; what a figure can show
+_CURVE_DIGITS = 5  # significant digits, enough for a figure
 _MARKUP = re.compile("[<>&\u2028\u2029]")
 
 
 def render(board: Mapping[str, Any]) -> str:
-    """The board as one self-contained HTML document, to be written as UTF-8; pure.
+    """The leaderboard as one self-contained HTML document, to be written as UTF-8; pure.
 
-    `board` is plain JSON data: entries, tasks, baseline and warnings; optional parts may be missing or None. Its strings may be hostile: they
-    are embedded as data, set as text, and never become markup, scripts, styles or links; a content security policy refuses whatever is not ours.
+    Its strings may be hostile. They are embedded as data and shown as text; they never become
+    markup, scripts, styles or links. A content security policy blocks everything else.
+
+    Args:
+      board: JSON data from `build.make`: entries, tasks, baseline and warnings. Optional parts may
+        be missing or None.
 
     Raises:
-      ValueError: where a number is not finite.
-      TypeError: where a value is not plain JSON.
+      ValueError: if a number is not finite.
+      TypeError: if a value is not plain JSON.
     """
     style = _read("page.css")
     script = (
@@ -48,7 +52,10 @@ def render(board: Mapping[str, Any]) -> str:
         + "\n".join(_read(f"{name}.js") for name in _SCRIPTS)
         + "})();\n"
     )
-    policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; base-uri 'none'; form-action 'none'"
+    policy = (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
     return Template(_read("page.html")).substitute(
         policy=policy, style=style, script=script, board=_embedded(board)
     )
@@ -59,22 +66,20 @@ def _read(name: str) -> str:
 
 
 def _hash(block: str) -> str:
-    """The policy's name of an inline block."""
+    """The hash by which the content security policy allows an inline block."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()}'"
 
 
 def _embedded(board: Mapping[str, Any]) -> str:
-    """ASCII JSON in which no character can end the element that holds it."""
-    content = json.dumps(_short(board), separators=(",", ":"), allow_nan=False)
+    """ASCII JSON without any character that could end the element around it."""
+    content = json.dumps(_shortened(board), separators=(",", ":"), allow_nan=False)
     return _MARKUP.sub(lambda match: f"\\u{ord(match[0]):04x}", content)
 
 
-def _short(value: Any, within_curve: bool = False) -> Any:
-    """The board with its curves' numbers cut to what a figure can show: most of the page's bytes are theirs."""
+def _shortened(value: Any, in_curve: bool = False) -> Any:
+    """The same data with fewer digits in curves, which make up most of the page's size."""
     if isinstance(value, Mapping):
-        return {key: _short(item, within_curve or key == "curve") for key, item in value.items()}
+        return {key: _shortened(item, in_curve or key == "curve") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_short(item, within_curve) for item in value]
-    return (
-        float(f"{value:.{_CURVE_DIGITS}g}") if within_curve and isinstance(value, float) else value
-    )
+        return [_shortened(item, in_curve) for item in value]
+    return float(f"{value:.{_CURVE_DIGITS}g}") if in_curve and isinstance(value, float) else value

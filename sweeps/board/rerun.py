@@ -1,6 +1,7 @@
-"""Whether an entry's numbers come out again: what in it contradicts itself, then its final runs once more.
+"""Verifies an entry: looks for contradictions in it, then repeats its final runs.
 
-Nothing that an entry carries is executed unless the user trusts it: built-in optimizers and factories of optax run as they are here.
+Code carried by an entry runs only if the user trusts it. Built-in optimizers and factories of optax
+run from this installation.
 """
 
 from __future__ import annotations
@@ -27,14 +28,19 @@ from sweeps.execution.resources import Resources
 from sweeps.planning.plan import describe_domain, environment, lane_of
 from sweeps.planning.study import TUNING_SEED, Result
 
-_SAME = 1e-8  # entries keep nine digits, which name a float32
+_SAME = 1e-8  # relative; entries keep nine digits, which identify a float32
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung rerun: recorded and rerun probe losses by seed (None where the rerun did not end well).
+    """One rung of an entry, rerun.
 
-    low, high: the 95 % prediction interval of the mean of so many new runs, from the recorded ones, over all rungs together.
+    Attributes:
+      horizon: the rung's horizon in gradient evaluations.
+      recorded: seed -> recorded probe loss.
+      rerun: seed -> probe loss of the rerun; None if it failed.
+      low, high: prediction interval of the geometric mean of the reruns, computed from the recorded
+        losses; 95 % over all rungs together.
     """
 
     horizon: int
@@ -45,7 +51,7 @@ class Rung:
 
     @property
     def identical(self) -> int:
-        """Reruns that gave the recorded loss to its last digit."""
+        """The number of reruns with the recorded loss to the last digit."""
         return sum(
             new is not None and abs(new - self.recorded[seed]) <= _SAME * self.recorded[seed]
             for seed, new in self.rerun.items()
@@ -53,25 +59,25 @@ class Rung:
 
     @property
     def mean(self) -> float | None:
-        """Geometric mean of the reruns; None where one did not end well."""
+        """Geometric mean of the reruns; None if one failed."""
         new = list(self.rerun.values())
-        return (
-            None
-            if None in new
-            else float(np.exp(np.mean(np.log([value for value in new if value is not None]))))
-        )
+        if None in new:
+            return None
+        return float(np.exp(np.mean(np.log([value for value in new if value is not None]))))
 
     @property
     def inside(self) -> bool:
+        """Whether the reruns agree with the recorded losses."""
         return self.identical == len(self.rerun) or (
             self.mean is not None and self.low <= self.mean <= self.high
         )
 
 
 def prediction_interval(recorded: Sequence[float], new: int, rungs: int = 1) -> tuple[float, float]:
-    """Where the geometric mean of `new` more runs lies with 95 % probability, `rungs` such statements together.
+    """The interval that holds the geometric mean of `new` more runs with 95 % probability.
 
-    Student's t on logarithms, the level split evenly among the rungs (Bonferroni).
+    Student's t on log losses. The error is split evenly among `rungs` intervals (Bonferroni), so
+    that all of them hold together with 95 % probability.
     """
     from scipy.stats import t
 
@@ -95,20 +101,26 @@ def verify(
 ) -> tuple[Verdict, list[Rung]]:
     """Reruns the entry's final runs and judges them.
 
-    seeds: the first so many of those recorded; None for all. horizons: those to rerun; empty for all. `watch` is told of each event of
-    training and of all its steps.
+    Args:
+      entry: the entry.
+      seeds: rerun only this many of the recorded seeds, the first ones; None for all.
+      horizons: horizons to rerun; empty for all.
+      trust: allow the code that the entry carries to run.
+      watch: called with each training event and the total number of steps.
 
     Raises:
-      UserError: where the entry's optimizer is code that it carries, and `trust` is false; or one of `horizons` is not in it.
+      UserError: if one of `horizons` is not in the entry; or if the optimizer is not built in and
+        `trust` is false, or its code is missing or fails to import.
     """
     task = catalogue.get(entry.study.task)
-    if strangers := sorted(set(horizons) - set(entry.horizons)):
+    if unknown := sorted(set(horizons) - set(entry.horizons)):
         raise UserError(
-            f"--horizons={strangers[0]} is none of {entry.path}: it has {', '.join(map(str, entry.horizons))}."
+            f"--horizons={unknown[0]} is not a horizon of {entry.path}. "
+            f"Use some of {', '.join(map(str, entry.horizons))}."
         )
     found = inconsistencies(entry)
     if entry.study.fingerprint != task.fingerprint():
-        found.append(f"it is of another version of the task ({entry.study.fingerprint})")
+        found.append(f"it ran on another version of the task ({entry.study.fingerprint})")
     if found:
         return _verdict(entry, "failed", "; ".join(found), []), []
     with _optimizer(entry, trust) as (opt, contradictions):
@@ -140,7 +152,7 @@ def _verdict(
 
 @contextlib.contextmanager
 def _optimizer(entry: Entry, trust: bool) -> Iterator[tuple[Optimizer, list[str]]]:
-    """The entry's optimizer, and what contradicts that it is the one that ran."""
+    """Yields the entry's optimizer, and the signs that it is not the one that ran."""
     study, spec = entry.study, entry.spec
     if spec in registry.builtins() or (
         spec.startswith("optax:") and spec.removeprefix("optax:").isidentifier()
@@ -159,13 +171,15 @@ def _optimizer(entry: Entry, trust: bool) -> Iterator[tuple[Optimizer, list[str]
     ]
     if len(declaring) != 1:
         raise UserError(
-            f"{entry.path} carries no file that declares {study.optimizer}: it cannot be rerun."
+            f"{entry.path} cannot be rerun: it must carry exactly one file that declares "
+            f"{study.optimizer}, and it carries {len(declaring)}."
         )
     if not trust:
         raise UserError(
-            f"{entry.path} is of an optimizer that is not built in; rerunning it would run code that the entry carries:\n"
+            f"The optimizer of {entry.path} is not built in. "
+            "Rerunning it would run code from the entry:\n"
             + "\n".join(carried)
-            + "\nRead it in the entry, under 'sources', then pass --trust to run it."
+            + "\nRead this code in the entry, under 'sources', then pass --trust to run it."
         )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(declaring[0]).name
@@ -180,7 +194,8 @@ def _resolve(entry: Entry, spec: str) -> registry.Resolved:
         raise UserError(str(error)) from None
     except Exception:
         raise UserError(
-            f"The code that {entry.path} carries cannot be imported; its own error:\n\n{traceback.format_exc(limit=-2)}"
+            f"The code in {entry.path} cannot be imported. Its error:\n\n"
+            f"{traceback.format_exc(limit=-2)}"
         ) from None
 
 
@@ -188,7 +203,7 @@ def _checked(entry: Entry, found: registry.Resolved) -> tuple[Optimizer, list[st
     contradictions = []
     if found.optimizer.name != entry.study.optimizer:
         contradictions.append(
-            f"its runs are of {found.optimizer.name}, not of {entry.study.optimizer}"
+            f"its runs are those of {found.optimizer.name}, not of {entry.study.optimizer}"
         )
     if found.source_sha256 != entry.study.source_sha256:
         here = source_digest.source_files(found.path)
@@ -199,12 +214,12 @@ def _checked(entry: Entry, found: registry.Resolved) -> tuple[Optimizer, list[st
             != source_digest.digest({name: entry.sources.get(name, "")})
         )
         contradictions.append(
-            f"its source differs from the one here ({', '.join(differ)}), which cannot confirm it"
+            f"its source differs from the one here ({', '.join(differ)}), so it cannot be confirmed"
         )
     if {
         name: describe_domain(domain) for name, domain in found.optimizer.space.items()
     } != entry.study.space:
-        contradictions.append("its space is not the one that its source declares")
+        contradictions.append("its search space is not the one that its source declares")
     return found.optimizer, contradictions
 
 
@@ -234,7 +249,7 @@ def _rerun(
                 ended[lane] = last[lane]
     rungs = []
     for h, results in runs.items():
-        again = {
+        rerun = {
             result.trial.seed: ended.get(i)
             for i, (horizon, result) in enumerate(chosen)
             if horizon == h
@@ -246,15 +261,15 @@ def _rerun(
             Rung(
                 h,
                 recorded,
-                again,
-                *prediction_interval(list(recorded.values()), len(again), len(runs)),
+                rerun,
+                *prediction_interval(list(recorded.values()), len(rerun), len(runs)),
             )
         )
     return rungs
 
 
 def _recorded(entry: Entry, horizon: int) -> list[Result]:
-    """The final runs of a rung that ended well, by seed."""
+    """The final runs of a rung that did not fail, ordered by seed."""
     here = [
         r
         for r in entry.results
@@ -265,18 +280,19 @@ def _recorded(entry: Entry, horizon: int) -> list[Result]:
 
 def _judge(rungs: Sequence[Rung]) -> tuple[Literal["reproduced", "failed"], str]:
     count, identical = sum(len(rung.rerun) for rung in rungs), sum(rung.identical for rung in rungs)
-    what = f"{count} runs at horizons {', '.join(str(rung.horizon) for rung in rungs)}"
+    runs = f"{count} runs at horizons {', '.join(str(rung.horizon) for rung in rungs)}"
     if not count:
-        return "failed", "it has no final run that ended well"
+        return "failed", "all of its final runs failed"
     if identical == count:
-        return "reproduced", f"{what} gave the recorded probe losses to the last digit"
+        return "reproduced", f"{runs} gave the recorded probe losses to the last digit"
     if outside := [rung.horizon for rung in rungs if not rung.inside]:
         return (
             "failed",
-            f"of {what}, the mean at {', '.join(map(str, outside))} lies outside its prediction interval",
+            f"of {runs}, the mean at {', '.join(map(str, outside))} "
+            "lies outside its prediction interval",
         )
     if identical:
-        # One machine gives the same bits or it does not: runs cannot differ beside others that are identical.
+        # A machine repeats a run bit for bit or not at all, so the other losses were altered.
         altered = [
             f"{r.horizon} (seed {s})"
             for r in rungs
@@ -285,6 +301,7 @@ def _judge(rungs: Sequence[Rung]) -> tuple[Literal["reproduced", "failed"], str]
         ]
         return (
             "failed",
-            f"of {what}, {identical} are identical to the last digit and these are not, so that they were altered: {', '.join(altered)}",
+            f"of {runs}, {identical} are identical to the last digit, "
+            f"so the others were altered: {', '.join(altered)}",
         )
-    return "reproduced", f"{what}: all means within their prediction intervals"
+    return "reproduced", f"{runs}: all means lie within their prediction intervals"

@@ -1,4 +1,4 @@
-"""Rows as a table for the terminal and as JSON."""
+"""The results of a store's studies, as a table for the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.board import entries
 from sweeps.board.entries import BASELINE
-from sweeps.results.statistics import Speedup, seeds_wanted, with_interval
+from sweeps.results.comparison import Comparison, edge_warning
+from sweeps.results.statistics import Speedup
 from sweeps.results.store import Loaded
-from sweeps.results.summary import METRICS, Row, baseline_curve, row_of, rows, seed_curves
+from sweeps.results.summary import METRICS, Row, row_of, rows, sort_key
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 def collect(studies: Sequence[Loaded]) -> tuple[list[tuple[Row, Speedup | None]], list[str]]:
-    """Rows of the studies and of the committed baseline where they lack it, with speed-ups; and warnings."""
+    """The rows of the studies with their speed-ups, and warnings.
+
+    The committed baseline fills in at horizons where the studies lack the baseline.
+    """
     made = rows([(loaded.study, loaded.results) for loaded in studies])
     tasks = sorted({row.task for row in made})
     committed, warnings = entries.load(names=tasks, only=BASELINE)
@@ -25,67 +33,50 @@ def collect(studies: Sequence[Loaded]) -> tuple[list[tuple[Row, Speedup | None]]
         for entry in committed
         for h in entry.horizons
     ]
-    have = {(row.opt, row.task, row.horizon) for row in made}
-    horizons = {(row.task, row.horizon) for row in made}
-    missing = [
-        row
-        for row in reference
-        if (row.task, row.horizon) in horizons and (row.opt, row.task, row.horizon) not in have
-    ]
-    shown = sorted(
-        [*made, *missing],
-        key=lambda row: (
-            row.task,
-            row.horizon,
-            row.mean["probe_loss"] if row.mean else float("inf"),
-            row.opt,
-        ),
-    )
-    curves = {
-        task: (
-            baseline_curve(made, reference, task, BASELINE),
-            seed_curves(made, reference, task, BASELINE),
+    comparisons = {
+        task: Comparison(
+            BASELINE,
+            [row for row in made if row.task == task],
+            [row for row in reference if row.task == task],
         )
         for task in tasks
     }
-    for loaded in studies:
-        warnings += [f"{reason}\n  {path} is not counted." for path, reason in loaded.problems]
+    missing = [
+        row
+        for row in reference
+        if row.horizon in comparisons[row.task].horizons
+        and (row.opt, row.horizon) not in comparisons[row.task].by_name
+    ]
+    shown = sorted([*made, *missing], key=sort_key)
+    warnings += _store_warnings(studies)
+    for row in made:
+        found = (edge_warning(row), comparisons[row.task].seeds_warning(row))
+        warnings += [f"{row.opt} at {row.horizon}: {warning}" for warning in found if warning]
+    if unfinished := [f"{row.opt} at {row.horizon}" for row in made if row.status == "tuning"]:
+        warnings.append(
+            "No final runs on fresh seeds yet, so selection makes these losses look too low: "
+            f"{', '.join(unfinished)}."
+        )
+    return [(row, comparisons[row.task].speedup(row)) for row in shown], warnings
+
+
+def _store_warnings(studies: Sequence[Loaded]) -> list[str]:
+    warnings = [
+        f"{reason}\n  {path} is not counted."
+        for loaded in studies
+        for path, reason in loaded.problems
+    ]
     names = [loaded.study.optimizer for loaded in studies]
     for name in sorted({name for name in names if names.count(name) > 1}):
         warnings.append(
-            f"{name} stands in the store {names.count(name)} times, with different sources, spaces or versions: each has its own rows."
+            f"The store holds {names.count(name)} studies of {name}, with different sources, "
+            "spaces or versions: each has its own rows."
         )
-    for row in made:
-        if row.edges:
-            warnings.append(
-                f"{row.opt} at {row.horizon}: the best {' and '.join(row.edges)} lies at an edge of its range; a wider one may hold a better."
-            )
-        if row.opt != BASELINE and (
-            needed := seeds_wanted(row.by_seed, row.horizon, curves[row.task][1])
-        ):
-            warnings.append(
-                f"{row.opt} at {row.horizon}: {row.seeds} seeds do not tell it from {BASELINE}; {needed} would."
-            )
-    if unfinished := [f"{row.opt} at {row.horizon}" for row in made if row.status == "tuning"]:
-        warnings.append(
-            f"Not yet run on fresh seeds, so that selection favours their numbers: {', '.join(unfinished)}."
-        )
-    return [(row, _speedup(row, *curves[row.task])) for row in shown], warnings
-
-
-def _speedup(
-    row: Row, curve: dict[int, float], by_seed: dict[int, dict[int, float]]
-) -> Speedup | None:
-    seeds = row.by_seed if row.opt != BASELINE else {}  # its own interval would be [1, 1]
-    return (
-        with_interval(row.mean["probe_loss"], seeds, row.horizon, curve, by_seed)
-        if row.mean
-        else None
-    )
+    return warnings
 
 
 def as_json(shown: Sequence[tuple[Row, Speedup | None]]) -> str:
-    """A list of rows; `speedup` is a bound where `speedup_bound` is ">" or "<"."""
+    """A JSON list of rows; `speedup` is a bound if `speedup_bound` is ">" or "<"."""
 
     def one(row: Row, gain: Speedup | None) -> dict[str, Any]:
         return {
@@ -110,71 +101,79 @@ def as_json(shown: Sequence[tuple[Row, Speedup | None]]) -> str:
 
 
 def print_table(shown: Sequence[tuple[Row, Speedup | None]], warnings: Sequence[str]) -> None:
-    from rich import box
+    """Prints one table for each task, then the warnings."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=136)
     for task in sorted({row.task for row, _ in shown}):
-        table = Table(
-            title=f"{task}: tuned on probe loss, final runs on fresh seeds",
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-        )
-        for name in (
-            "steps",
-            "optimizer",
-            "probe loss",
-            "held-out KL",
-            "agreement",
-            "accuracy",
-            f"speed-up\nover {BASELINE}",
-            "seeds",
-            "trials",
-            "diverged",
-        ):
-            table.add_column(name, justify="left" if name == "optimizer" else "right", no_wrap=True)
-        previous = None
-        for row, gain in (pair for pair in shown if pair[0].task == task):
-            if previous not in (None, row.horizon):
-                table.add_section()
-            label = row.opt if row.status == "ok" else f"{row.opt} ({row.status})"
-            spread = f" ± {row.std['probe_loss']:.4f}" if row.std else ""
-            mean = row.mean
-            cells = (
-                [
-                    f"{mean['probe_loss']:.4f}{spread}",
-                    f"{mean['heldout_kl']:.4f}",
-                    f"{mean['agreement']:.2%}",
-                    f"{mean['accuracy']:.2%}",
-                ]
-                if mean
-                else ["-"] * 4
-            )
-            first = str(row.horizon) if row.horizon != previous else ""
-            counts = [str(row.seeds), str(row.trials), str(row.diverged)]
-            # Text, not markup: names come from other people's files.
-            table.add_row(
-                *(
-                    Text(cell)
-                    for cell in [first, label, *cells, str(gain) if gain else "-", *counts]
-                )
-            )
-            previous = row.horizon
-        console.print(table)
-    if any(row.status == "reference" for row, _ in shown):
-        console.print(
-            f"(reference): the committed entry in {_short(entries.FOLDER)}; --opt={BASELINE},... runs it here as well."
-        )
+        console.print(_table(task, [pair for pair in shown if pair[0].task == task]))
+    _print_footnotes(console, shown)
     for warning in warnings:
         console.print(Text(f"Warning: {warning}"))
 
 
+def _table(task: str, shown: Sequence[tuple[Row, Speedup | None]]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=f"{task}: tuned on probe loss, final runs on fresh seeds",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    for name in (
+        "steps",
+        "optimizer",
+        "probe loss",
+        "held-out KL",
+        "agreement",
+        "accuracy",
+        f"speed-up\nover {BASELINE}",
+        "seeds",
+        "trials",
+        "diverged",
+    ):
+        table.add_column(name, justify="left" if name == "optimizer" else "right", no_wrap=True)
+    previous = None
+    for row, gain in shown:
+        if previous not in (None, row.horizon):
+            table.add_section()
+        first = str(row.horizon) if row.horizon != previous else ""
+        # Text, not markup: names come from other people's files.
+        table.add_row(*(Text(cell) for cell in [first, *_cells(row, gain)]))
+        previous = row.horizon
+    return table
+
+
+def _cells(row: Row, gain: Speedup | None) -> list[str]:
+    label = row.opt if row.status == "ok" else f"{row.opt} ({row.status})"
+    spread = f" ± {row.std['probe_loss']:.4f}" if row.std else ""
+    metrics = ["-"] * 4
+    if mean := row.mean:
+        metrics = [
+            f"{mean['probe_loss']:.4f}{spread}",
+            f"{mean['heldout_kl']:.4f}",
+            f"{mean['agreement']:.2%}",
+            f"{mean['accuracy']:.2%}",
+        ]
+    counts = [str(row.seeds), str(row.trials), str(row.diverged)]
+    return [label, *metrics, str(gain) if gain else "-", *counts]
+
+
+def _print_footnotes(console: Console, shown: Sequence[tuple[Row, Speedup | None]]) -> None:
+    if any(row.status == "reference" for row, _ in shown):
+        console.print(
+            f"(reference): the committed entry in {_short(entries.FOLDER)}; "
+            f"add {BASELINE} to --opt to run it here as well."
+        )
+
+
 def print_certificates(studies: Sequence[Loaded]) -> None:
-    """For each task, whether a lower probe loss meant a better student in these runs; nothing for a few runs."""
+    """Prints the validity certificate of each task's runs; nothing if there are too few runs."""
     from sweeps.results.validity import certify
 
     for task in sorted({loaded.study.task for loaded in studies}):
@@ -189,9 +188,11 @@ def print_certificates(studies: Sequence[Loaded]) -> None:
         )
         for c in found:
             metric = c.metric.replace("heldout_kl", "held-out KL")
+            label = "Validity" if c is found[0] else " " * len("Validity")
             print(
-                f"{'Validity' if c is found[0] else '        '}  probe loss against {metric}: Kendall's tau {c.tau:.3f} "
-                f"[{c.low:.3f}, {c.high:.3f}] over {c.runs} runs; {c.disagree:.1%} of pairs disagree"
+                f"{label}  probe loss against {metric}: Kendall's tau {c.tau:.3f} "
+                f"[{c.low:.3f}, {c.high:.3f}] over {c.runs} runs; "
+                f"{c.disagree:.1%} of pairs disagree"
             )
 
 

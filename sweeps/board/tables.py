@@ -1,4 +1,4 @@
-"""The board as a table: for the terminal, and as Markdown for README."""
+"""The leaderboard as a table for the terminal and as Markdown for README."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ BEGIN, END = (
     "<!-- leaderboard: python sweeps/leaderboard.py --readme=README.md -->",
     "<!-- /leaderboard -->",
 )
-NOT_KNOWN = "-"
+UNKNOWN = "-"
 
 
 def cells(
     board: Mapping[str, Any], task: str, intervals: bool
 ) -> tuple[list[str], list[list[str]]]:
-    """Column names, and a row of text for each entry of the task; `intervals` with those of each rung as well."""
+    """Column names, and a row of cells for each entry of the task.
+
+    intervals: also give the interval of each rung's speed-up.
+    """
     entries = [entry for entry in board["entries"] if entry["task"] == task]
     horizons = sorted({rung["horizon"] for entry in entries for rung in entry["rungs"]})
     names = [
@@ -42,33 +45,32 @@ def _row(entry: Mapping[str, Any], horizons: list[int], intervals: bool) -> list
     rungs = {rung["horizon"]: rung for rung in entry["rungs"]}
     cost, overall, verdict = entry["cost"], entry["overall"], entry["verification"]
     return [
-        str(overall["rank"] or NOT_KNOWN),
+        str(overall["rank"] or UNKNOWN),
         entry["optimizer"],
-        gain(overall, True),
-        *(gain(rungs[h]["speedup"], intervals) if h in rungs else NOT_KNOWN for h in horizons),
-        f"{cost['relative']:.2f}x" if cost else NOT_KNOWN,
-        f"{cost['state_bytes_per_parameter']:.0f}" if cost else NOT_KNOWN,
+        format_gain(overall, True),
+        *(format_gain(rungs[h]["speedup"], intervals) if h in rungs else UNKNOWN for h in horizons),
+        f"{cost['relative']:.2f}x" if cost else UNKNOWN,
+        f"{cost['state_bytes_per_parameter']:.0f}" if cost else UNKNOWN,
         _range([rung["seeds"] for rung in entry["rungs"]]),
         _range([rung["trials"] for rung in entry["rungs"]]),
         str(sum(rung["diverged"] + rung["crashed"] for rung in entry["rungs"])),
-        _rerun(verdict, sum(rung["seeds"] for rung in entry["rungs"])) if verdict else NOT_KNOWN,
+        _rerun(verdict, sum(rung["seeds"] for rung in entry["rungs"])) if verdict else UNKNOWN,
     ]
 
 
-def gain(found: Mapping[str, Any] | None, interval: bool) -> str:
+def format_gain(gain: Mapping[str, Any] | None, interval: bool) -> str:
     """A speed-up as text, such as "1.30x [1.16, 1.45]" or ">1.00x"."""
-    if not found or found["value"] is None:
-        return NOT_KNOWN
-    over = (
-        f" [{found['low']:.2f}, {found['high']:.2f}]"
-        if interval and found["low"] is not None
-        else ""
+    if not gain or gain["value"] is None:
+        return UNKNOWN
+    bound = "" if gain["bound"] == "=" else gain["bound"]
+    shown = (
+        f" [{gain['low']:.2f}, {gain['high']:.2f}]" if interval and gain["low"] is not None else ""
     )
-    return f"{'' if found['bound'] == '=' else found['bound']}{found['value']:.2f}x{over}"
+    return f"{bound}{gain['value']:.2f}x{shown}"
 
 
 def _rerun(verdict: Mapping[str, Any], runs: int) -> str:
-    """How many final runs came out again, of all; or that they did not."""
+    """The number of reproduced final runs out of all, or "failed"."""
     return f"{len(verdict['runs'])}/{runs}" if verdict["verdict"] == "reproduced" else "failed"
 
 
@@ -77,36 +79,42 @@ def _range(values: list[int]) -> str:
 
 
 def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
-    """What the columns mean."""
+    """Explains the columns."""
     rungs = ", ".join(map(str, task["overall_rungs"])) or "no rung"
     return (
-        f"Speed-up in steps over {board['baseline']}, tuned alike: the steps it needs to reach the same loss over the steps taken. "
-        f"Geometric mean over horizons {rungs}; then each rung's own. Entries of one rank are not told apart. "
-        "update, state: of the update rule alone, its time beside the baseline's. failed: trials that diverged or crashed."
-        " reproduced: final runs that were made again and agreed."
+        f"Speed-up: the steps that {board['baseline']}, tuned with the same protocol, needs to "
+        "reach the optimizer's loss, divided by the optimizer's steps. "
+        f"Geometric mean over horizons {rungs}, then for each horizon. Entries sharing a rank are statistically tied. "
+        "update: time of the update rule alone, relative to the baseline's. "
+        "state B/param: size of its state in bytes per parameter. "
+        "failed: runs that diverged or crashed. "
+        "reproduced: final runs that were rerun and agreed, of all final runs."
     )
 
 
 def certificate(task: Mapping[str, Any]) -> list[str]:
-    """The validity certificate: a line for each metric, and the generalization gap."""
+    """The validity certificate, a line for each metric, then the generalization gap."""
     lines = []
     for c in task["certificate"]:
         within = f", {c['within']:.3f} within a rung" if c["within"] is not None else ""
-        over = "entries at a rung" if c["over"] == "entries" else "runs"
+        over = "means (one per entry and rung)" if c["over"] == "entries" else "runs"
         lines.append(
-            f"probe loss against {c['metric'].replace('heldout_kl', 'held-out KL')} over {c['runs']} {over}: "
-            f"Kendall's tau {c['tau']:.3f} [{c['low']:.3f}, {c['high']:.3f}]{within}; {c['disagree']:.1%} of pairs disagree"
+            f"probe loss against {c['metric'].replace('heldout_kl', 'held-out KL')} "
+            f"over {c['runs']} {over}: "
+            f"Kendall's tau {c['tau']:.3f} [{c['low']:.3f}, {c['high']:.3f}]{within}; "
+            f"{c['disagree']:.1%} of pairs disagree"
         )
     if task["gap"]:
         gaps = ", ".join(f"{gap['mean']:+.4f} at {gap['horizon']}" for gap in task["gap"])
         lines.append(
-            f"held-out KL less probe loss, mean over entries: {gaps}; at most {max(gap['largest'] for gap in task['gap']):+.4f}"
+            f"held-out KL minus probe loss, mean over entries: {gaps}; "
+            f"largest {max(gap['largest'] for gap in task['gap']):+.4f}"
         )
     return lines
 
 
 def print_board(board: Mapping[str, Any]) -> None:
-    """The board on the terminal, with its warnings."""
+    """Prints the leaderboard and its warnings on the terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -135,7 +143,8 @@ def print_board(board: Mapping[str, Any]) -> None:
             console.print(Text(line))
     if not board["entries"]:
         console.print(
-            "No entries yet: python sweeps/leaderboard.py --add=runs writes one from a finished sweep."
+            "No entries yet. Write one from a finished sweep: "
+            "python sweeps/leaderboard.py --add=runs"
         )
     for warning in [
         *board["warnings"],
@@ -149,7 +158,7 @@ def print_board(board: Mapping[str, Any]) -> None:
 
 
 def markdown(board: Mapping[str, Any]) -> str:
-    """The board as Markdown, without its warnings."""
+    """The leaderboard as Markdown, without its warnings."""
     parts = []
     for task in board["tasks"]:
         names, rows = cells(board, task["name"], intervals=True)
@@ -175,16 +184,17 @@ def _escape(cell: str) -> str:
 
 
 def update(path: Path, board: Mapping[str, Any]) -> None:
-    """Puts the board between the file's markers.
+    """Replaces the leaderboard between the file's markers.
 
     Raises:
-      UserError: where the file has no markers.
+      UserError: if the file lacks the markers.
     """
     text = path.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise UserError(
-            f"{path} has no place for the leaderboard: put these two lines where it should stand.\n{BEGIN}\n{END}"
+            f"{path} has no place for the leaderboard. Add these two lines where it should be:\n"
+            f"{BEGIN}\n{END}"
         )
     write_atomically(path, f"{before}{BEGIN}\n\n{markdown(board)}\n\n{END}{after}")

@@ -1,4 +1,4 @@
-"""What came of verifying an entry, kept beside it: leaderboard/digits/verdicts/shampoo.json."""
+"""Outcomes of verifying entries, kept beside them: leaderboard/digits/verdicts/shampoo.json."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ class Verdict:
 
     Attributes:
       verdict: "reproduced" or "failed".
-      detail: in a sentence, what was rerun and what came out.
-      entry_sha256: digest of the entry's file as it was; a verdict on other content no longer counts.
-      environment: of the machine that reran it.
-      runs: one for each run: horizon, seed, recorded and rerun probe loss, prediction interval, and how it was judged.
+      detail: one sentence: what was rerun, and the outcome.
+      entry_sha256: digest of the verified file; the verdict does not count for other content.
+      environment: machine and versions of the rerun.
+      runs: for each run its horizon, seed, recorded and rerun probe loss, and the prediction
+        interval of its rung.
     """
 
     verdict: Literal["reproduced", "failed"]
@@ -38,7 +39,7 @@ def path_of(entry: Entry) -> Path:
 
 
 def record(entry: Entry, verdict: Verdict) -> Path:
-    """Writes the verdict, in place of any earlier one."""
+    """Writes the verdict, replaces any earlier one, and returns its file."""
     path = path_of(entry)
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, json.dumps(asdict(verdict), indent=1) + "\n")
@@ -46,7 +47,7 @@ def record(entry: Entry, verdict: Verdict) -> Path:
 
 
 def of(entry: Entry) -> Verdict | None:
-    """The verdict on this entry as it is now; None where there is none, or it cannot be read."""
+    """The verdict on this entry's present content; None if missing or unreadable."""
     path = path_of(entry)
     try:
         if path.is_symlink() or path.stat().st_size > _MAX_BYTES:

@@ -1,4 +1,4 @@
-"""A finished study as a leaderboard entry, or why it is none yet."""
+"""Writes a finished study as a leaderboard entry, or says why it cannot be one yet."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from sweeps.results.summary import finals, winner
 
 
 def check(loaded: Loaded) -> None:
-    """Whether this study may be an entry.
+    """Checks that a study may become an entry.
 
     Raises:
-      UserError: with all that speaks against it.
+      UserError: lists every reason against it.
     """
     if found := _objections(loaded):
         raise UserError(
-            f"{loaded.study.optimizer} ({loaded.folder}) is no entry yet:\n"
+            f"{loaded.study.optimizer} ({loaded.folder}) cannot be an entry yet:\n"
             + "\n".join(f"- {objection}" for objection in found)
         )
 
@@ -45,15 +45,15 @@ def _objections(loaded: Loaded) -> list[str]:
     task = catalogue.CATALOGUE.get(study.task)
     if task is None:
         return [
-            f"{study.task} is no task of the leaderboard: only {', '.join(catalogue.CATALOGUE)} are, as they are."
+            f"{study.task} is not a task of the leaderboard. "
+            f"Run one of these without variations: {', '.join(catalogue.CATALOGUE)}."
         ]
     if task.fingerprint() != study.fingerprint:
-        return [
-            f"it ran on another version of {study.task} ({study.fingerprint}): run it again here."
-        ]
+        return [f"it ran on another version of {study.task} ({study.fingerprint}). Run it again."]
     if study.fixed:
         found.append(
-            f"{', '.join(study.fixed)} was set by hand (--lr, --set): declare it in the optimizer's file, so that the file says all."
+            f"{', '.join(study.fixed)} was set by hand with --lr or --set. "
+            "Declare the value in the optimizer's file instead."
         )
     found += [f"{path} cannot be read: {reason}" for path, reason in loaded.problems]
     rungs = _rungs(loaded)
@@ -61,7 +61,8 @@ def _objections(loaded: Loaded) -> list[str]:
         ladder = ",".join(map(str, task.horizons))
         ran = ", ".join(map(str, rungs)) or "none"
         found.append(
-            f"its ladder is unfinished: it has {ran} of {ladder}; run them from the first on, {REQUIRED_RUNGS} or more: --horizons={ladder}"
+            f"its ladder is unfinished: it has {ran} of {ladder}. "
+            f"Run the first {REQUIRED_RUNGS} horizons or more: --horizons={ladder}"
         )
     for horizon in rungs:
         here = [result for result in loaded.results if result.trial.horizon == horizon]
@@ -70,28 +71,38 @@ def _objections(loaded: Loaded) -> list[str]:
         ran = len(finals(here, best)) if best else 0
         if study.space and tuned < REQUIRED_TRIALS:
             found.append(
-                f"horizon {horizon} has {tuned} tuning trials of the {REQUIRED_TRIALS} or more that an entry needs: --trials={REQUIRED_TRIALS}"
+                f"horizon {horizon} has {tuned} tuning trials; "
+                f"an entry needs {REQUIRED_TRIALS} or more: --trials={REQUIRED_TRIALS}"
             )
         if best is None:
-            found.append(f"horizon {horizon} has no trial that ended well.")
+            found.append(f"all trials at horizon {horizon} failed.")
         elif ran < REQUIRED_SEEDS:
             found.append(
-                f"horizon {horizon} has {ran} final runs of the {REQUIRED_SEEDS} or more that an entry needs: --seeds={REQUIRED_SEEDS}"
+                f"horizon {horizon} has {ran} final runs; "
+                f"an entry needs {REQUIRED_SEEDS} or more: --seeds={REQUIRED_SEEDS}"
             )
     return found
 
 
 def _rungs(loaded: Loaded) -> tuple[int, ...]:
-    """The task's rungs that the study ran; other horizons are no part of an entry."""
+    """The rungs of the task that the study ran; an entry leaves out other horizons."""
     ran = {result.trial.horizon for result in loaded.results}
     return tuple(horizon for horizon in catalogue.get(loaded.study.task).horizons if horizon in ran)
 
 
 def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
-    """Writes the study's entry, in place of any earlier one of the same optimizer.
+    """Writes the study's entry and replaces any earlier entry of the optimizer.
+
+    Args:
+      loaded: the study, from a store.
+      cost: cost of the update rule; None if it was not measured.
+      folder: the leaderboard's folder.
+
+    Returns:
+      The entry's file.
 
     Raises:
-      UserError: where `check` does, or the entry would not fit its schema.
+      UserError: if the study fails `check` or the entry does not fit the schema.
     """
     check(loaded)
     study = loaded.study
@@ -118,7 +129,7 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
 
 
 def _text(value: Any, indent: str = "\n") -> str:
-    """JSON with what fits on a line, and each list of numbers, on one."""
+    """JSON in which short values and lists of numbers take one line each."""
     compact = json.dumps(value, allow_nan=False)
     if (
         not isinstance(value, dict | list)
@@ -142,7 +153,7 @@ def _text(value: Any, indent: str = "\n") -> str:
 
 def _rung(results: Sequence[Result], horizon: int) -> dict[str, Any]:
     best = winner(results, horizon)
-    assert best  # check() saw to it
+    assert best  # check() has made sure
     tuned = sorted(
         (r for r in results if r.trial.horizon == horizon and r.trial.seed == TUNING_SEED),
         key=lambda r: r.trial.id,
@@ -173,7 +184,7 @@ def _rung(results: Sequence[Result], horizon: int) -> dict[str, Any]:
 
 
 def _curve(result: Result, points: int = 40) -> dict[str, list[Any]]:
-    """Training losses averaged over stretches that grow with the step, up to `points` of them."""
+    """Training losses averaged over at most `points` intervals that grow with the step."""
     edges = (
         np.unique(np.round(np.geomspace(1, max(len(result.losses), 1), points)).astype(int))
         if result.losses
@@ -185,7 +196,7 @@ def _curve(result: Result, points: int = 40) -> dict[str, list[Any]]:
 
 
 def rounded(value: Any) -> Any:
-    """The same with its floats to nine significant digits, which name a float32 exactly."""
+    """The same data with floats cut to nine significant digits, which identify a float32."""
     if isinstance(value, float):
         return float(f"{value:.9g}")
     if isinstance(value, Mapping):

@@ -1,1 +1,1 @@
-"""Results on disk, and the statistics made of them."""
+"""Results on disk, and the statistics computed from them."""

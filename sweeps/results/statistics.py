@@ -1,7 +1,8 @@
-"""What the protocol computes from losses; pure functions of numbers, which know nothing of files, trials or optimizers.
+"""The statistics of the protocol: pure functions of numbers, without files, trials or optimizers.
 
-Losses are final probe losses, positive. Intervals are at 95 % unless said otherwise, and rest on Student's t over seeds, because a
-bootstrap of five seeds covers too little (83.5 % in 4,000 simulations).
+Losses are final probe losses and positive. Intervals are at 95 % unless stated otherwise. They use
+Student's t over seeds, because a bootstrap of five seeds covers too little (83.5 % in 4,000
+simulations).
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ import numpy as np
 
 Bound = Literal["=", ">", "<"]
 Interval = tuple[float, float]
-MIN_SEEDS = 3  # fewer say nothing of their spread
+MIN_SEEDS = 3  # fewer do not show how far seeds spread
 
 
 @dataclass(frozen=True)
 class Speedup:
-    """Horizon at which the baseline reaches the candidate's loss, over the candidate's horizon.
+    """The horizon at which the baseline reaches the candidate's loss, over the candidate's horizon.
 
-    bound: "=" where it was interpolated; ">" or "<" where the loss lies beyond the baseline's ladder.
-    interval: 95 % over paired seeds, where there are enough of them.
+    Attributes:
+      value: the speed-up, or its bound.
+      bound: "=" if interpolated; ">" or "<" if the loss lies beyond the baseline's ladder.
+      interval: 95 % interval over paired seeds; None if there are too few.
     """
 
     value: float
@@ -35,19 +38,23 @@ class Speedup:
         return f"{'' if self.bound == '=' else self.bound}{self.value:.2f}x{over}"
 
 
-def speedup(entrant_loss: float, horizon: int, baseline: Mapping[int, float]) -> Speedup | None:
-    """Speed-up in patience of one rung: monotone interpolation of the baseline's log loss over log horizon.
+def speedup(loss: float, horizon: int, baseline: Mapping[int, float]) -> Speedup | None:
+    """Speed-up in patience at one rung; None without a baseline or for a loss that is not finite.
 
-    `baseline` maps horizons to the tuned baseline's mean final loss. Its curve is made monotone by the
-    running minimum. Beyond the ladder the answer is a bound, never an extrapolation. None where there is no baseline.
+    The baseline's log loss is interpolated over log horizon, after a running minimum has made its
+    curve monotone. Beyond the ladder the result is a bound, never an extrapolation.
+
+    Args:
+      loss: the candidate's mean final loss.
+      horizon: the candidate's horizon in steps.
+      baseline: horizon -> mean final loss of the tuned baseline.
     """
-    if not baseline or not math.isfinite(entrant_loss):
+    if not baseline or not math.isfinite(loss):
         return None
     horizons = sorted(baseline)
-    log_losses = np.minimum.accumulate(
-        [math.log(baseline[h]) for h in horizons]
-    )  # as below: np.log differs in the last bit
-    target = math.log(entrant_loss)
+    # math.log, as for `target`: np.log differs in the last bit.
+    log_losses = np.minimum.accumulate([math.log(baseline[h]) for h in horizons])
+    target = math.log(loss)
     if target > log_losses[0]:
         return Speedup(horizons[0] / horizon, "<")
     if target < log_losses[-1]:
@@ -63,9 +70,14 @@ def speedup(entrant_loss: float, horizon: int, baseline: Mapping[int, float]) ->
 def paired_logs(
     by_seed: Mapping[int, float], horizon: int, curves: Mapping[int, Mapping[int, float]]
 ) -> dict[int, float] | None:
-    """Logarithm of each seed's own speed-up, against the baseline's curve of the same seed: the same data from the same start.
+    """Each seed's log speed-up over the baseline's curve of the same seed: same data, same start.
 
-    `by_seed` holds the candidate's loss by seed, `curves` the baseline's by seed and horizon. None where a seed lies beyond its curve.
+    None if a seed's loss lies beyond its curve.
+
+    Args:
+      by_seed: seed -> final loss of the candidate.
+      horizon: the candidate's horizon in steps.
+      curves: seed -> horizon -> final loss of the baseline.
     """
     gains = {
         seed: speedup(value, horizon, curves[seed])
@@ -78,7 +90,7 @@ def paired_logs(
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:
-    """Student's interval of the mean of `values`; None for fewer than MIN_SEEDS of them."""
+    """Student's t interval of the mean; None for fewer than MIN_SEEDS values."""
     from scipy.stats import t
 
     if len(values) < MIN_SEEDS:
@@ -94,7 +106,10 @@ def t_interval(values: Sequence[float]) -> Interval | None:
 def paired_interval(
     by_seed: Mapping[int, float], horizon: int, curves: Mapping[int, Mapping[int, float]]
 ) -> Interval | None:
-    """Interval of one rung's speed-up over paired seeds; None for fewer than MIN_SEEDS shared ones, or where one is censored."""
+    """Interval of one rung's speed-up over paired seeds, with the arguments of `paired_logs`.
+
+    None if the two share fewer than MIN_SEEDS seeds, or if a seed's speed-up is only a bound.
+    """
     logs = paired_logs(by_seed, horizon, curves)
     found = t_interval(list(logs.values())) if logs else None
     return (math.exp(found[0]), math.exp(found[1])) if found else None
@@ -107,7 +122,7 @@ def with_interval(
     baseline: Mapping[int, float],
     curves: Mapping[int, Mapping[int, float]],
 ) -> Speedup | None:
-    """`speedup` of the mean loss, with the paired interval where it is no bound."""
+    """`speedup` of the mean loss, with its paired interval unless it is a bound."""
     gain = speedup(mean_loss, horizon, baseline)
     return (
         replace(gain, interval=paired_interval(by_seed, horizon, curves))
@@ -119,9 +134,15 @@ def with_interval(
 def geometric_mean(
     gains: Sequence[Speedup], logs: Sequence[Mapping[int, float] | None] = ()
 ) -> Speedup | None:
-    """Geometric mean of speed-ups over rungs, a bound where a rung's is; None where there are none, or bounds of both kinds.
+    """Geometric mean of speed-ups over rungs.
 
-    logs: each rung's `paired_logs`; the interval is over the seeds' own geometric means, where every rung has them all.
+    It is a bound if a rung's speed-up is. None without speed-ups, or if some are upper and some
+    lower bounds.
+
+    Args:
+      gains: one speed-up for each rung.
+      logs: `paired_logs` of each rung. The interval is over the seeds' own geometric means, if all
+        rungs have the same seeds.
     """
     bounds: list[Bound] = sorted({gain.bound for gain in gains if gain.bound != "="})
     if not gains or len(bounds) > 1:
@@ -138,10 +159,13 @@ def geometric_mean(
 
 
 def tie_groups(losses: Sequence[Mapping[int, float]]) -> list[int]:
-    """Rank of each entry, from 1, the same for all that cannot be told from the first of their group.
+    """The rank of each entry, from 1; entries that are statistically tied share a rank.
 
-    `losses` holds each entry's log loss by seed, entries in the order of their means. An entry joins the group before it where the paired
-    interval of its difference from that group's first includes zero, or where they share too few seeds to say; its rank is then that one's.
+    An entry is tied with the first entry of the group before it if the paired interval of their
+    difference includes zero, or if they share too few seeds to compare.
+
+    Args:
+      losses: seed -> log loss, for each entry in ascending order of mean log loss.
     """
     ranks: list[int] = []
     for i, mine in enumerate(losses):
@@ -154,10 +178,12 @@ def tie_groups(losses: Sequence[Mapping[int, float]]) -> list[int]:
 
 
 def best_after(losses: Sequence[float]) -> list[float]:
-    """Expected lowest loss after k = 1, 2, ... n of the n trials in random order: exact, without replacement.
+    """Expected lowest loss after k = 1, 2, ... n of the n trials in random order.
 
-    E[min of k] = sum_i x_(i) C(n - i, k - 1) / C(n, k), x_(i) the i-th smallest. The unbiased form (Tang et al. 2020, arXiv:2004.13705) of
-    Dodge et al. 2019, arXiv:1909.03004, whose draws with replacement promise too little. inf where k trials may all have diverged.
+    Exact, for draws without replacement: E[min of k] = sum_i x_(i) C(n - i, k - 1) / C(n, k), with
+    x_(i) the i-th smallest loss. This is the unbiased form (Tang et al. 2020, arXiv:2004.13705) of
+    Dodge et al. 2019, arXiv:1909.03004, whose draws with replacement overestimate the loss. The
+    result is inf if all k trials may have diverged.
     """
     ordered, n = sorted(losses), len(losses)
     curve = []
@@ -171,10 +197,11 @@ def best_after(losses: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """How much the choice of hyperparameters matters, from points that fill the space evenly.
+    """How much the choice of hyperparameters matters, from trials spread evenly over the space.
 
-    within: the share of the space whose loss is within 10 % of the best found.
-    typical: the median loss over the best; inf where half of the space diverges.
+    Attributes:
+      within: share of the trials whose loss is within 10 % of the lowest.
+      typical: median loss over the lowest loss; inf if half of the trials diverged.
     """
 
     within: float
@@ -182,7 +209,10 @@ class Sensitivity:
 
 
 def sensitivity(losses: Sequence[float]) -> Sensitivity | None:
-    """Of the trials' losses, inf for those that did not end well; None for fewer than four trials or where none ended well."""
+    """The sensitivity shown by the final losses of trials, inf for each failed one.
+
+    None for fewer than four trials, or if all failed.
+    """
     if len(losses) < 4 or math.isinf(min(losses)):
         return None
     return Sensitivity(
@@ -194,10 +224,15 @@ def sensitivity(losses: Sequence[float]) -> Sensitivity | None:
 def required_seeds(
     effect: float, spread: float, power: float = 0.8, most: int = 1000
 ) -> int | None:
-    """The least number of paired seeds whose 95 % interval would exclude zero with probability `power`.
+    """The least number of paired seeds whose 95 % interval excludes zero with probability `power`.
 
-    effect, spread: mean and standard deviation of the paired differences, such as logarithms of speed-ups. From the noncentral t
-    distribution. None where `most` are too few.
+    Computed from the noncentral t distribution. None if `most` seeds are too few.
+
+    Args:
+      effect: mean of the paired differences, such as log speed-ups.
+      spread: their standard deviation.
+      power: required probability.
+      most: largest number of seeds considered.
     """
     from scipy.stats import nct, t
 
@@ -208,9 +243,7 @@ def required_seeds(
     def reached(n: int) -> float:
         threshold, shift = float(t.ppf(0.975, n - 1)), size * math.sqrt(n)
         found = float(nct.sf(threshold, n - 1, shift) + nct.cdf(-threshold, n - 1, shift))
-        return (
-            found if math.isfinite(found) else 1.0
-        )  # the noncentral tail underflows where the effect is overwhelming
+        return found if math.isfinite(found) else 1.0  # nct underflows for an overwhelming effect
 
     low, high = MIN_SEEDS, most
     if reached(high) < power:
@@ -227,7 +260,10 @@ def seeds_wanted(
     curves: Mapping[int, Mapping[int, float]],
     most: int = 1000,
 ) -> str | None:
-    """How many paired seeds would tell this rung's speed-up from 1, in words; None where those at hand do, or none can be compared."""
+    """How many paired seeds it takes to separate this rung's speed-up from 1, in words.
+
+    None if the present seeds suffice, or if there is no paired interval.
+    """
     logs = list((paired_logs(by_seed, horizon, curves) or {}).values())
     found = t_interval(logs)
     if found is None or not found[0] <= 0 <= found[1]:
@@ -237,16 +273,24 @@ def seeds_wanted(
 
 
 def profile_ratios(gains: Mapping[str, Sequence[Speedup | None]]) -> dict[str, list[float]]:
-    """For each candidate and problem, how many times as long as the best it takes; inf where it was not reached or not tried.
+    """For each candidate and problem, the steps it needs over those of the best candidate.
 
-    A problem is a rung of a task; `gains` lists speed-ups problem by problem. The fraction of an candidate's ratios up to tau, over tau, is its
-    performance profile (Dolan & More 2002; AlgoPerf, arXiv:2306.07179, section 4.5). A speed-up that is known only to be below its
-    bound counts as not reached; one known only to be above counts as the bound.
+    A problem is one rung of one task. A candidate's performance profile is the fraction of its
+    ratios that are at most tau, as a function of tau (Dolan & More 2002; AlgoPerf,
+    arXiv:2306.07179, section 4.5). A speed-up with bound ">" counts as its bound. One with bound
+    "<" counts as not reached. The ratio is inf if the loss was not reached or not tried.
+
+    Args:
+      gains: candidate -> its speed-up at each problem, None if not tried.
+
+    Raises:
+      ValueError: if candidates list different numbers of problems.
     """
     counts = {len(values) for values in gains.values()}
     if len(counts) > 1:
         raise ValueError(
-            f"candidates with {sorted(counts)} problems: list a None for each that was not tried"
+            f"The candidates list {sorted(counts)} problems, which must be equal: "
+            "list None for a problem that was not tried."
         )
     speeds = {
         name: [gain.value if gain and gain.bound != "<" else 0.0 for gain in values]
@@ -260,7 +304,10 @@ def profile_ratios(gains: Mapping[str, Sequence[Speedup | None]]) -> dict[str, l
 
 
 def profile_score(ratios: Sequence[float], most: float = 4.0) -> float:
-    """Area under a performance profile from 1 to `most`, over `most` - 1: 1 for the best at every problem, 0 for none within `most`."""
+    """Area under a performance profile from 1 to `most`, over `most` - 1.
+
+    It is 1 for a candidate that is best at every problem, and 0 if no ratio is below `most`.
+    """
     return (
         sum(max(0.0, most - ratio) for ratio in ratios) / (len(ratios) * (most - 1))
         if ratios

@@ -1,10 +1,11 @@
-"""Append-only results on disk: the truth that every table is made from.
+"""Append-only results on disk, from which every table is made.
 
     runs/digits/shampoo-3f2a1b9c4d5e/study.json
     runs/digits/shampoo-3f2a1b9c4d5e/h250_lr=0.05_seed0_1a2b3c/{records.jsonl,result.json}
 
-`records.jsonl` grows while the trial runs; `result.json` appears, whole, when it has ended. A trial without a
-result never happened and is run again. A finished trial whose files cannot be read is reported, never skipped.
+`records.jsonl` grows while the trial runs. `result.json` is written at once when the trial ends.
+A trial without a result is not counted and runs again. A finished trial with unreadable files is
+reported, never skipped silently.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from sweeps.planning.study import Result, Study, Trial
 
 
 class DamagedTrial(Exception):
-    """A finished trial's files cannot be read; the message says which and why."""
+    """The files of a finished trial cannot be read; the message names them and the reason."""
 
 
 def write_atomically(path: Path, content: str) -> None:
-    """All of `content`, or the file as it was, whatever happens meanwhile."""
+    """Replaces a file in one step: a crash leaves either the old or the new content."""
     replace_atomically(path, lambda file: file.write(content.encode()))
 
 
@@ -81,16 +82,14 @@ def locked(root: Path, shard: str = "", patience: float = 5.0) -> Iterator[None]
 
 
 def open_outdir(path: str) -> Path:
-    """The output folder, made where it is missing.
+    """Returns the output folder and creates it if missing.
 
     Raises:
-      UserError: where it is a file or cannot be written.
+      UserError: if it is a file or cannot be written.
     """
     root = Path(path)
     if root.exists() and not root.is_dir():
-        raise UserError(
-            f"--outdir={path} is a file: name a folder, which will be made where it is missing."
-        )
+        raise UserError(f"--outdir={path} is a file. Name a folder; it is created if missing.")
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe = root / f".writable.{os.getpid()}"
@@ -105,7 +104,10 @@ def open_outdir(path: str) -> Path:
 
 @dataclass(frozen=True)
 class TrialWriter:
-    """Writes one trial's files as it runs; holds none of them open, since a sweep may have a thousand lanes."""
+    """Writes one trial's files while it runs.
+
+    It keeps no file open, because a sweep may have a thousand lanes.
+    """
 
     folder: Path
     trial: Trial
@@ -115,16 +117,21 @@ class TrialWriter:
         return self.folder / "records.jsonl"
 
     def start(self, kept: Sequence[dict[str, Any]] = ()) -> None:
-        """Begins the records with those `kept` of an interrupted run; what that wrote beyond them will be written again, the same."""
+        """Starts the records with those `kept` from an interrupted run.
+
+        What that run wrote after them is written again, bit for bit the same.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         records = [{"trial": asdict(self.trial)}, *kept]
         write_atomically(self._records, "".join(json.dumps(record) + "\n" for record in records))
 
     def kept(self, step: int) -> list[dict[str, Any]]:
-        """What an interrupted run recorded of the first `step` steps; a line that was cut short lies beyond them.
+        """The records of the first `step` steps of an interrupted run.
+
+        Its last line may be cut short; that line is never among them.
 
         Raises:
-          DamagedTrial: where some of those steps are not there.
+          DamagedTrial: if records of these steps are missing or unreadable.
         """
         records: list[dict[str, Any]] = []
         try:
@@ -139,11 +146,13 @@ class TrialWriter:
         except (OSError, ValueError) as error:
             raise DamagedTrial(f"{self._records} cannot be read: {error}") from None
         if (found := sum(len(record.get("losses", ())) for record in records)) != step:
-            raise DamagedTrial(f"{self._records} has {found} of the {step} steps that were saved")
+            raise DamagedTrial(
+                f"{self._records} holds {found} steps, but {step} steps were checkpointed."
+            )
         return records
 
     def sync(self) -> None:
-        """Waits until the records are on the disk."""
+        """Waits until the records are on disk."""
         with open(self._records, "a") as file:
             os.fsync(file.fileno())
 
@@ -169,9 +178,8 @@ class TrialWriter:
         self, status: str, step: int, detail: str | None, environment: dict[str, Any]
     ) -> None:
         records = [json.loads(line) for line in self._records.read_text().splitlines()[1:]]
-        self.start(
-            _in_blocks(records)
-        )  # the same bytes, wherever the run was interrupted and whatever ran beside it
+        # The same bytes, wherever the run was interrupted and whatever ran beside it.
+        self.start(_in_blocks(records))
         end = {
             "trial": asdict(self.trial),
             "status": status,
@@ -183,7 +191,7 @@ class TrialWriter:
 
 
 def _in_blocks(records: Sequence[dict[str, Any]], size: int = 100) -> list[dict[str, Any]]:
-    """The same records, losses `size` to a line, each point after the line with its step."""
+    """The same records with `size` losses a line; each point follows the line with its step."""
     losses = [value for record in records for value in record.get("losses", ())]
     blocks = [{"first": i + 1, "losses": losses[i : i + size]} for i in range(0, len(losses), size)]
     points = [record for record in records if "metrics" in record]
@@ -198,9 +206,14 @@ class Loaded:
     """A study and its finished trials.
 
     Attributes:
-      spec: how its optimizer was typed.
-      sources: the optimizer's file and those of optimizers/ that it imports, as they were: name -> text.
-      problems: the folders that could not be read, with the reason.
+      study: the optimizer, its search space and the task.
+      folder: the study's folder.
+      spec: the optimizer as given to --opt.
+      sources: name -> text of the optimizer's file and of the files in optimizers/ that it imports,
+        as they were when it ran.
+      results: the finished trials.
+      problems: trial folders that cannot be read, each with the reason.
+      environment: machine and versions of the last trial.
     """
 
     study: Study
@@ -217,7 +230,7 @@ def study_folder(root: Path, study: Study) -> Path:
 
 
 def save_study(root: Path, study: Study, spec: str, sources: Mapping[str, str]) -> Path:
-    """Makes the study's folder: what it is, how the candidate was typed, and its source files as they were."""
+    """Creates the study's folder with the study, its --opt value and its source files."""
     folder = study_folder(root, study)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "study.json").exists():
@@ -231,21 +244,21 @@ def save_study(root: Path, study: Study, spec: str, sources: Mapping[str, str]) 
 def _parse(path: Path) -> list[Any]:
     lines = path.read_text().split("\n")
     if lines[-1]:
-        raise DamagedTrial(f"{path}: line {len(lines)} is cut short")
+        raise DamagedTrial(f"{path}: line {len(lines)} is cut short.")
     records = []
     for number, line in enumerate(lines[:-1], 1):
         try:
             records.append(json.loads(line))
         except ValueError:
-            raise DamagedTrial(f"{path}: line {number} is no JSON") from None
+            raise DamagedTrial(f"{path}: line {number} is not JSON.") from None
     return records
 
 
 def load_trial(folder: Path) -> tuple[Result, dict[str, Any]] | None:
-    """A finished trial and its environment, or None where it has not finished.
+    """A finished trial and its environment; None for an unfinished trial.
 
     Raises:
-      DamagedTrial: where it has, and its files cannot be read.
+      DamagedTrial: if the trial has finished and its files cannot be read.
     """
     if not (folder / "result.json").exists():
         return None
@@ -255,7 +268,7 @@ def load_trial(folder: Path) -> tuple[Result, dict[str, Any]] | None:
         header, *records = _parse(folder / "records.jsonl")
         if header["trial"] != end["trial"]:
             raise DamagedTrial(
-                f"{folder / 'records.jsonl'} belongs to another trial than result.json"
+                f"{folder / 'records.jsonl'} belongs to another trial than result.json."
             )
         losses = tuple(value for record in records for value in record.get("losses", ()))
         points = tuple(
@@ -269,7 +282,8 @@ def load_trial(folder: Path) -> tuple[Result, dict[str, Any]] | None:
         )
         if not complete:
             raise DamagedTrial(
-                f"{folder / 'records.jsonl'} lacks records: it has {len(losses)} losses of {end['step']}"
+                f"{folder / 'records.jsonl'} lacks records: "
+                f"it has {len(losses)} of {end['step']} losses."
             )
         return Result(trial, end["status"], end["step"], end["detail"], losses, points), end[
             "environment"
@@ -281,7 +295,7 @@ def load_trial(folder: Path) -> tuple[Result, dict[str, Any]] | None:
 
 
 def load_study(folder: Path) -> Loaded:
-    """A study with all its finished trials, in the order of their names."""
+    """A study with all its finished trials, ordered by name."""
     content = json.loads((folder / "study.json").read_text())
     spec, sources = content.pop("spec"), content.pop("sources")
     loaded = Loaded(Study(**content), folder, spec, sources)
@@ -296,14 +310,19 @@ def load_study(folder: Path) -> Loaded:
 
 
 def load(root: Path, tasks: Iterable[str] | None = None) -> list[Loaded]:
-    """All studies under `root`, by task and optimizer.
+    """All studies under `root`, ordered by task and optimizer.
+
+    Args:
+      root: the folder given as --outdir.
+      tasks: load only studies of these tasks; None for all.
 
     Raises:
-      UserError: where `root` is no folder or holds a study.json that cannot be read.
+      UserError: if `root` is not a folder or holds an unreadable study.json.
     """
     if not root.is_dir():
         raise UserError(
-            f"--outdir={root} is no folder: run a sweep first, such as python sweeps/run.py --opt=shampoo --outdir={root}"
+            f"--outdir={root} is not a folder. Run a sweep first, for example "
+            f"python sweeps/run.py --opt=shampoo --outdir={root}"
         )
     studies = []
     for path in sorted(root.glob("*/*/study.json")):
@@ -311,7 +330,8 @@ def load(root: Path, tasks: Iterable[str] | None = None) -> list[Loaded]:
             loaded = load_study(path.parent)
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(
-                f"{path} cannot be read ({type(error).__name__}: {error}).\nMove its folder away, or restore the file."
+                f"{path} cannot be read ({type(error).__name__}: {error}).\n"
+                "Restore the file, or move its folder away."
             ) from None
         if tasks is None or loaded.study.task in tasks:
             studies.append(loaded)
@@ -319,7 +339,7 @@ def load(root: Path, tasks: Iterable[str] | None = None) -> list[Loaded]:
 
 
 def merge(loaded: Sequence[Loaded]) -> list[Loaded]:
-    """Studies of several stores, those with the same identity as one; a trial that several hold counts once."""
+    """Merges studies of the same id from several stores; a trial in several counts once."""
     merged: dict[str, Loaded] = {}
     for one in loaded:
         whole = merged.setdefault(
@@ -333,7 +353,7 @@ def merge(loaded: Sequence[Loaded]) -> list[Loaded]:
 
 
 def set_aside(folder: Path) -> Path:
-    """Renames a damaged trial's folder so that the trial can run again; nothing is deleted."""
+    """Moves a damaged trial's folder aside so that the trial can run again; deletes nothing."""
     aside = folder.parent / "damaged"
     aside.mkdir(exist_ok=True)
     number = next(n for n in range(10**6) if not (aside / f"{folder.name}.{n}").exists())

@@ -1,4 +1,4 @@
-"""One optimizer at one horizon, summed up: the tuned winner over its final seeds; pure functions."""
+"""Summaries of one optimizer at one horizon: the tuned winner over its final seeds; pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ RowStatus = Literal["ok", "tuning", "diverged", "crashed", "timeout", "reference
 
 
 def loss(result: Result) -> float:
-    """What tuning minimises: the final probe loss; a run that diverged or crashed counts as infinite."""
+    """The final probe loss, which tuning minimises; inf for a run that diverged or crashed."""
     return math.inf if result.final is None else result.final["probe_loss"]
 
 
 def winner(results: Sequence[Result], horizon: int) -> Result | None:
-    """The tuning trial of this horizon with the lowest final probe loss, ties to the first; None where none ended well.
+    """The tuning trial at this horizon with the lowest final probe loss; the first of equal ones.
 
-    Of a rule without anything to tune, any of its runs.
+    None if all failed. For an optimizer without anything to tune, any of its runs may win.
     """
     here = [r for r in results if r.trial.horizon == horizon]
     tuned = [r for r in here if r.trial.seed == TUNING_SEED]
@@ -34,7 +34,7 @@ def winner(results: Sequence[Result], horizon: int) -> Result | None:
 
 
 def finals(results: Sequence[Result], best: Result) -> list[Result]:
-    """The runs of the winner's hyperparameters on fresh seeds, by seed."""
+    """Runs of the winner's hyperparameters on fresh seeds, ordered by seed."""
     same = [
         r
         for r in results
@@ -47,8 +47,22 @@ def finals(results: Sequence[Result], best: Result) -> list[Result]:
 class Row:
     """One optimizer at one horizon: the tuned winner over its final seeds.
 
-    mean and std hold METRICS over the final seeds that ended well (std with n - 1; None for one seed);
-    `diverged` and `crashed` (with time-outs) count trials of all seeds; `by_seed` holds each final seed's probe loss.
+    Attributes:
+      opt: name of the optimizer.
+      task: name of the task.
+      horizon: length of the runs in gradient evaluations.
+      status: "ok" with final runs, "tuning" without; "reference" for a row of the committed
+        baseline; else how the runs failed.
+      mean: METRICS averaged over the final seeds; None if a final run failed.
+      std: their standard deviations (n - 1); None for a single seed.
+      seeds: number of final runs.
+      trials: number of tuning trials.
+      diverged: number of diverged runs, of tuning and final together.
+      crashed: number of crashed or timed-out runs, of tuning and final together.
+      hparams: the winner's hyperparameters; None if no trial ended well.
+      edges: hyperparameters whose best value is at the edge of its range.
+      study: id of the study.
+      by_seed: seed -> final probe loss of the final runs.
     """
 
     opt: str
@@ -68,7 +82,7 @@ class Row:
 
 
 def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
-    """Sums up a study's results at one horizon."""
+    """Summarizes a study's results at one horizon."""
     here = [r for r in results if r.trial.horizon == horizon]
     tuned = [r for r in here if r.trial.seed == TUNING_SEED]
     counts = {
@@ -93,7 +107,7 @@ def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
     ran = finals(here, best) if best else []
     good = [r.final for r in ran if r.final]
     if best is None or best.final is None or len(good) < len(ran):
-        return row  # a mean over the seeds that survived would reward the others' failure
+        return row  # a mean over the seeds that survived would reward the failure of the others
     values = {name: [final[name] for final in good or [best.final]] for name in METRICS}
     return replace(
         row,
@@ -109,7 +123,11 @@ def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
 
 
 def edges(study: Study, best: Mapping[str, Any]) -> tuple[str, ...]:
-    """Searched numbers whose best value lies within a sixteenth of an end of its range, or at an end of three or more listed values."""
+    """Searched hyperparameters whose best value is at the edge of its range.
+
+    For a Log or Uniform domain, that is within a sixteenth of either end (on the domain's scale).
+    For three or more values listed with --lr or --set, it is the lowest or highest one.
+    """
     found = []
     for name, domain in study.space.items():
         if domain["kind"] != "Choice":
@@ -129,46 +147,15 @@ def edges(study: Study, best: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def rows(studies: Sequence[tuple[Study, Sequence[Result]]]) -> list[Row]:
-    """All rows, by task, horizon and loss."""
+    """All rows, in the order of `sort_key`."""
     made = [
         row_of(study, results, h)
         for study, results in studies
         for h in sorted({r.trial.horizon for r in results})
     ]
-    return sorted(
-        made,
-        key=lambda row: (
-            row.task,
-            row.horizon,
-            row.mean["probe_loss"] if row.mean else math.inf,
-            row.opt,
-        ),
-    )
+    return sorted(made, key=sort_key)
 
 
-def baseline_curve(
-    made: Sequence[Row], reference: Sequence[Row], task: str, baseline: str
-) -> dict[int, float]:
-    """The baseline's mean final loss by horizon: from the rows themselves where they have it, else from the reference."""
-    curve = {}
-    for row in [*reference, *made]:
-        if (
-            row.opt == baseline
-            and row.task == task
-            and row.mean
-            and row.status in ("ok", "reference")
-        ):
-            curve[row.horizon] = row.mean["probe_loss"]
-    return curve
-
-
-def seed_curves(
-    made: Sequence[Row], reference: Sequence[Row], task: str, baseline: str
-) -> dict[int, dict[int, float]]:
-    """The baseline's final loss by seed and horizon, as `baseline_curve`."""
-    curves: dict[int, dict[int, float]] = {}
-    for row in [*reference, *made]:
-        if row.opt == baseline and row.task == task:
-            for seed, value in row.by_seed.items():
-                curves.setdefault(seed, {})[row.horizon] = value
-    return curves
+def sort_key(row: Row) -> tuple[str, int, float, str]:
+    """Orders rows by task, horizon, loss and name; failures come last at their horizon."""
+    return row.task, row.horizon, row.mean["probe_loss"] if row.mean else math.inf, row.opt

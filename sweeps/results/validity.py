@@ -1,6 +1,7 @@
-"""The validity certificate: does a lower probe loss mean a better student on data it has not seen?
+"""The validity certificate: does a lower probe loss mean a better student on unseen data?
 
-The whole benchmark rests on it, so it is measured on the runs themselves, whatever optimizers, horizons and learning rates they had.
+The whole benchmark rests on this, so it is measured on the runs themselves, over all optimizers,
+horizons and learning rates.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Held-out metrics, and whether less of them is better.
+# Held-out metric -> whether a lower value is better.
 HELD_OUT = {"heldout_kl": True, "agreement": False, "accuracy": False}
 MIN_RUNS = 10
 _RESAMPLES = 1000
@@ -18,11 +19,16 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Concordance:
-    """Kendall's tau-b of probe loss against a held-out metric, its sign turned so that 1 is perfect.
+    """Kendall's tau-b of probe loss against a held-out metric, signed so that 1 is perfect.
 
-    low, high: a 95 % interval, the percentiles of tau over resampled runs.
-    within: tau over pairs of the same horizon alone, since longer runs are better in everything; None where there are none.
-    disagree: the fraction of pairs of runs that the two order differently, ties not counted.
+    Attributes:
+      metric: name of the held-out metric.
+      tau: tau-b over all pairs of runs.
+      low, high: 95 % interval of tau: percentiles over resampled runs.
+      within: tau-b over pairs at the same horizon, because longer runs are better in every metric;
+        None if no such pair is ordered.
+      disagree: fraction of pairs that the two order differently, ties not counted.
+      runs: number of runs.
     """
 
     metric: str
@@ -35,7 +41,12 @@ class Concordance:
 
 
 def certify(runs: Sequence[tuple[int, Mapping[str, float]]], seed: int = 0) -> list[Concordance]:
-    """One concordance for each held-out metric that varies, over runs given as (horizon, final metrics); empty for fewer than ten."""
+    """The concordance of each held-out metric that varies; empty for fewer than MIN_RUNS runs.
+
+    Args:
+      runs: (horizon, final metrics) of each run.
+      seed: seed of the resampling.
+    """
     from scipy.stats import kendalltau
 
     if len(runs) < MIN_RUNS:
@@ -69,6 +80,9 @@ def certify(runs: Sequence[tuple[int, Mapping[str, float]]], seed: int = 0) -> l
 
 
 def _tau_b(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Kendall's tau-b from the signs of the differences of pairs in two rankings; None where one of them orders no pair."""
+    """Kendall's tau-b from the signs of all pairwise differences in two rankings.
+
+    None if one of the rankings orders no pair.
+    """
     weight = np.sqrt(float((a != 0).sum()) * float((b != 0).sum()))
     return float((a * b).sum() / weight) if weight else None

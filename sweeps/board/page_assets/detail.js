@@ -1,53 +1,153 @@
-// What an opened row tells: everything it takes to judge the entry, and to run it again.
+// The details under an opened row: everything needed to judge the entry and to run it again.
 function detailRow(entry) {
-  const inner = h("div", { class: "detail" },
-    String(entry.optimizer).length > 24 ? h("p", { class: "full-name" }, name(entry.optimizer)) : null,
-    block("By horizon, in steps", hyperparameters(entry), "two"),
+  const inner = h(
+    "div",
+    { class: "detail" },
+    String(entry.optimizer).length > 24
+      ? h("p", { class: "full-name" }, name(entry.optimizer))
+      : null,
+    block("Results by horizon, in steps", hyperparameters(entry), "two"),
     block("Search space", space(entry)),
     block("Provenance", facts(provenance(entry))),
-    block("Warnings", entry.warnings.length ? h("ul", { class: "warned" }, entry.warnings.map((text) => warning(prose(text)))) : quiet("None."), "wide"),
-    block("Reproduce", list(entry.reproduce).length ? list(entry.reproduce).map(command) : quiet("Not recorded."), "wide"));
-  return h("tr", { class: "detail-row", id: `detail-${entry.index}` }, h("td", { colspan: COLUMNS.length }, inner));
+    block(
+      "Warnings",
+      entry.warnings.length
+        ? h(
+            "ul",
+            { class: "warned" },
+            entry.warnings.map((text) => warning(prose(text))),
+          )
+        : quiet("None."),
+      "wide",
+    ),
+    block(
+      "Reproduce",
+      list(entry.reproduce).length ? list(entry.reproduce).map(command) : quiet("Not recorded."),
+      "wide",
+    ),
+  );
+  return h(
+    "tr",
+    { class: "detail-row", id: `detail-${entry.index}` },
+    h("td", { colspan: COLUMNS.length }, inner),
+  );
 }
 
-const block = (title, content, place) => h("section", { class: place }, h("h4", {}, title), content);
+const block = (title, content, place) =>
+  h("section", { class: place }, h("h4", {}, title), content);
 const quiet = (text) => h("p", { class: "quiet" }, text);
-const facts = (pairs) => h("dl", {}, pairs.map(([key, value]) => [h("dt", {}, plain(key)), h("dd", {}, value)]));
+const facts = (pairs) =>
+  h(
+    "dl",
+    {},
+    pairs.map(([key, value]) => [h("dt", {}, plain(key)), h("dd", {}, value)]),
+  );
 
 function hyperparameters(entry) {
-  const names = [...new Set(entry.rungs.flatMap((rung) => entriesOf(rung.hparams).map(([key]) => key)))];
-  const at = (rung, key) => (rung.hparams && Object.hasOwn(rung.hparams, key) ? rung.hparams[key] : undefined);
+  const names = [
+    ...new Set(entry.rungs.flatMap((rung) => entriesOf(rung.hparams).map(([key]) => key))),
+  ];
+  const at = (rung, key) =>
+    rung.hparams && Object.hasOwn(rung.hparams, key) ? rung.hparams[key] : undefined;
   const cell = (rung, key) => {
     const value = at(rung, key);
     const edge = list(rung.edges).includes(key);
-    const note = edge ? h("abbr", { title: "at an edge of its range" }, " edge") : null;
-    return h("td", { class: edge ? "edge" : null }, value === undefined ? NONE : setting(value), note);
+    const note = edge ? h("abbr", { title: "at the edge of its range" }, " edge") : null;
+    return h(
+      "td",
+      { class: edge ? "edge" : null },
+      value === undefined ? NONE : setting(value),
+      note,
+    );
   };
-  const results = [["speed-up", (rung) => speedText(speedupOf(rung.speedup))], ["probe loss", (rung) => figure(number(rung.mean?.probe_loss))]];
-  return h("div", { class: "scroll-x" }, h("table", {},
-    h("caption", {}, "Results, and the hyperparameters that were best"),
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Name"), entry.rungs.map((rung) => h("th", { scope: "col" }, rung.horizon.toLocaleString("en"))))),
-    h("tbody", {}, results.map(([title, text]) => h("tr", {}, h("th", { scope: "row" }, title), entry.rungs.map((rung) => h("td", {}, text(rung))))),
-      names.map((key) => h("tr", {}, h("th", { scope: "row" }, name(key)), entry.rungs.map((rung) => cell(rung, key)))))));
+  const results = [
+    ["speed-up", (rung) => speedText(speedupOf(rung.speedup))],
+    ["probe loss", (rung) => figure(number(rung.mean?.probe_loss))],
+  ];
+  return h(
+    "div",
+    { class: "scroll-x" },
+    h(
+      "table",
+      {},
+      h("caption", {}, "Results and best hyperparameters"),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          h("th", { scope: "col" }, "Name"),
+          entry.rungs.map((rung) => h("th", { scope: "col" }, rung.horizon.toLocaleString("en"))),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        results.map(([title, text]) =>
+          h(
+            "tr",
+            {},
+            h("th", { scope: "row" }, title),
+            entry.rungs.map((rung) => h("td", {}, text(rung))),
+          ),
+        ),
+        names.map((key) =>
+          h(
+            "tr",
+            {},
+            h("th", { scope: "row" }, name(key)),
+            entry.rungs.map((rung) => cell(rung, key)),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 function space(entry) {
-  const searched = entriesOf(entry.space).map(([key, domain]) => [key, h("span", {}, domainText(domain))]);
-  const fixed = entriesOf(entry.fixed).map(([key, value]) => [key, h("span", {}, setting(value), " (fixed)")]);
-  return searched.length + fixed.length ? facts([...searched, ...fixed]) : quiet("Nothing was searched.");
+  const searched = entriesOf(entry.space).map(([key, domain]) => [
+    key,
+    h("span", {}, domainText(domain)),
+  ]);
+  const fixed = entriesOf(entry.fixed).map(([key, value]) => [
+    key,
+    h("span", {}, setting(value), " (fixed)"),
+  ]);
+  return searched.length + fixed.length
+    ? facts([...searched, ...fixed])
+    : quiet("Nothing was searched.");
 }
 
 function domainText(domain) {
-  if (Array.isArray(domain?.values)) return domain.values.flatMap((value, i) => [i ? ", " : "one of ", setting(value)]);
+  if (Array.isArray(domain?.values))
+    return domain.values.flatMap((value, i) => [i ? ", " : "one of ", setting(value)]);
   if (number(domain?.low) === null) return plain(JSON.stringify(domain));
-  return [setting(domain.low), " to ", setting(domain.high), domain.kind === "Log" ? ", logarithmic" : ", linear"];
+  return [
+    setting(domain.low),
+    " to ",
+    setting(domain.high),
+    domain.kind === "Log" ? ", logarithmic" : ", linear",
+  ];
 }
 
 function provenance(entry) {
   const { verdict, detail, date } = entry.verification ?? {};
-  const verified = [plain(verdict ?? "not yet verified"), date ? `, ${plain(date)}` : "", detail ? `: ${prose(detail)}` : ""].join("");
-  const pairs = [["verification", verified], ["spec", name(entry.spec ?? NONE)], ["source sha256", h("code", {}, plain(entry.source_sha256 ?? NONE))]];
+  const verified = [
+    plain(verdict ?? "not yet verified"),
+    date ? `, ${plain(date)}` : "",
+    detail ? `: ${prose(detail)}` : "",
+  ].join("");
+  const pairs = [
+    ["verification", verified],
+    ["--opt", name(entry.spec ?? NONE)],
+    ["source SHA-256", h("code", {}, plain(entry.source_sha256 ?? NONE))],
+  ];
   const { update_ms, baseline_ms } = entry.cost ?? {};
-  if (number(update_ms) !== null) pairs.push(["one update", `${update_ms.toPrecision(3)} ms; baseline ${number(baseline_ms)?.toPrecision(3) ?? NONE} ms`]);
+  if (number(update_ms) !== null)
+    pairs.push([
+      "time of one update",
+      `${update_ms.toPrecision(3)} ms; baseline ${number(baseline_ms)?.toPrecision(3) ?? NONE} ms`,
+    ]);
   return [...pairs, ...entriesOf(entry.environment).map(([key, value]) => [key, setting(value)])];
 }

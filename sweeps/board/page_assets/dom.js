@@ -1,4 +1,5 @@
-// Elements and text. Every string of the board passes through plain() or prose() and reaches the page as a text node, never as markup.
+// Elements and text. Every string from the data passes through plain() or prose() and becomes a
+// text node, never markup.
 const SVG = "http://www.w3.org/2000/svg";
 
 function fill(node, attributes, children) {
@@ -12,10 +13,11 @@ function fill(node, attributes, children) {
 }
 
 const h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
-const s = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+const s = (tag, attributes, ...children) =>
+  fill(document.createElementNS(SVG, tag), attributes, children);
 const byId = (id) => document.getElementById(id);
 
-// Characters that are not seen, or that turn the order of others, are spelled out.
+// Spells out characters that are invisible or change the order of other characters.
 const spell = (c) => `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
 const plain = (text) => String(text).replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, spell);
 const prose = (text) => String(text).split("\n").map(plain).join("\n");
@@ -26,22 +28,35 @@ const short = (text, most) => {
 const name = (text) => h("bdi", { class: "name" }, plain(text));
 
 const NONE = "–";
-const figure = (x) => (x === null ? NONE : x !== 0 && Math.abs(x) < 1e-3 ? x.toExponential(1) : x >= 100 ? x.toPrecision(4) : x.toFixed(4));
+const figure = (x) =>
+  x === null
+    ? NONE
+    : x !== 0 && Math.abs(x) < 1e-3
+      ? x.toExponential(1)
+      : x >= 100
+        ? x.toPrecision(4)
+        : x.toFixed(4);
 const percent = (x, digits = 2) => (x === null ? NONE : `${(100 * x).toFixed(digits)}%`);
 const times = (x) => (x === null ? NONE : `${x >= 100 ? x.toPrecision(3) : x.toFixed(2)}×`);
 const steps = (x) => `${x.toLocaleString("en")} steps`;
 const span = ([low, high]) => (low === high ? String(low) : `${low}–${high}`);
-const METRICS = new Map([["probe_loss", "probe loss"], ["heldout_kl", "held-out KL"], ["agreement", "agreement"], ["accuracy", "accuracy"]]);
+const METRICS = new Map([
+  ["probe_loss", "probe loss"],
+  ["heldout_kl", "held-out KL"],
+  ["agreement", "agreement"],
+  ["accuracy", "accuracy"],
+]);
 const metricName = (key) => METRICS.get(key) ?? plain(key);
 
 function speedText(speedup) {
   return speedup ? (speedup.bound === "=" ? "" : speedup.bound) + times(speedup.value) : NONE;
 }
 
-// A hyperparameter's value; six digits of a number, which its title gives in full.
+// A hyperparameter's value; a number is shown to six digits, and in full on hover.
 function setting(value) {
-  if (typeof value === "number") return h("span", { title: String(value) }, String(Number(value.toPrecision(6))));
-  return h("bdi", {}, plain(typeof value === "string" ? value : JSON.stringify(value) ?? NONE));
+  if (typeof value === "number")
+    return h("span", { title: String(value) }, String(Number(value.toPrecision(6))));
+  return h("bdi", {}, plain(typeof value === "string" ? value : (JSON.stringify(value) ?? NONE)));
 }
 
 // Radio buttons that look like one control; `options` are [value, label] pairs.
@@ -56,12 +71,26 @@ function segments(host, group, options, chosen, pick) {
 
 function command(text) {
   const code = h("code", { class: "command", dir: "ltr" }, plain(text));
-  const copy = h("button", { type: "button", class: "small", onclick: () => {
-    getSelection().selectAllChildren(code); // where there is no clipboard, it is marked, to be copied by hand
-    navigator.clipboard?.writeText(code.textContent).then(() => {
-      copy.textContent = "Copied";
-      setTimeout(() => { copy.textContent = "Copy"; }, 2000);
-    }, () => {});
-  } }, "Copy");
+  const copy = h(
+    "button",
+    {
+      type: "button",
+      class: "small",
+      onclick: () => {
+        // Without a clipboard, the selected text can be copied by hand.
+        getSelection().selectAllChildren(code);
+        navigator.clipboard?.writeText(code.textContent).then(
+          () => {
+            copy.textContent = "Copied";
+            setTimeout(() => {
+              copy.textContent = "Copy";
+            }, 2000);
+          },
+          () => {},
+        );
+      },
+    },
+    "Copy",
+  );
   return h("div", { class: "command-line" }, code, copy);
 }

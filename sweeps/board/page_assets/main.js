@@ -1,30 +1,44 @@
-// The state of the page, and what is drawn again when it changes.
-const MOST_DRAWN = 30; // by one click; more can be ticked
-const FIRST_ROWS = 100; // of the table, until more are asked for
+// The state of the page, and what to redraw when it changes.
+const MAX_DRAWN = 30; // by the button; readers can tick more
+const FIRST_ROWS = 100; // of the table; a button shows the rest
 const board = readBoard(JSON.parse(byId("data").textContent));
 const state = {
   task: board.names[0] ?? null,
-  horizon: null, // null: all rungs
+  horizon: null, // null: overall
   text: "",
   sort: { key: "rank", direction: "ascending" },
   open: new Set(),
-  unfolded: false,
+  showAll: false,
   chosen: new Set(),
-  slots: new Map(),
+  styles: new Map(),
   metric: TRAINING,
   cost: "relative",
-  arrows: null,
+  arrowChoice: null,
   entries: () => board.entries.filter((entry) => entry.task === state.task),
-  views: () => state.entries().map((entry) => summary(entry, state.horizon)).filter(Boolean),
-  drawn: () => [...state.chosen].sort((a, b) => a.baseline - b.baseline), // in the order in which they were chosen, the baseline last
-  slot: (entry) => state.slots.get(entry) ?? null,
-  figureHorizon: () => state.horizon ?? commonHorizon(state.drawn().length ? state.drawn() : state.entries()),
-  pointed: () => state.drawn().find((entry) => entry === state.arrows) ?? state.drawn().find((entry) => !entry.baseline) ?? null,
+  views: () =>
+    state
+      .entries()
+      .map((entry) => summary(entry, state.horizon))
+      .filter(Boolean),
+  // In the order in which they were chosen, the baseline last.
+  drawn: () => [...state.chosen].sort((a, b) => a.baseline - b.baseline),
+  style: (entry) => state.styles.get(entry) ?? null,
+  figureHorizon: () =>
+    state.horizon ?? commonHorizon(state.drawn().length ? state.drawn() : state.entries()),
+  // The optimizer whose speed-ups are drawn as arrows.
+  arrowEntry: () =>
+    state.drawn().find((entry) => entry === state.arrowChoice) ??
+    state.drawn().find((entry) => !entry.baseline) ??
+    null,
 };
 
 const FIGURES = new Map([
-  ["convergence", drawConvergence], ["patience", drawPatience], ["sensitivity", drawSensitivity],
-  ["best-after", drawBestAfter], ["pareto", drawPareto], ["profile", drawProfile],
+  ["convergence", drawConvergence],
+  ["patience", drawPatience],
+  ["sensitivity", drawSensitivity],
+  ["best-after", drawBestAfter],
+  ["pareto", drawPareto],
+  ["profile", drawProfile],
 ]);
 const figureIds = [...FIGURES.keys()];
 
@@ -32,48 +46,70 @@ function showFigures(...ids) {
   for (const id of ids) FIGURES.get(id)(byId(id), state, board);
 }
 
-let table = new Map(); // of the task and horizon: view to a function that gives its row, made when it is first shown
+let table = new Map(); // view -> function that makes its row on the first call
 
 function showTable() {
   const views = state.views();
   const axis = whiskerAxis(views);
-  const rungCount = state.horizon === null ? Math.max(0, ...views.map((view) => view.rungs.length)) : 1;
-  const slot = (entry) => classOf(state.slot(entry));
-  table = new Map(views.map((view) => {
-    let row = null;
-    return [view, () => (row ??= bodyRow(view, axis, slot, rungCount, state.open.has(view.entry), toggle))];
-  }));
-  byId("table").tHead.replaceChildren(header(axis, ({ key, first }) => {
-    const turned = state.sort.direction === "ascending" ? "descending" : "ascending";
-    state.sort = { key, direction: state.sort.key === key ? turned : first };
-    arrangeTable();
-  }));
-  const what = state.horizon === null
-    ? "Over all rungs: geometric means of speed-ups and losses, means of agreement and accuracy, sums of failures."
-    : `At ${steps(state.horizon)}; ± is the standard deviation over seeds.`;
-  byId("table-caption").textContent = `${what} Bracketed ranks are ties; > and < mark bounds. Time and state are the optimizer's own.`;
+  const rungCount =
+    state.horizon === null ? Math.max(0, ...views.map((view) => view.rungs.length)) : 1;
+  const style = (entry) => classOf(state.style(entry));
+  table = new Map(
+    views.map((view) => {
+      let row = null;
+      return [
+        view,
+        () => (row ??= bodyRow(view, axis, style, rungCount, state.open.has(view.entry), toggle)),
+      ];
+    }),
+  );
+  byId("table").tHead.replaceChildren(
+    header(axis, ({ key, first }) => {
+      const turned = state.sort.direction === "ascending" ? "descending" : "ascending";
+      state.sort = { key, direction: state.sort.key === key ? turned : first };
+      arrangeTable();
+    }),
+  );
+  const scope =
+    state.horizon === null
+      ? "Overall, over the shared horizons: geometric mean of speed-ups and losses, mean of " +
+        "agreement and accuracy, total of failures."
+      : `At ${steps(state.horizon)}. ± is the standard deviation over seeds.`;
+  byId("table-caption").textContent =
+    `${scope} Entries sharing a rank are statistically tied. > and < mark bounds. ` +
+    "Time and State are those of the update rule alone.";
   arrangeTable();
 }
 
 const matching = () => {
   const wanted = state.text.trim().toLowerCase();
-  return [...table.keys()].filter(({ entry }) => `${entry.optimizer} ${entry.spec ?? ""}`.toLowerCase().includes(wanted));
+  return [...table.keys()].filter(({ entry }) =>
+    `${entry.optimizer} ${entry.spec ?? ""}`.toLowerCase().includes(wanted),
+  );
 };
 
-// Filters and sorts the rows that are there.
+// Filters and sorts the existing rows.
 function arrangeTable() {
   const { key, direction } = state.sort;
   const found = sorted(matching(), key, direction);
-  const shown = state.unfolded ? found : found.slice(0, FIRST_ROWS);
+  const shown = state.showAll ? found : found.slice(0, FIRST_ROWS);
   const rows = shown.map((view) => table.get(view)());
   markTies(shown, rows, key === "rank");
   const { tHead, tBodies } = byId("table");
-  for (const cell of tHead.rows[0].cells) cell.setAttribute("aria-sort", cell.dataset.key === key ? direction : "none");
-  tBodies[0].replaceChildren(...shown.flatMap((view, i) => (state.open.has(view.entry) ? [rows[i], detailRow(view.entry)] : [rows[i]])));
-  byId("count").textContent = `${found.length} of ${table.size} ${table.size === 1 ? "entry" : "entries"}`;
+  for (const cell of tHead.rows[0].cells)
+    cell.setAttribute("aria-sort", cell.dataset.key === key ? direction : "none");
+  tBodies[0].replaceChildren(
+    ...shown.flatMap((view, i) =>
+      state.open.has(view.entry) ? [rows[i], detailRow(view.entry)] : [rows[i]],
+    ),
+  );
+  byId("count").textContent =
+    `${found.length} of ${table.size} ${table.size === 1 ? "entry" : "entries"}`;
   byId("rest").textContent = `Show ${found.length - shown.length} more`;
   byId("rest").hidden = shown.length === found.length;
-  byId("empty").textContent = board.entries.length ? "No entry matches." : "The board is empty: no optimizer has an entry yet.";
+  byId("empty").textContent = board.entries.length
+    ? "No entry matches the search."
+    : "The leaderboard is empty: no optimizer has an entry yet.";
   byId("empty").hidden = shown.length > 0;
   byId("table-scroll").hidden = !shown.length;
 }
@@ -92,15 +128,17 @@ function toggle(entry, button) {
 }
 
 function showPicked() {
-  assignSlots(state.slots, state.chosen);
+  assignStyles(state.styles, state.chosen);
   refreshChoice(state, state.entries());
   const options = state.drawn().filter((entry) => !entry.baseline);
-  const pointed = state.pointed();
-  byId("arrows").replaceChildren(...options.map((entry) => {
-    const option = h("option", { value: entry.index }, short(entry.optimizer, 40));
-    option.selected = entry === pointed;
-    return option;
-  }));
+  const arrowEntry = state.arrowEntry();
+  byId("arrows").replaceChildren(
+    ...options.map((entry) => {
+      const option = h("option", { value: entry.index }, short(entry.optimizer, 40));
+      option.selected = entry === arrowEntry;
+      return option;
+    }),
+  );
   showTable();
   showFigures(...figureIds);
 }
@@ -115,13 +153,19 @@ function showTask() {
   const task = board.tasks.find((one) => one.name === state.task);
   state.horizon = null;
   state.chosen = new Set(defaultChoice(entries));
-  state.slots = new Map();
-  assignSlots(state.slots, state.chosen);
-  segments(byId("horizon"), "horizon", [["all", "all rungs"], ...horizonsOf(entries).map((x) => [String(x), x.toLocaleString("en")])], "all", (value) => {
-    state.horizon = value === "all" ? null : Number(value);
-    showTable();
-    showFigures(...figureIds);
-  });
+  state.styles = new Map();
+  assignStyles(state.styles, state.chosen);
+  segments(
+    byId("horizon"),
+    "horizon",
+    [["all", "overall"], ...horizonsOf(entries).map((x) => [String(x), x.toLocaleString("en")])],
+    "all",
+    (value) => {
+      state.horizon = value === "all" ? null : Number(value);
+      showTable();
+      showFigures(...figureIds);
+    },
+  );
   drawChoice(state, entries, showPicked);
   drawCertificates(byId("certificates"), task);
   drawDisagreements(byId("disagreements"), task);
@@ -130,25 +174,62 @@ function showTask() {
 }
 
 function start() {
-  for (const place of document.querySelectorAll(".baseline-name")) if (board.baseline) place.textContent = short(board.baseline, 60);
-  const made = entriesOf(board.made).map(([key, value]) => plain(key === "date" ? value : `${key} ${value}`));
-  const tasks = `${board.names.length} ${board.names.length === 1 ? "task" : "tasks"}: ${board.names.slice(0, 9).map((task) => short(task, 40)).join(", ")}`;
+  for (const place of document.querySelectorAll(".baseline-name"))
+    if (board.baseline) place.textContent = short(board.baseline, 60);
+  const made = entriesOf(board.made).map(([key, value]) =>
+    plain(key === "date" ? value : `${key} ${value}`),
+  );
+  const tasks = `${board.names.length} ${board.names.length === 1 ? "task" : "tasks"}: ${board.names
+    .slice(0, 9)
+    .map((task) => short(task, 40))
+    .join(", ")}`;
   byId("facts").textContent = [`${board.entries.length} entries`, tasks, ...made].join(" · ");
   byId("task").append(...board.names.map((task) => h("option", { value: task }, short(task, 40))));
-  byId("task").addEventListener("change", () => { state.task = board.names[byId("task").selectedIndex]; showTask(); });
+  byId("task").addEventListener("change", () => {
+    state.task = board.names[byId("task").selectedIndex];
+    showTask();
+  });
   byId("task-field").hidden = board.names.length < 2;
-  byId("filter").addEventListener("input", () => { state.text = byId("filter").value; arrangeTable(); });
-  byId("rest").addEventListener("click", () => { state.unfolded = true; arrangeTable(); });
-  segments(byId("metric"), "metric", CURVES, state.metric, (value) => { state.metric = value; showFigures("convergence"); });
-  segments(byId("cost"), "cost", COSTS, state.cost, (value) => { state.cost = value; showFigures("pareto"); });
-  byId("arrows").addEventListener("change", () => { state.arrows = board.entries[Number(byId("arrows").value)]; showFigures("patience"); });
+  byId("filter").addEventListener("input", () => {
+    state.text = byId("filter").value;
+    arrangeTable();
+  });
+  byId("rest").addEventListener("click", () => {
+    state.showAll = true;
+    arrangeTable();
+  });
+  segments(byId("metric"), "metric", CURVES, state.metric, (value) => {
+    state.metric = value;
+    showFigures("convergence");
+  });
+  segments(byId("cost"), "cost", COSTS, state.cost, (value) => {
+    state.cost = value;
+    showFigures("pareto");
+  });
+  byId("arrows").addEventListener("change", () => {
+    state.arrowChoice = board.entries[Number(byId("arrows").value)];
+    showFigures("patience");
+  });
   const buttons = [
     ["Best five", () => defaultChoice(state.entries())],
-    ["In the table", () => sorted(matching(), "speedup", "descending").slice(0, MOST_DRAWN).map((view) => view.entry)],
+    [
+      "All in the table",
+      () =>
+        sorted(matching(), "speedup", "descending")
+          .slice(0, MAX_DRAWN)
+          .map((view) => view.entry),
+    ],
     ["None", () => []],
   ];
-  byId("choice-buttons").append(...buttons.map(([label, pick]) => h("button", { type: "button", class: "small", onclick: () => choose(pick()) }, label)));
-  byId("controls").hidden = byId("figures").hidden = byId("validity").hidden = !board.entries.length;
+  byId("choice-buttons").append(
+    ...buttons.map(([label, pick]) =>
+      h("button", { type: "button", class: "small", onclick: () => choose(pick()) }, label),
+    ),
+  );
+  byId("controls").hidden =
+    byId("figures").hidden =
+    byId("validity").hidden =
+      !board.entries.length;
   drawWarnings(byId("warning-list"), board);
   drawVersions(byId("versions"), board);
   showTask();

@@ -1,10 +1,13 @@
-// The board as the views need it; tolerant of parts that old boards lack.
+// The leaderboard's data, prepared for the views. Parts that old versions lack may be missing.
 const number = (x) => (typeof x === "number" && Number.isFinite(x) ? x : null);
 const list = (x) => (Array.isArray(x) ? x : []);
 const entriesOf = (record) => Object.entries(record ?? {});
 const average = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 const geometric = (values) => Math.exp(average(values.map(Math.log)));
-const extent = (values) => [values.reduce((a, b) => Math.min(a, b), Infinity), values.reduce((a, b) => Math.max(a, b), -Infinity)];
+const extent = (values) => [
+  values.reduce((a, b) => Math.min(a, b), Infinity),
+  values.reduce((a, b) => Math.max(a, b), -Infinity),
+];
 
 function speedupOf(raw) {
   const value = number(raw?.value);
@@ -20,23 +23,33 @@ function readBoard(raw) {
     index,
     baseline: entry.optimizer === raw.baseline,
     warnings: list(entry.warnings),
-    rungs: list(entry.rungs).filter((rung) => number(rung.horizon) > 0).sort((a, b) => a.horizon - b.horizon),
+    rungs: list(entry.rungs)
+      .filter((rung) => number(rung.horizon) > 0)
+      .sort((a, b) => a.horizon - b.horizon),
   }));
   const tasks = list(raw.tasks);
-  const names = [...new Set([...tasks.map((task) => task.name), ...entries.map((entry) => entry.task)])];
+  const names = [
+    ...new Set([...tasks.map((task) => task.name), ...entries.map((entry) => entry.task)]),
+  ];
   return { ...raw, entries, tasks, names, warnings: list(raw.warnings) };
 }
 
-const horizonsOf = (entries) => [...new Set(entries.flatMap((entry) => entry.rungs.map((rung) => rung.horizon)))].sort((a, b) => a - b);
+const horizonsOf = (entries) =>
+  [...new Set(entries.flatMap((entry) => entry.rungs.map((rung) => rung.horizon)))].sort(
+    (a, b) => a - b,
+  );
 const rungAt = (entry, horizon) => entry.rungs.find((rung) => rung.horizon === horizon);
 
-// What the table shows of an entry at one horizon, or over all of its rungs (null); null where it has no runs there.
+// The table's view of an entry at one horizon, or overall if `horizon` is null. Returns null if the
+// entry has no runs there.
 function summary(entry, horizon) {
   const covered = list(entry.overall?.rungs);
-  const all = covered.length ? entry.rungs.filter((rung) => covered.includes(rung.horizon)) : entry.rungs;
+  const all = covered.length
+    ? entry.rungs.filter((rung) => covered.includes(rung.horizon))
+    : entry.rungs;
   const rungs = horizon === null ? all : entry.rungs.filter((rung) => rung.horizon === horizon);
   if (!rungs.length) return null;
-  const judged = horizon === null ? entry.overall : rungs[0];
+  const scored = horizon === null ? entry.overall : rungs[0];
   const over = (key, mean) => {
     const values = rungs.map((rung) => number(rung.mean?.[key]));
     return values.includes(null) ? null : mean(values);
@@ -46,8 +59,8 @@ function summary(entry, horizon) {
   return {
     entry,
     rungs,
-    speedup: speedupOf(horizon === null ? judged : judged.speedup),
-    rank: number(judged?.rank),
+    speedup: speedupOf(horizon === null ? scored : scored.speedup),
+    rank: number(scored?.rank),
     probe_loss: over("probe_loss", geometric),
     std: horizon === null ? null : number(rungs[0].std?.probe_loss),
     heldout_kl: over("heldout_kl", geometric),
@@ -63,11 +76,14 @@ function summary(entry, horizon) {
   };
 }
 
-// Best first; bounds count as their value, and what has none comes last.
+// Highest speed-up first; a bound counts as its value, and entries without a speed-up come last.
 const bySpeedup = (a, b) => (b.speedup?.value ?? 0) - (a.speedup?.value ?? 0);
 
-// The longest horizon among those that the most of the entries have.
+// The horizon that most entries have; the longest of equals.
 function commonHorizon(entries) {
-  const counted = horizonsOf(entries).map((horizon) => [horizon, entries.filter((entry) => rungAt(entry, horizon)).length]);
+  const counted = horizonsOf(entries).map((horizon) => [
+    horizon,
+    entries.filter((entry) => rungAt(entry, horizon)).length,
+  ]);
   return counted.reduce((best, one) => (one[1] >= best[1] ? one : best), [null, 0])[0];
 }

@@ -1,40 +1,90 @@
-// What tuning tells: the loss of every trial against its learning rate, and the best that k trials may be expected to find.
+// Tuning: the loss of every trial by learning rate, and the best loss to expect from k trials.
 function triedOf(rung) {
-  return list(rung?.tried).flatMap((trial) => {
-    const lr = number(trial?.hparams?.lr);
-    return lr > 0 ? [{ lr, loss: trial.status === "ok" ? number(trial.probe_loss) : null, status: trial.status }] : [];
-  }).sort((a, b) => a.lr - b.lr);
+  return list(rung?.tried)
+    .flatMap((trial) => {
+      const lr = number(trial?.hparams?.lr);
+      return lr > 0
+        ? [
+            {
+              lr,
+              loss: trial.status === "ok" ? number(trial.probe_loss) : null,
+              status: trial.status,
+            },
+          ]
+        : [];
+    })
+    .sort((a, b) => a.lr - b.lr);
 }
 
 function drawSensitivity(figure, state) {
   const host = figure.querySelector(".plot");
   const horizon = state.figureHorizon();
-  const found = state.drawn().map((entry) => ({ entry, tried: triedOf(rungAt(entry, horizon)) })).filter((one) => one.tried.some((t) => t.loss > 0));
+  const found = state
+    .drawn()
+    .map((entry) => ({ entry, tried: triedOf(rungAt(entry, horizon)) }))
+    .filter((one) => one.tried.some((t) => t.loss > 0));
   const tolerant = found.flatMap(({ entry }) => {
     const { within, typical } = rungAt(entry, horizon).sensitivity ?? {};
-    return number(within) === null ? [] : [`${short(entry.optimizer, 30)} ${percent(within, 0)} (median ${times(number(typical))})`];
+    return number(within) === null
+      ? []
+      : [`${short(entry.optimizer, 30)} ${percent(within, 0)} (${times(number(typical))})`];
   });
-  caption(figure, `Probe loss of the tuning trials at ${steps(horizon ?? 0)} against their learning rate.`,
-    "Other hyperparameters vary along; × at the top edge ended as diverged, crashed or timed out.",
-    tolerant.length ? `Share of the trials within 10% of the best loss, and the median loss over it: ${tolerant.join(", ")}.` : null,
-    absent(state.drawn().filter((entry) => !found.some((one) => one.entry === entry))));
-  if (!found.length) return nothing(host, "No tuning trials with a learning rate.");
+  caption(
+    figure,
+    `Probe loss of the tuning trials at ${steps(horizon ?? 0)}, by learning rate.`,
+    "Other hyperparameters vary too. × marks a trial that diverged, crashed or timed out.",
+    tolerant.length
+      ? "Share of trials within 10% of the best loss (median loss relative to the best): " +
+          `${tolerant.join(", ")}.`
+      : null,
+    absent(state.drawn().filter((entry) => !found.some((one) => one.entry === entry))),
+  );
+  if (!found.length)
+    return nothing(host, "These optimizers have no tuning trials with a learning rate.");
   const all = found.flatMap((one) => one.tried);
-  const plot = frame(host, `Loss of tuning trials against learning rate, ${found.length} optimizers`,
+  const plot = frame(
+    host,
+    `Loss of tuning trials by learning rate, ${found.length} optimizers`,
     { domain: padded(extent(all.map((t) => t.lr)), true), log: true, label: "learning rate" },
-    { domain: padded(extent(all.map((t) => t.loss).filter((x) => x > 0)), true), log: true, label: "probe loss, tuning trials" },
-    found.map((one) => labelOf(one.entry, host)));
+    {
+      domain: padded(extent(all.map((t) => t.loss).filter((x) => x > 0)), true),
+      log: true,
+      label: "probe loss, tuning trials",
+    },
+    found.map((one) => labelOf(one.entry, host)),
+  );
   const ends = found.map(({ entry, tried }) => {
-    const slot = state.slot(entry);
+    const style = state.style(entry);
     const good = tried.filter((t) => t.loss > 0).map((t) => [plot.X(t.lr), plot.Y(t.loss)]);
-    const lost = tried.filter((t) => !(t.loss > 0)).map((t) => s("path", { class: "lost", d: saltire(plot.X(t.lr), plot.box.top - 9) },
-      s("title", {}, `${short(entry.optimizer, 30)}: ${plain(t.status)}`)));
+    const lost = tried
+      .filter((t) => !(t.loss > 0))
+      .map((t) =>
+        s(
+          "path",
+          { class: "lost", d: saltire(plot.X(t.lr), plot.box.top - 9) },
+          s("title", {}, `${short(entry.optimizer, 30)}: ${plain(t.status)}`),
+        ),
+      );
     const best = good.reduce((a, b) => (b[1] > a[1] ? b : a));
     const ring = s("circle", { class: "best", cx: best[0], cy: best[1], r: 7 });
-    const group = series(plot, entry, slot, line(good, slot), good.map(([x, y]) => marker(slot, x, y, 3)), ring, lost);
+    const group = series(
+      plot,
+      entry,
+      style,
+      line(good, style),
+      good.map(([x, y]) => marker(style, x, y, 3)),
+      ring,
+      lost,
+    );
     return { group, x: good.at(-1)[0], y: good.at(-1)[1], text: labelOf(entry, host) };
   });
-  if (all.some((t) => !(t.loss > 0))) plot.svg.append(s("path", { class: "edge-line", d: `M${plot.box.left},${plot.box.top - 3}H${plot.box.right}` }));
+  if (all.some((t) => !(t.loss > 0)))
+    plot.svg.append(
+      s("path", {
+        class: "edge-line",
+        d: `M${plot.box.left},${plot.box.top - 3}H${plot.box.right}`,
+      }),
+    );
   endLabels(plot, ends);
 }
 
@@ -43,21 +93,50 @@ const saltire = (x, y) => `M${x - 3},${y - 3}l6,6m0,-6l-6,6`;
 function drawBestAfter(figure, state) {
   const host = figure.querySelector(".plot");
   const horizon = state.figureHorizon();
-  const values = (entry) => list(rungAt(entry, horizon)?.best_after).flatMap((x, i) => (number(x) > 0 ? [[i + 1, x]] : []));
-  const found = state.drawn().map((entry) => ({ entry, points: values(entry) })).filter((one) => one.points.length);
-  caption(figure, `Expected lowest probe loss after k tuning trials at ${steps(horizon ?? 0)}.`, "How much of a result is owed to the budget of its tuning.",
-    absent(state.drawn().filter((entry) => !found.some((one) => one.entry === entry))));
-  if (!found.length) return nothing(host, "No such data of these optimizers.");
+  const values = (entry) =>
+    list(rungAt(entry, horizon)?.best_after).flatMap((x, i) => (number(x) > 0 ? [[i + 1, x]] : []));
+  const found = state
+    .drawn()
+    .map((entry) => ({ entry, points: values(entry) }))
+    .filter((one) => one.points.length);
+  caption(
+    figure,
+    `Expected lowest probe loss after k tuning trials at ${steps(horizon ?? 0)}.`,
+    "It shows how much of a result is due to the tuning budget.",
+    absent(state.drawn().filter((entry) => !found.some((one) => one.entry === entry))),
+  );
+  if (!found.length)
+    return nothing(host, "These optimizers have no tuning trials at this horizon.");
   const points = found.flatMap((one) => one.points);
   const last = Math.max(...points.map(([k]) => k));
-  const plot = frame(host, `Expected best loss after k trials, ${found.length} optimizers`,
-    { domain: [1, Math.max(last, 2)], label: "trials k", ticks: ticks([1, Math.max(last, 2)], false, 9).filter(Number.isInteger) },
-    { domain: padded(extent(points.map(([, x]) => x)), true), log: true, label: "expected best probe loss" },
-    found.map((one) => labelOf(one.entry, host)));
-  endLabels(plot, found.map(({ entry, points }) => {
-    const slot = state.slot(entry);
-    const at = points.map(([k, x]) => [plot.X(k), plot.Y(x)]);
-    const group = series(plot, entry, slot, line(at, slot), at.map(([x, y]) => marker(slot, x, y, 2.8)));
-    return { group, x: at.at(-1)[0], y: at.at(-1)[1], text: labelOf(entry, host) };
-  }));
+  const plot = frame(
+    host,
+    `Expected best loss after k trials, ${found.length} optimizers`,
+    {
+      domain: [1, Math.max(last, 2)],
+      label: "trials k",
+      ticks: ticks([1, Math.max(last, 2)], false, 9).filter(Number.isInteger),
+    },
+    {
+      domain: padded(extent(points.map(([, x]) => x)), true),
+      log: true,
+      label: "expected best probe loss",
+    },
+    found.map((one) => labelOf(one.entry, host)),
+  );
+  endLabels(
+    plot,
+    found.map(({ entry, points }) => {
+      const style = state.style(entry);
+      const at = points.map(([k, x]) => [plot.X(k), plot.Y(x)]);
+      const group = series(
+        plot,
+        entry,
+        style,
+        line(at, style),
+        at.map(([x, y]) => marker(style, x, y, 2.8)),
+      );
+      return { group, x: at.at(-1)[0], y: at.at(-1)[1], text: labelOf(entry, host) };
+    }),
+  );
 }

@@ -1,46 +1,143 @@
-// The certificate, the warnings and the commands: what to know before believing the table.
-const MOST_ROWS = 200;
-const heading = (text) => h("th", { scope: "col", class: ["Within a rung", "Number", "Pairs that disagree", "Horizon"].includes(text) ? null : "text" }, text);
+// The validity certificate, the warnings, the commands and the versions.
+const MAX_ROWS = 200;
+const heading = (text) =>
+  h(
+    "th",
+    {
+      scope: "col",
+      class: ["τ within a rung", "Count", "Pairs that disagree", "Horizon"].includes(text)
+        ? null
+        : "text",
+    },
+    text,
+  );
 const warning = (...text) => h("li", {}, h("span", { class: "long" }, text));
 
 function drawCertificates(host, task) {
   const found = list(task?.certificate).filter((one) => number(one.tau) !== null);
-  if (!found.length) return host.replaceChildren(h("p", { class: "empty" }, "No certificate: it takes at least ten runs."));
+  if (!found.length)
+    return host.replaceChildren(
+      h("p", { class: "empty" }, "No certificate yet: it needs at least ten runs."),
+    );
   const rows = found.map((one) => {
-    const interval = number(one.low) !== null && number(one.high) !== null ? [one.low, one.high] : null;
-    return h("tr", {},
-      h("th", { scope: "row" }, metricName(one.metric)), h("td", { class: "text" }, plain(one.over)),
-      h("td", { class: "tau text" }, h("b", {}, one.tau.toFixed(3)), tauWhisker(one.tau, interval),
-        h("span", { class: "spread" }, interval ? `[${interval.map((x) => x.toFixed(3)).join(", ")}]` : "")),
-      h("td", {}, number(one.within)?.toFixed(3) ?? NONE), h("td", {}, number(one.runs)?.toLocaleString("en") ?? NONE), h("td", {}, percent(number(one.disagree), 1)));
+    const interval =
+      number(one.low) !== null && number(one.high) !== null ? [one.low, one.high] : null;
+    return h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, metricName(one.metric)),
+      h("td", { class: "text" }, plain(one.over)),
+      h(
+        "td",
+        { class: "tau text" },
+        h("b", {}, one.tau.toFixed(3)),
+        tauWhisker(one.tau, interval),
+        h(
+          "span",
+          { class: "spread" },
+          interval ? `[${interval.map((x) => x.toFixed(3)).join(", ")}]` : "",
+        ),
+      ),
+      h("td", {}, number(one.within)?.toFixed(3) ?? NONE),
+      h("td", {}, number(one.runs)?.toLocaleString("en") ?? NONE),
+      h("td", {}, percent(number(one.disagree), 1)),
+    );
   });
-  host.replaceChildren(h("div", { class: "scroll-x" }, h("table", {},
-    h("caption", {}, `Probe loss against held-out metrics, ${plain(task.name)}`),
-    h("thead", {}, h("tr", {}, ["Metric", "Over", "Kendall's τ from 0 to 1, 95% interval", "Within a rung", "Number", "Pairs that disagree"].map(heading))),
-    h("tbody", {}, rows))));
+  host.replaceChildren(
+    h(
+      "div",
+      { class: "scroll-x" },
+      h(
+        "table",
+        {},
+        h("caption", {}, `Probe loss against held-out metrics, ${plain(task.name)}`),
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            [
+              "Metric",
+              "Computed over",
+              "Kendall's τ (axis 0 to 1), 95% interval",
+              "τ within a rung",
+              "Count",
+              "Pairs that disagree",
+            ].map(heading),
+          ),
+        ),
+        h("tbody", {}, rows),
+      ),
+    ),
+  );
 }
 
 function tauWhisker(tau, interval) {
   const { width, height } = WHISKER;
   const at = scale([0, 1], [4, width - 4], false);
   const inside = (x) => at(Math.max(0, Math.min(1, x)));
-  return s("svg", { class: "whisker s-none", width, height, "aria-hidden": "true" },
+  return s(
+    "svg",
+    { class: "whisker s-none", width, height, "aria-hidden": "true" },
     [0, 1].map((x) => s("line", { class: "unity", x1: at(x), x2: at(x), y1: 0, y2: height })),
     interval ? reach(inside(interval[0]), inside(interval[1]), height / 2) : null,
-    s("circle", { cx: inside(tau), cy: height / 2, r: 2.7 }));
+    s("circle", { cx: inside(tau), cy: height / 2, r: 2.7 }),
+  );
 }
 
 function drawDisagreements(host, task) {
   const pairs = list(task?.disagreements);
   if (!pairs.length) return host.replaceChildren();
-  const rows = pairs.slice(0, MOST_ROWS).map((pair) => h("tr", {},
-    h("td", {}, number(pair.horizon)?.toLocaleString("en") ?? NONE), h("td", { class: "text" }, metricName(pair.metric)),
-    h("td", { class: "text" }, name(pair.lower_loss)), h("td", { class: "text" }, name(pair.better_metric))));
-  const title = h("summary", {}, `Pairs of entries that disagree: ${pairs.length}`);
-  host.replaceChildren(h("details", { open: pairs.length <= 10 }, title, h("div", { class: "scroll-x" }, h("table", {},
-    h("caption", {}, pairs.length > MOST_ROWS ? `The first ${MOST_ROWS} of ${pairs.length}` : "Lower loss, and yet not the better student"),
-    h("thead", {}, h("tr", {}, ["Horizon", "Metric", "Lower probe loss", "Better by the metric"].map(heading))),
-    h("tbody", {}, rows)))));
+  const rows = pairs
+    .slice(0, MAX_ROWS)
+    .map((pair) =>
+      h(
+        "tr",
+        {},
+        h("td", {}, number(pair.horizon)?.toLocaleString("en") ?? NONE),
+        h("td", { class: "text" }, metricName(pair.metric)),
+        h("td", { class: "text" }, name(pair.lower_loss)),
+        h("td", { class: "text" }, name(pair.better_metric)),
+      ),
+    );
+  const title = h(
+    "summary",
+    {},
+    `Pairs of entries that a held-out metric orders differently: ${pairs.length}`,
+  );
+  host.replaceChildren(
+    h(
+      "details",
+      { open: pairs.length <= 10 },
+      title,
+      h(
+        "div",
+        { class: "scroll-x" },
+        h(
+          "table",
+          {},
+          h(
+            "caption",
+            {},
+            pairs.length > MAX_ROWS
+              ? `The first ${MAX_ROWS} of ${pairs.length}`
+              : "Lower probe loss, but worse by a held-out metric",
+          ),
+          h(
+            "thead",
+            {},
+            h(
+              "tr",
+              {},
+              ["Horizon", "Metric", "Lower probe loss", "Better by the metric"].map(heading),
+            ),
+          ),
+          h("tbody", {}, rows),
+        ),
+      ),
+    ),
+  );
 }
 
 function drawWarnings(host, board) {
@@ -48,23 +145,46 @@ function drawWarnings(host, board) {
   const several = board.names.length > 1;
   const items = [
     ...board.warnings.map((text) => warning(prose(text))),
-    ...named.map(({ entry, text }) => warning(h("b", {}, several ? `${plain(entry.task)}, ` : "", name(entry.optimizer)), " ", prose(text))),
+    ...named.map(({ entry, text }) =>
+      warning(
+        h("b", {}, several ? `${plain(entry.task)}, ` : "", name(entry.optimizer)),
+        " ",
+        prose(text),
+      ),
+    ),
   ];
   if (!items.length) return host.replaceChildren(quiet("None."));
   const shown = h("ul", { class: "warned" }, items.slice(0, 12));
   const rest = items.slice(12);
-  host.replaceChildren(shown, ...(rest.length ? [h("details", {}, h("summary", {}, `${rest.length} more`), h("ul", { class: "warned" }, rest))] : []));
+  host.replaceChildren(
+    shown,
+    ...(rest.length
+      ? [
+          h(
+            "details",
+            {},
+            h("summary", {}, `${rest.length} more`),
+            h("ul", { class: "warned" }, rest),
+          ),
+        ]
+      : []),
+  );
 }
 
 function drawCommands(host, board, task) {
-  const names = board.entries.filter((entry) => entry.task === task).map((entry) => String(entry.optimizer)).filter((text) => /^\w+$/.test(text));
+  const names = board.entries
+    .filter((entry) => entry.task === task)
+    .map((entry) => String(entry.optimizer))
+    .filter((text) => /^\w+$/.test(text));
   const first = names.find((text) => text !== board.baseline) ?? "NAME";
+  const folder = /^\w+$/.test(task ?? "") ? task : "TASK";
   host.replaceChildren(
-    command(`python sweeps/verify.py leaderboard/${/^\w+$/.test(task ?? "") ? task : "TASK"}/${first}.json`),
-    command("python sweeps/run.py --opt=all --horizons=ladder --trials=8 --seeds=5"));
+    command(`python sweeps/verify.py leaderboard/${folder}/${first}.json`),
+    command("python sweeps/run.py --opt=all --horizons=ladder --trials=8 --seeds=5"),
+  );
 }
 
-// Versions and devices, each value with the number of entries that were made with it.
+// Versions and devices, each value with its number of entries.
 function drawVersions(host, board) {
   const counted = new Map();
   for (const entry of board.entries) {
@@ -74,8 +194,16 @@ function drawVersions(host, board) {
       counted.get(key).set(text, (counted.get(key).get(text) ?? 0) + 1);
     }
   }
-  const text = (values) => [...values].map(([value, count]) => (values.size > 1 ? `${value} (${count} entries)` : value)).join(", ");
+  const text = (values) =>
+    [...values]
+      .map(([value, count]) => (values.size > 1 ? `${value} (${count} entries)` : value))
+      .join(", ");
   const made = entriesOf(board.made).map(([key, value]) => [`page: ${key}`, plain(value)]);
-  const tasks = board.tasks.map((task) => [`task ${task.name}`, h("code", {}, plain(task.fingerprint ?? NONE))]);
-  host.replaceChildren(facts([...made, ...tasks, ...[...counted].map(([key, values]) => [key, text(values)])]));
+  const tasks = board.tasks.map((task) => [
+    `task ${task.name}`,
+    h("code", {}, plain(task.fingerprint ?? NONE)),
+  ]);
+  host.replaceChildren(
+    facts([...made, ...tasks, ...[...counted].map(([key, values]) => [key, text(values)])]),
+  );
 }
