@@ -1,4 +1,4 @@
-"""What every script does around its work: flags, errors on one screen, exit codes."""
+"""What the scripts in this folder share: how they run, exit and set up jax."""
 
 from __future__ import annotations
 
@@ -9,70 +9,52 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import flags
+from distill_bench import command
 
-from distill_bench.errors import SweepFailed, UserError
-from distill_bench.log import listen, to_stderr
-
-OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-
+OK, FAILED = command.OK, command.FAILED
 
 _DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
-def disk_trouble(error: OSError, place: Path) -> str | None:
-    """What to tell a user whose disk is full or has gone away; None for any other error."""
-    if error.errno not in _DISK_TROUBLE:
-        return None
-    return f"{place} could not be written: {error.strerror}.\nNothing finished is lost. Make room, and the same command goes on from the last checkpoint."
+def run(
+    main: Callable[..., int], values: command.Flags, usage: str, takes_arguments: bool = False
+) -> None:
+    """Runs `main` as the command that was typed, and exits with its code; see command.run."""
+    signal.signal(signal.SIGTERM, _terminate)
+    code = command.run(
+        main,
+        values,
+        usage,
+        sys.argv,
+        takes_arguments=takes_arguments,
+        after_interrupt="The same command continues from the last checkpoint.",
+        explain=lambda error: disk_trouble(error, Path.cwd()),
+    )
+    sys.exit(code)
 
 
 def _terminate(signum: int, frame: object) -> None:
     raise SystemExit(128 + signum)
 
 
-def run(main: Callable[..., int], usage: str, takes_arguments: bool = False) -> None:
-    """Parses the flags, runs `main` and exits with its code; a user's mistake is one message, without a stack trace.
-
-    takes_arguments: whether `main` wants the arguments that are no flags, as a list.
-    """
-    signal.signal(signal.SIGTERM, _terminate)
-    listen(to_stderr)
-    try:
-        if any(
-            argument in ("--help", "-h", "-help", "--helpshort", "-helpshort")
-            for argument in sys.argv[1:]
-        ):
-            print(f"{usage}\n\n{flags.FLAGS.main_module_help()}")
-            sys.exit(OK)
-        extra = flags.FLAGS(sys.argv)[1:]
-        if extra and not takes_arguments:
-            raise UserError(
-                f"Unexpected argument {extra[0]!r}: flags are written --name=value. See --help."
-            )
-        sys.exit(main(extra) if takes_arguments else main())
-    except (flags.Error, UserError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(MISUSED)
-    except SweepFailed as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(FAILED)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(FAILED)
-        if not (said := disk_trouble(error, Path.cwd())):
-            raise
-        print(f"error: {said}", file=sys.stderr)
-        sys.exit(FAILED)
-    except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+def disk_trouble(error: OSError, place: Path) -> str | None:
+    """The message for a disk that is full or has gone away; None for any other error."""
+    if error.errno not in _DISK_TROUBLE:
+        return None
+    return (
+        f"{place} could not be written: {error.strerror}.\nNothing finished is lost. "
+        "Free some space; the same command then continues from the last checkpoint."
+    )
 
 
 def set_up_jax(compilation_cache: str | None, cpu_devices: int | None = None) -> None:
-    """Makes each core a device of its own and keeps compiled programs between runs; call before the first computation."""
-    # One LAPACK thread for each call: lanes already keep every core busy.
+    """Makes each CPU core a device and keeps compiled programs. Call before any computation.
+
+    Args:
+      compilation_cache: folder that keeps compiled programs between runs; None for none.
+      cpu_devices: number of devices that the cores are divided into; None for one per core.
+    """
+    # One LAPACK thread for each call, because the lanes already keep every core busy.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 

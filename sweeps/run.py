@@ -1,7 +1,7 @@
 """Tunes optimizers on a frozen distillation task and compares them.
 
 python sweeps/run.py --opt=shampoo
-python sweeps/run.py --opt=adamw,./my_opt.py --horizons=250,500,1000 --trials=16 --seeds=5
+python sweeps/run.py --opt=adamw,./my_opt.py --horizons=250,500,1000 --trials=16
 """
 
 from __future__ import annotations
@@ -10,182 +10,259 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a file, Python put this folder on the path in place of the project's
+if not __package__:  # run as a file: Python put this folder on the path, not the project's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from absl import flags
 
 from distill_bench import machine
+from distill_bench.command import Flags
 from distill_bench.errors import UserError
 from sweeps import cli
 
-FLAGS = flags.FLAGS
-flags.DEFINE_spaceseplist(
-    "opt",
-    [],
-    "Optimizers: built-in names, 'all' of them, ./file.py, optax:name, package.module:attribute.",
-    comma_compat=True,
-)
-flags.DEFINE_string("task", "digits", "The task.")
-flags.DEFINE_string(
-    "mode",
-    "mix",
-    "What teacher and student see: mix (the task itself), same/ic, same/rc, ind/ic, ind/rc, fix/rs, fix/cc, fix/ic_ens.",
-)
-flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where prepared data sets lie. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
-)
-flags.DEFINE_string(
-    "weights_dir",
-    None,
-    "Where published and fine-tuned weights lie. Default: $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights.",
-)
-flags.DEFINE_bool(
-    "synthetic",
-    False,
-    "Random images and teacher of the real shapes: for dry runs and benchmarks, on any machine.",
-)
-flags.DEFINE_integer(
-    "resolution", None, "Pixels of a view, for a trial of a large task on a small machine."
-)
-flags.DEFINE_integer("batch_size", None, "Images in a batch, likewise.")
-flags.DEFINE_string("student", None, "Another student for a task of the paper.")
-flags.DEFINE_string(
-    "teacher",
-    None,
-    "Other weights for the teacher: a published name, or that of an .npz in --weights_dir, such as a fine-tuned one.",
-)
-flags.DEFINE_string(
-    "start",
-    None,
-    "Weights, likewise, such as BiT-M-R50x1, that every student starts from; with a fresh classifier for other classes.",
-)
-flags.DEFINE_string(
-    "images", None, "The task of whose training images views are made, in place of its own."
-)
-flags.DEFINE_spaceseplist(
-    "horizons",
-    [],
-    "Steps of each rung, rising; 'ladder' for all of the task's. Default: its first two.",
-    comma_compat=True,
-)
-flags.DEFINE_integer("trials", 8, "Tuning trials of each optimizer at each horizon.")
-flags.DEFINE_integer("seeds", 3, "Final runs of each winner, on fresh seeds.")
-flags.DEFINE_string("outdir", "runs", "Where results and TensorBoard curves go.")
-flags.DEFINE_spaceseplist(
-    "lr", [], "Learning rates to try in place of the declared range.", comma_compat=True
-)
-flags.DEFINE_multi_string(
-    "set", [], "name=value[,value]: fixes a hyperparameter, or lists the values to try."
-)
-flags.DEFINE_enum(
-    "executor",
-    "local",
-    ["local", "ray"],
-    "Where trials run: on this machine, or on a Ray cluster.",
-)
-flags.DEFINE_string(
-    "ray_address",
-    None,
-    "The Ray cluster's address, 'auto' for the one this machine is part of. Default: start one here.",
-)
-flags.DEFINE_bool(
-    "multihost",
-    False,
-    "Spread every trial's batch over the devices of all hosts: run the same command on each.",
-)
-flags.DEFINE_string(
-    "coordinator",
-    None,
-    "With --multihost, host:port of process 0, where the cluster does not tell.",
-)
-flags.DEFINE_integer(
-    "processes",
-    None,
-    "With --multihost, how many processes there are, where the cluster does not tell.",
-)
-flags.DEFINE_integer(
-    "process",
-    None,
-    "With --multihost, which process this is, from 0, where the cluster does not tell.",
-)
-flags.DEFINE_string(
-    "shard",
-    "0/1",
-    "i/n: run slice i of n, for array jobs; run again when all slices are done, for the final runs.",
-)
-flags.DEFINE_bool("dry_run", False, "Print the plan and its estimated time, and stop.")
-flags.DEFINE_bool("list", False, "List optimizers and tasks, and stop.")
-flags.DEFINE_string(
-    "cache",
-    "~/.cache/distill-bench",
-    "Where compiled programs are kept between runs; empty for nowhere.",
-)
-flags.DEFINE_integer(
-    "devices",
-    None,
-    "Devices to use; on CPU, into how many the cores are divided. Default: all.",
-    lower_bound=1,
-)
-flags.DEFINE_integer(
-    "batch_shards",
-    None,
-    "Devices that share each trial's batch. Default: 1; with --multihost all.",
-    lower_bound=1,
-)
-flags.DEFINE_enum(
-    "lane_mapping",
-    None,
-    ["dispatch", "loop", "vmap"],
-    "How a device runs its trials: each by itself, or several in one program.",
-)
-flags.DEFINE_integer(
-    "lanes_per_device",
-    None,
-    "Trials in one program on each device, for loop and vmap.",
-    lower_bound=1,
-)
-flags.DEFINE_integer(
-    "microbatches",
-    1,
-    "Equal parts of a batch whose gradients are computed one after another, for less memory.",
-    lower_bound=1,
-)
-flags.DEFINE_bool(
-    "remat",
-    False,
-    "Compute a student's activations again in the backward pass, for less memory and more time.",
-)
-flags.DEFINE_bool(
-    "profile",
-    False,
-    "Write a trace of a few chunks of steps into --outdir, where TensorBoard finds it.",
-)
-flags.DEFINE_bool(
-    "diagnostics",
-    False,
-    "Also show what optimizers tell of themselves, such as Shampoo's residuals, in TensorBoard.",
-)
-flags.DEFINE_float(
-    "checkpoint_seconds",
-    30.0,
-    "Seconds between checkpoints of the trials under way.",
-    lower_bound=0.0,
-)
-flags.DEFINE_float(
-    "stall_seconds",
-    600.0,
-    "Seconds without progress after which an optimizer counts as hanging.",
-    lower_bound=1.0,
-)
-flags.DEFINE_float(
-    "memory_gib",
-    0.0,
-    "Memory that the computing process may take, in GiB; 0 for any.",
-    lower_bound=0.0,
-)
+FLAGS = Flags()
+
+with FLAGS.group("What to compare"):
+    flags.DEFINE_spaceseplist(
+        "opt",
+        [],
+        "Optimizers, separated by commas: built-in names, 'all', ./file.py, optax:name or "
+        "package.module:attribute.",
+        comma_compat=True,
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string("task", "digits", "The task; --list shows all.", flag_values=FLAGS)
+    flags.DEFINE_string(
+        "mode",
+        "mix",
+        "Teaching mode: mix (has the leaderboard), same/ic, same/rc, ind/ic, ind/rc, fix/rs, "
+        "fix/cc or fix/ic_ens.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_spaceseplist(
+        "horizons",
+        [],
+        "Rungs: steps in rising order, or 'ladder' for all of the task's. Default: its first two.",
+        comma_compat=True,
+        flag_values=FLAGS,
+    )
+
+with FLAGS.group("How to search"):
+    flags.DEFINE_integer(
+        "trials", 8, "Tuning trials of each optimizer at each horizon.", flag_values=FLAGS
+    )
+    flags.DEFINE_integer(
+        "seeds", 3, "Final runs of each winner, on fresh seeds.", flag_values=FLAGS
+    )
+    flags.DEFINE_spaceseplist(
+        "lr",
+        [],
+        "Learning rates to try. Default: the range that the optimizer declares.",
+        comma_compat=True,
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_multi_string(
+        "set",
+        [],
+        "name=value fixes a hyperparameter, name=value,value tries several",
+        flag_values=FLAGS,
+    )
+
+with FLAGS.group("Where it runs"):
+    flags.DEFINE_enum(
+        "executor",
+        "local",
+        ["local", "ray"],
+        "train on this machine or on a Ray cluster.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "ray_address",
+        None,
+        "Address of the Ray cluster; 'auto' for the one that this machine belongs to. Default: "
+        "start one here.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_bool(
+        "multihost",
+        False,
+        "Spread each trial's batch over the devices of several hosts: run this command on each.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "With --multihost: host:port of process 0. Default: ask the cluster.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer(
+        "processes",
+        None,
+        "With --multihost: the number of processes. Default: ask the cluster.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer(
+        "process",
+        None,
+        "With --multihost: the number of this process, from 0. Default: ask the cluster.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "shard",
+        "0/1",
+        "i/n runs slice i of n, for array jobs; run it again when all slices are done, for the "
+        "final runs.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer(
+        "devices",
+        None,
+        "Number of devices to use, or to divide a CPU's cores into. Default: all; one per core.",
+        lower_bound=1,
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer(
+        "batch_shards",
+        None,
+        "Number of devices that share each trial's batch. Default: 1; all with --multihost.",
+        lower_bound=1,
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_enum(
+        "lane_mapping",
+        None,
+        ["dispatch", "loop", "vmap"],
+        "a program for each trial, or one for several, in turn or batched. Default: chosen by "
+        "platform.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer(
+        "lanes_per_device",
+        None,
+        "Trials in one program on each device, with loop or vmap.",
+        lower_bound=1,
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_float(
+        "checkpoint_seconds",
+        30.0,
+        "Seconds between checkpoints of the trials that are running.",
+        lower_bound=0.0,
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_float(
+        "stall_seconds",
+        600.0,
+        "Seconds without progress after which an optimizer counts as hanging.",
+        lower_bound=1.0,
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_float(
+        "memory_gib",
+        0.0,
+        "Memory that the training process may use, in GiB. Default: no limit.",
+        lower_bound=0.0,
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "cache",
+        "~/.cache/distill-bench",
+        "Folder that keeps compiled programs between runs; empty for none.",
+        flag_values=FLAGS,
+    )
+
+with FLAGS.group("Output"):
+    flags.DEFINE_string(
+        "outdir", "runs", "Folder for results and TensorBoard curves.", flag_values=FLAGS
+    )
+    flags.DEFINE_bool(
+        "dry_run", False, "Print the plan and its estimated time, and stop.", flag_values=FLAGS
+    )
+    flags.DEFINE_bool("list", False, "List optimizers and tasks, and stop.", flag_values=FLAGS)
+    flags.DEFINE_bool(
+        "diagnostics",
+        False,
+        "Show optimizer diagnostics, such as Shampoo's residuals, in TensorBoard.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_bool(
+        "profile",
+        False,
+        "Write a trace of a few chunks of steps to --outdir, for TensorBoard.",
+        flag_values=FLAGS,
+    )
+
+with FLAGS.group("Large tasks"):
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "Folder of the prepared data sets. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "weights_dir",
+        None,
+        "Folder of published and fine-tuned weights. Default: $DISTILL_BENCH_CACHE, else "
+        "~/.cache/distill-bench/weights.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "student",
+        None,
+        "The student's network, such as mobilenetv3. Default: the task's.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "teacher",
+        None,
+        "The teacher's weights: a published name, or that of an .npz file in --weights_dir. "
+        "Default: the task's.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "start",
+        None,
+        "Weights that every student starts from, such as BiT-M-R50x1; a classifier of other "
+        "classes starts afresh. Default: random.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "images",
+        None,
+        "Images that training views are made of, such as food101. Default: the task's.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_bool(
+        "synthetic",
+        False,
+        "Random images and weights of the real shapes, for dry runs and benchmarks on any machine.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer(
+        "resolution",
+        None,
+        "Pixels of a view's side, to try a task on a small machine. Default: the task's.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer(
+        "batch_size",
+        None,
+        "Images in a batch, to try a task on a small machine. Default: the task's.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer(
+        "microbatches",
+        1,
+        "Compute a batch's gradient in this many equal parts, one after another, to save memory.",
+        lower_bound=1,
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_bool(
+        "remat",
+        False,
+        "Recompute a student's activations in the backward pass: less memory, more time.",
+        flag_values=FLAGS,
+    )
 
 
 def main() -> int:
@@ -226,9 +303,8 @@ def _list() -> int:
 
     print("Optimizers:", ", ".join(registry.builtins()))
     for task in catalogue.CATALOGUE.values():
-        print(
-            f"Task: {task.name} ({task.fingerprint()}), horizons {', '.join(map(str, task.horizons))}"
-        )
+        horizons = ", ".join(map(str, task.horizons))
+        print(f"Task: {task.name} ({task.fingerprint()}), horizons {horizons}")
     return cli.OK
 
 
@@ -303,7 +379,7 @@ def _show(written: list[Path]) -> int:
 
 
 def script() -> None:
-    cli.run(main, __doc__ or "")
+    cli.run(main, FLAGS, __doc__ or "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reruns a leaderboard entry and says whether its numbers come out again; keeps the verdict beside the entry.
+"""Reruns a leaderboard entry and records whether its numbers are reproduced.
 
 python sweeps/verify.py leaderboard/digits/shampoo.json
 python sweeps/verify.py leaderboard/digits/shampoo.json --seeds=1
@@ -8,47 +8,66 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-if not __package__:  # run as a file, Python put this folder on the path in place of the project's
+if not __package__:  # run as a file: Python put this folder on the path, not the project's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from absl import flags
 
+from distill_bench.command import Flags
 from distill_bench.errors import UserError
 from sweeps import cli
 
-FLAGS = flags.FLAGS
-flags.DEFINE_integer(
-    "seeds",
-    None,
-    "How many of the recorded seeds to rerun at each horizon. Default: all.",
-    lower_bound=1,
-)
-flags.DEFINE_list("horizons", [], "Horizons to rerun. Default: all.")
-flags.DEFINE_bool(
-    "trust", False, "Run the code that the entry carries, where its optimizer is not built in."
-)
-flags.DEFINE_bool(
-    "record", True, "Keep the verdict beside the entry, where the leaderboard shows it."
-)
-flags.DEFINE_string(
-    "cache",
-    "~/.cache/distill-bench",
-    "Where compiled programs are kept between runs; empty for nowhere.",
-)
+if TYPE_CHECKING:
+    from sweeps.board.rerun import Rung
+
+FLAGS = Flags()
+
+with FLAGS.group("What to rerun"):
+    flags.DEFINE_integer(
+        "seeds",
+        None,
+        "Number of recorded seeds to rerun at each horizon. Default: all.",
+        lower_bound=1,
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_list("horizons", [], "Horizons to rerun. Default: all.", flag_values=FLAGS)
+    flags.DEFINE_bool(
+        "trust",
+        False,
+        "Run the code in the entry. Needed if its optimizer is not built in.",
+        flag_values=FLAGS,
+    )
+
+with FLAGS.group("Output"):
+    flags.DEFINE_bool(
+        "record",
+        True,
+        "Write the verdict beside the entry, for the leaderboard to show.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "cache",
+        "~/.cache/distill-bench",
+        "Folder that keeps compiled programs between runs; empty for none.",
+        flag_values=FLAGS,
+    )
 
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         raise UserError(
-            f"Name one entry, such as leaderboard/digits/shampoo.json; got {' '.join(arguments) or 'none'}."
+            "Name one entry, such as leaderboard/digits/shampoo.json; "
+            f"got {' '.join(arguments) or 'none'}."
         )
     if not all(horizon.isdecimal() for horizon in FLAGS.horizons):
         raise UserError(
-            f"--horizons={','.join(FLAGS.horizons)} are no whole numbers of steps: write --horizons=250,500."
+            f"--horizons={','.join(FLAGS.horizons)}: horizons must be whole numbers of steps, "
+            "such as --horizons=250,500."
         )
     cli.set_up_jax(str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None)
-    from distill_bench.training.events import Compiled, Losses
+    from distill_bench.training.events import Compiled, Event, Losses
     from sweeps.board import entries, rerun, verdicts
     from sweeps.execution.progress import progress
 
@@ -56,10 +75,10 @@ def main(arguments: list[str]) -> int:
     try:
         entry = entries.read(path.absolute())
     except entries.BadEntry as error:
-        raise UserError(f"{path} is no entry: {error}.") from None
+        raise UserError(f"{path} is not an entry: {error}.") from None
     with progress() as display:
 
-        def watch(event, steps: int) -> None:
+        def watch(event: Event, steps: int) -> None:
             if isinstance(event, Compiled):
                 display.begin("rerun", steps)
             elif isinstance(event, Losses):
@@ -69,25 +88,24 @@ def main(arguments: list[str]) -> int:
             entry, FLAGS.seeds, [int(h) for h in FLAGS.horizons], FLAGS.trust, watch
         )
     for rung in rungs:
-        mean = f"{rung.mean:.4f}" if rung.mean is not None else "did not end well"
-        same = (
-            f", {rung.identical} of {len(rung.rerun)} identical to the last digit"
-            if rung.identical
-            else ""
-        )
-        print(
-            f"{rung.horizon:6} steps: rerun {mean}, expected {rung.low:.4f} to {rung.high:.4f}{same}"
-        )
-    print(
-        f"{entry.study.optimizer}: {verdict.verdict}. {verdict.detail[0].upper()}{verdict.detail[1:]}."
-    )
+        print(_describe(rung))
+    detail = f"{verdict.detail[0].upper()}{verdict.detail[1:]}"
+    print(f"{entry.study.optimizer}: {verdict.verdict}. {detail}.")
     if FLAGS.record:
-        print(f"Kept in {verdicts.record(entry, verdict)}")
+        print(f"Written to {verdicts.record(entry, verdict)}")
     return cli.OK if verdict.verdict == "reproduced" else cli.FAILED
 
 
+def _describe(rung: Rung) -> str:
+    mean = "diverged or crashed" if rung.mean is None else f"{rung.mean:.4f}"
+    text = f"{rung.horizon:6} steps: rerun {mean}, expected {rung.low:.4f} to {rung.high:.4f}"
+    if rung.identical:
+        text += f", {rung.identical} of {len(rung.rerun)} identical to the last digit"
+    return text
+
+
 def script() -> None:
-    cli.run(main, __doc__ or "", takes_arguments=True)
+    cli.run(main, FLAGS, __doc__ or "", takes_arguments=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from PIL import Image
 
 from distill_bench.data import dataset, embedded
 from distill_bench.errors import UserError
-from distill_bench.tasks.catalogue import DIGITS, PHOTOGRAPHS
+from distill_bench.tasks.catalogue import DIGITS
+from distill_bench.tasks.choices import PHOTOGRAPHS
 from distill_bench.training.engine import open_engine
 from distill_bench.training.events import Point
 from distill_bench.training.lane_layout import make_layout

@@ -1,4 +1,5 @@
-"""A task of the paper's kind from end to end: images in TFDS's own files, bfloat16, squeezed bytes, flips; on networks of a few channels."""
+"""A task like the paper's from end to end, on small networks: images in TFDS files, squeezed and
+stored as bytes, flips, bfloat16."""
 
 from __future__ import annotations
 
@@ -17,10 +18,10 @@ from distill_bench.data import datasets, prepared
 from distill_bench.data.dataset import TfdsDataset
 from distill_bench.errors import UserError
 from distill_bench.networks import bit
-from distill_bench.tasks import catalogue
 from distill_bench.tasks.catalogue import FLOWERS
 from distill_bench.tasks.parameters import load_teachers
 from distill_bench.tasks.task import ProbeConfig
+from distill_bench.tasks.variation import Variation, vary
 from distill_bench.training.engine import open_engine
 from distill_bench.training.events import Losses, Point
 from distill_bench.training.lane_layout import make_layout
@@ -28,7 +29,7 @@ from distill_bench.training.losses import kl_divergence
 from distill_bench.training.rules import Lane
 from distill_bench.training.source import init_student, open_source, splits
 from distill_bench.training.train import train
-from distill_bench.views import step_views
+from distill_bench.views.step_views import step_views
 from distill_bench.weights import files as checkpoints
 from support import small_tfds
 
@@ -37,7 +38,7 @@ COUNTS = {"train": 20, "test": 9}
 
 @pytest.fixture(scope="module")
 def small_flowers(tmp_path_factory):
-    """Flowers102 with 29 small pictures and networks of one unit a block, prepared where TFDS_DATA_DIR will point."""
+    """Flowers102 with 29 small pictures and small networks, prepared in TFDS_DATA_DIR."""
     root = tmp_path_factory.mktemp("tfds")
     shapes = [(40 + 3 * i, 64 - 2 * i) for i in range(20)]
     files = {
@@ -96,9 +97,11 @@ def sgd(hparams, horizon):
     return optax.sgd(hparams["lr"])
 
 
-def test_prepared_data_trains_without_network_and_as_defined(small_flowers, monkeypatch):
+def test_training_on_prepared_data_equals_the_definition_and_needs_no_network(
+    small_flowers, monkeypatch
+):
     def refuse(*_):
-        raise AssertionError("the network was used")
+        raise AssertionError("something used the network")
 
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, refuse)
@@ -111,15 +114,15 @@ def test_prepared_data_trains_without_network_and_as_defined(small_flowers, monk
 
     train_split, _ = prepared.load(task.dataset, datasets.data_dir(None))
     images, sizes = jnp.asarray(train_split.images), jnp.asarray(train_split.sizes)
-    answers, params = load_teachers(task)[0], init_student(task, 1)
+    teacher, params = load_teachers(task)[0], init_student(task, 1)
 
     @jax.jit
     def step_of(params, step):
-        views = step_views.step_views(task, images, 1, step, sizes).student
+        views = step_views(task, images, 1, step, sizes).student
 
         def loss_of(params):
             return kl_divergence(
-                bit.apply(task.teacher, answers, views),
+                bit.apply(task.teacher, teacher, views),
                 bit.apply(task.student, params, views),
                 task.temperature,
             )
@@ -134,7 +137,7 @@ def test_prepared_data_trains_without_network_and_as_defined(small_flowers, monk
     np.testing.assert_allclose(found[0], expected, rtol=2e-4)
 
 
-def test_an_exam_may_be_on_the_validation_split(small_flowers):
+def test_evaluation_can_use_the_validation_split(small_flowers):
     task = dataclasses.replace(small_flowers, eval_split="validation")
     train_split, validation = splits(task, task.dataset)
     _, test = splits(small_flowers, task.dataset)
@@ -147,32 +150,30 @@ def test_an_exam_may_be_on_the_validation_split(small_flowers):
     assert not np.array_equal(validation.clean, test.clean)
 
 
-def test_bfloat16_is_computed_in_bfloat16_and_close(small_flowers):
-    answers, views = (
-        load_teachers(small_flowers)[0],
-        jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (8, 16, 16, 3)), jnp.float32),
-    )
+def test_bfloat16_logits_are_rounded_but_close(small_flowers):
+    params = load_teachers(small_flowers)[0]
+    views = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (8, 16, 16, 3)), jnp.float32)
     exact, rounded = (
         jax.jit(lambda p, x: bit.apply(small_flowers.teacher, p, x, frozen=True))(
-            bit.freeze(answers, dtype), views.astype(dtype)
+            bit.freeze(params, dtype), views.astype(dtype)
         )
         for dtype in ("float32", "bfloat16")
     )
     assert exact.dtype == rounded.dtype == jnp.float32
     error = float(jnp.linalg.norm(exact - rounded) / jnp.linalg.norm(exact))
-    assert 1e-5 < error < 0.05  # bfloat16 has eight bits
+    assert 1e-5 < error < 0.05  # bfloat16 has 8 significant bits
 
 
-def test_without_data_or_weights_one_message_says_what_to_do(tmp_path, monkeypatch):
+def test_missing_data_is_reported_with_the_command_that_prepares_it(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"python -m distill_bench\.data prepare --task=flowers102"):
         open_source(FLOWERS, make_layout(jax.devices()[:1]))
 
 
-def test_synthetic_tasks_open_and_say_that_they_are(monkeypatch):
+def test_a_synthetic_task_opens_without_data_and_has_synthetic_in_its_name(monkeypatch):
     small = dataclasses.replace(FLOWERS.teacher, depths=(1,), width=8, groups=4)
     task = dataclasses.replace(
-        catalogue.vary(FLOWERS, synthetic=True, resolution=8, batch_size=8),
+        vary(FLOWERS, Variation(synthetic=True, resolution=8, batch_size=8)),
         teacher=small,
         student=small,
         probe=ProbeConfig(batches=2, batch_size=4),

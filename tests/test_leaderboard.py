@@ -1,4 +1,4 @@
-"""The leaderboard as a visitor sees it: the committed entries, README's table, and the script's answers to mistakes."""
+"""The committed entries, the table in README, and leaderboard.py as a user runs it."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def run(*flags, cwd):
     )
 
 
-def test_every_committed_entry_is_read_and_contradicts_nothing(committed):
+def test_every_committed_entry_is_valid_and_consistent(committed):
     found, warnings = committed
     assert warnings == []
     assert BASELINE in {entry.study.optimizer for entry in found}
-    assert {
-        entry.study.optimizer: told for entry in found if (told := inconsistencies(entry))
-    } == {}
+    assert {entry.study.optimizer: inconsistencies(entry) for entry in found} == {
+        entry.study.optimizer: [] for entry in found
+    }
 
 
-def test_every_committed_entry_is_of_the_source_that_stands_here(committed):
+def test_every_committed_entry_ran_the_source_that_is_here(committed):
     from optimizers.contract import registry
 
     stale = [
@@ -46,23 +46,23 @@ def test_every_committed_entry_is_of_the_source_that_stands_here(committed):
         for entry in committed[0]
         if registry.resolve(entry.spec).source_sha256 != entry.study.source_sha256
     ]
-    assert stale == [], "run these again and add them (CONTRIBUTING, An entry on the leaderboard)"
+    assert stale == [], "run these again and add them (see CONTRIBUTING)"
 
 
-def test_the_table_in_readme_is_that_of_the_entries(committed):
+def test_the_table_in_readme_shows_the_entries(committed):
     text = (ROOT / "README.md").read_text()
-    shown = text.partition(tables.BEGIN)[2].partition(tables.END)[0]
-    assert shown.strip() == tables.markdown(build.make(*committed)), (
+    table = text.partition(tables.BEGIN)[2].partition(tables.END)[0]
+    assert table.strip() == tables.markdown(build.make(*committed)), (
         "python sweeps/leaderboard.py --readme=README.md"
     )
 
 
-def test_the_script_shows_it_in_every_form(tmp_path):
+def test_the_script_prints_every_format(tmp_path):
     table = run(cwd=tmp_path)
     assert (table.returncode, table.stderr) == (0, "")
     assert BASELINE in table.stdout
-    made = json.loads(run("--format=json", cwd=tmp_path).stdout)
-    assert made["baseline"] == BASELINE
+    board = json.loads(run("--format=json", cwd=tmp_path).stdout)
+    assert board["baseline"] == BASELINE
     page = run("--html=page.html", cwd=tmp_path)
     assert (page.returncode, page.stderr) == (0, "")
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
@@ -72,8 +72,8 @@ def test_the_script_shows_it_in_every_form(tmp_path):
     ("flags", "message"),
     [
         (["--add=nowhere"], "--add=nowhere holds no study"),
-        (["--entries=nowhere"], "--entries=nowhere is no folder"),
-        (["--outdir=nowhere"], "--outdir=nowhere is no folder"),
+        (["--entries=nowhere"], "--entries=nowhere is not a folder"),
+        (["--outdir=nowhere"], "--outdir=nowhere is no"),
         (["--outdir=runs", "--html=page.html"], "leave one of them out"),
         (["--html=no/such/folder/page.html"], "cannot be written"),
         (["--readme=missing.md"], "--readme=missing.md"),
@@ -91,7 +91,7 @@ def test_a_mistake_is_one_message(flags, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_study_that_is_no_entry_yet_is_told_why_and_nothing_is_written(script, tmp_path):
+def test_an_unfinished_study_is_refused_with_the_reason(script, tmp_path):
     done = script("run", f"--opt={BRISK}", "--horizons=20", "--trials=1", "--seeds=1")
     assert done.returncode == 0, done.stderr
     done = run(f"--add={tmp_path / 'runs'}", f"--entries={tmp_path / 'board'}", cwd=tmp_path)

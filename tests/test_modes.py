@@ -1,4 +1,4 @@
-"""The teaching modes: what teacher and student see."""
+"""The teaching modes: which views teacher and student see."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from distill_bench.networks import bit
 from distill_bench.tasks import catalogue
 from distill_bench.tasks.catalogue import DIGITS
 from distill_bench.tasks.parameters import load_teachers
+from distill_bench.tasks.variation import Variation, vary
 from distill_bench.tasks.view_config import MODES, Mode, ViewConfig
 from distill_bench.training.engine import open_engine
 from distill_bench.training.events import Losses
@@ -37,29 +38,28 @@ def small_ensemble(monkeypatch):
     )
 
 
-def seen(task, mode, step=0, seed=0):
+def views_of(task, mode, step=0, seed=0):
     images = jnp.asarray(dataset.load_embedded(task.dataset)[0].images)
-    return step_views(catalogue.vary(task, mode), images, seed, step), images
+    return step_views(vary(task, Variation(mode=mode)), images, seed, step), images
 
 
 @pytest.mark.parametrize("mode", ["same/rc", "same/ic", "mix", "fix/rs"])
-def test_in_consistent_modes_both_see_the_same_view(tiny_task, mode):
-    assert seen(tiny_task, mode)[0].views[1:] == ()
+def test_in_consistent_modes_teacher_and_student_see_the_same_view(tiny_task, mode):
+    assert views_of(tiny_task, mode)[0].views[1:] == ()
 
 
 @pytest.mark.parametrize("mode", ["ind/rc", "ind/ic", "fix/cc"])
-def test_in_the_others_each_has_a_view_of_its_own(tiny_task, mode):
-    found, _ = seen(tiny_task, mode)
+def test_in_the_other_modes_each_sees_its_own_view(tiny_task, mode):
+    found, _ = views_of(tiny_task, mode)
     assert found.views[1].shape == found.student.shape
     assert not np.allclose(found.views[1], found.student, atol=0.1)
 
 
-def test_fixed_teachers_see_the_same_of_an_image_at_every_step(tiny_task):
-    whole, images = seen(tiny_task, "fix/rs")
+def test_fixed_teachers_see_the_same_view_of_an_image_at_every_step(tiny_task):
+    whole, images = views_of(tiny_task, "fix/rs")
     np.testing.assert_allclose(whole.student, images[whole.index], atol=1e-5)
-    first, second = (
-        seen(tiny_task, "fix/cc", step)[0] for step in (0, 63)
-    )  # the next epoch begins in step 62
+    # The second epoch begins in step 62.
+    first, second = (views_of(tiny_task, "fix/cc", step)[0] for step in (0, 63))
     shared = sorted(set(np.asarray(first.index)) & set(np.asarray(second.index)))
     assert shared
     for image in shared:
@@ -69,9 +69,9 @@ def test_fixed_teachers_see_the_same_of_an_image_at_every_step(tiny_task):
         np.testing.assert_array_equal(a, b)
 
 
-def test_mild_crops_are_four_fifths_wide_and_lie_evenly():
+def test_mild_crops_are_four_fifths_wide_and_uniformly_placed():
     boxes = np.asarray(
-        augment.boxes_of("mild", jax.random.key(0), 20_000, 10, 20, ViewConfig(size=8))
+        augment.crop_boxes("mild", jax.random.key(0), 20_000, 10, 20, ViewConfig(size=8))
     )
     np.testing.assert_allclose(boxes[:, 2:], np.broadcast_to([8, 16], (20_000, 2)), rtol=1e-6)
     grid = np.linspace(0.05, 0.95, 19)
@@ -79,12 +79,12 @@ def test_mild_crops_are_four_fifths_wide_and_lie_evenly():
     np.testing.assert_allclose(np.quantile(boxes[:, 1], grid), 4 * grid, atol=0.1)
     assert abs(np.corrcoef(boxes[:, 0], boxes[:, 1])[0, 1]) < 0.03
     central = np.asarray(
-        augment.boxes_of("central", jax.random.key(0), 2, 10, 20, ViewConfig(size=8))
+        augment.crop_boxes("central", jax.random.key(0), 2, 10, 20, ViewConfig(size=8))
     )
     np.testing.assert_allclose(central, [[1, 2, 8, 16]] * 2, rtol=1e-6)
 
 
-def test_whole_and_central_crops_are_not_flipped_and_the_others_are():
+def test_only_mild_and_inception_crops_are_flipped():
     image = jnp.broadcast_to(jnp.arange(8.0)[None, None, :, None], (64, 8, 8, 1))
     for crop, flips in (("whole", 0), ("central", 0), ("mild", 1), ("inception", 1)):
         made = np.asarray(
@@ -96,57 +96,49 @@ def test_whole_and_central_crops_are_not_flipped_and_the_others_are():
         assert (16 < falling < 48) if flips else falling == 0
 
 
-def test_one_view_cannot_be_cropped_in_two_ways():
-    with pytest.raises(ValueError, match="two ways"):
+def test_a_shared_view_needs_one_kind_of_crop():
+    with pytest.raises(ValueError, match="one kind of crop, got mild and inception"):
         Mode("mild", "inception", same=True)
 
 
-@pytest.mark.parametrize(
-    "mode", ["fix/ic_ens"]
-)  # independent views are the shorter path of the same code
-def test_training_in_a_mode_is_what_its_definition_says(tiny_task, mode):
-    """Against a plain loop over steps; of the ensemble, against the mean of the teacher's predictions, crop by crop."""
-    task = catalogue.vary(tiny_task, mode)
+def test_training_on_averaged_predictions_equals_the_definition(tiny_task):
+    """Compares with a plain loop that averages the teacher's predictions crop by crop."""
+    task = vary(tiny_task, Variation(mode="fix/ic_ens"))
     engine = open_engine(task, make_layout(jax.devices()[:2]))
-    images, answers = (
-        jnp.asarray(dataset.load_embedded(task.dataset)[0].images),
-        load_teachers(task)[0],
-    )
+    images = jnp.asarray(dataset.load_embedded(task.dataset)[0].images)
+    teacher = load_teachers(task)[0]
     params, rule = init_student(task, 3), optax.sgd(0.1)
     state = rule.init(params)
 
-    members = np.resize(
+    batches = np.resize(
         np.arange(len(images)), (-(-len(images) // task.batch_size), task.batch_size)
     )
 
     @jax.jit
-    def answer(batch, place, crop):
+    def prediction(batch, row, crop):
         key = jax.random.fold_in(jax.random.fold_in(stream_key(task, ENSEMBLE, 0), batch), crop)
         crops = augment.make_views(
-            key, images[jnp.asarray(members)[batch]], task.views, mixup=False
+            key, images[jnp.asarray(batches)[batch]], task.views, mixup=False
         )
-        return jax.nn.softmax(bit.apply(task.teacher, answers, crops[place][None])[0])
+        return jax.nn.softmax(bit.apply(task.teacher, teacher, crops[row][None])[0])
 
-    def ensemble_answer(index):
+    def mean_prediction(index):
         return np.mean(
-            [answer(*divmod(index, task.batch_size), crop) for crop in range(CROPS)], axis=0
+            [prediction(*divmod(index, task.batch_size), crop) for crop in range(CROPS)], axis=0
         )
 
     @jax.jit
-    def gradient(params, seen, logits):
+    def gradient(params, views, logits):
         return jax.value_and_grad(
-            lambda p: kl_divergence(logits, bit.apply(task.student, p, seen), task.temperature)
+            lambda p: kl_divergence(logits, bit.apply(task.student, p, views), task.temperature)
         )(params)
 
     expected = []
     for step in range(4):
         found = step_views(task, images, 3, step)
-        if mode == "fix/ic_ens":
-            logits = jnp.log(
-                jnp.asarray(np.stack([ensemble_answer(i) for i in np.asarray(found.index)]))
-            )
-        else:
-            logits = bit.apply(task.teacher, answers, found.views[-1])
+        logits = jnp.log(
+            jnp.asarray(np.stack([mean_prediction(i) for i in np.asarray(found.index)]))
+        )
         loss, gradients = gradient(params, found.student, logits)
         updates, state = rule.update(gradients, state, params)
         params = optax.apply_updates(params, updates)
@@ -161,28 +153,30 @@ def test_training_in_a_mode_is_what_its_definition_says(tiny_task, mode):
     np.testing.assert_allclose(losses, expected, rtol=5e-4)
 
 
-def test_a_mode_is_a_task_of_its_own_and_mix_is_the_task_itself():
-    assert catalogue.vary(DIGITS, "mix") == DIGITS
-    other = catalogue.vary(DIGITS, "same/ic")
+def test_each_mode_is_a_separate_task_and_mix_is_the_task_itself():
+    assert vary(DIGITS, Variation(mode="mix")) == DIGITS
+    other = vary(DIGITS, Variation(mode="same/ic"))
     assert (other.name, catalogue.get(other.name)) == ("digits@same-ic", other)
-    prints = {catalogue.vary(DIGITS, mode).fingerprint() for mode in MODES}
-    assert len(prints) == len(MODES)
+    fingerprints = {vary(DIGITS, Variation(mode=mode)).fingerprint() for mode in MODES}
+    assert len(fingerprints) == len(MODES)
     for wrong in (
-        lambda: catalogue.vary(DIGITS, "same/ci"),
+        lambda: vary(DIGITS, Variation(mode="same/ci")),
         lambda: catalogue.get("digits@same-ci"),
     ):
-        with pytest.raises(UserError, match=r"no teaching mode .same.ci.\. Did you mean .same"):
+        with pytest.raises(
+            UserError, match=r"Unknown teaching mode .same.ci.\. Did you mean .same"
+        ):
             wrong()
 
 
-def test_a_mean_of_answers_needs_teachers_that_see_what_the_student_sees():
+def test_averaged_predictions_need_teachers_with_the_students_view_size():
     for name in ("imagenet2012-160", "imagenet2012-384", "imagenet2012-two"):
         with pytest.raises(UserError, match=f"a teacher of {name} sees another size"):
-            catalogue.vary(catalogue.get(name), "fix/ic_ens")
-    assert catalogue.vary(catalogue.get("imagenet2012"), "fix/ic_ens").teaching.ensemble
+            vary(catalogue.get(name), Variation(mode="fix/ic_ens"))
+    assert vary(catalogue.get("imagenet2012"), Variation(mode="fix/ic_ens")).teaching.ensemble
 
 
-def test_only_the_task_itself_may_stand_on_the_leaderboard(tmp_path):
+def test_a_variation_has_no_leaderboard(tmp_path):
     from sweeps.board import write_entry
     from sweeps.planning.study import Study
     from sweeps.results.store import Loaded

@@ -249,7 +249,7 @@ def test_the_command_prepares_and_lists(fresh, monkeypatch, capsys):
     [
         (["prepair", "--task=flowers102"], "Did you mean 'prepare'?"),
         (["prepare", "--task=flowers"], "Did you mean 'flowers102'?"),
-        (["prepare", "flowers102"], "no subcommand 'flowers102'"),
+        (["prepare", "flowers102"], "Unknown subcommand 'flowers102'"),
         (["prepare"], "--task=NAME"),
         (["prepare", "--taks=flowers102"], "task"),
     ],

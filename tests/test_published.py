@@ -333,7 +333,7 @@ def test_the_command_fetches_and_describes(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
-        ("--nane=x", "Unknown command line flag"),
+        ("--nane=x", "Unknown flag --nane. Did you mean '--name'?"),
         ("x", "Unexpected argument 'x'"),
         ("--name=x", "no published weights"),
     ],

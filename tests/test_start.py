@@ -1,4 +1,4 @@
-"""Weights by name: students that start from them, and teachers that are made of them."""
+"""Weights by name, as the start of every student and as another teacher."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from distill_bench.networks.bit import BiTConfig
 from distill_bench.tasks import catalogue
 from distill_bench.tasks.catalogue import FLOWERS
 from distill_bench.tasks.parameters import load_start, load_teachers
+from distill_bench.tasks.variation import Variation, vary
 from distill_bench.training import lanes, stream
 from distill_bench.training.lane_layout import LayoutOptions, make_layout
 from distill_bench.training.source import open_source
 from distill_bench.training.teacher_logits import make_forward
 from distill_bench.weights import files, lookup
 
-NETWORK = BiTConfig(
-    (1,), 8, 7, channels=1, groups=4, root="small"
-)  # the groups of the task's networks, which no file tells
+# It has as many groups as the task's networks, since files do not store the number.
+NETWORK = BiTConfig((1,), 8, 7, channels=1, groups=4, root="small")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def task(tiny_task):
 
 
 def write(path, network, layout="published", seed=0):
-    """Parameters of the network, none of them zero, at the path."""
+    """Writes non-zero parameters of the network to the path and returns them."""
     leaves, tree = jax.tree.flatten(bit.init(network, jax.random.key(0)))
     rng = np.random.default_rng(seed)
     params = jax.tree.unflatten(
@@ -50,13 +50,13 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("mapping", ["dispatch", "loop", "vmap"])
-def test_every_student_starts_from_the_weights_whatever_its_seed_with_a_fresh_head(
+def test_every_student_starts_from_the_weights_with_a_fresh_head_whatever_its_seed(
     task, folder, mapping
 ):
     params = write(folder / "mine.npz", NETWORK)
     width = 1 if mapping == "dispatch" else 2
     layout = make_layout(jax.devices()[:2], LayoutOptions(mapping=mapping, lanes_per_device=width))
-    source = open_source(catalogue.vary(task, start="mine"), layout)
+    source = open_source(vary(task, Variation(start="mine")), layout)
     found = jax.device_get(
         lanes.make_students(source)(layout.spread([np.int32(seed) for seed in range(layout.lanes)]))
     )
@@ -69,36 +69,39 @@ def test_every_student_starts_from_the_weights_whatever_its_seed_with_a_fresh_he
         same(jax.tree.map(lambda leaf, lane=lane: leaf[lane], found), expected)
 
 
-def test_weights_of_the_tasks_own_classes_keep_their_head_and_seeds_their_own_data(task, folder):
+def test_weights_with_the_tasks_classes_keep_their_head_and_seeds_still_differ_in_data(
+    task, folder
+):
     params = write(folder / "mine.npz", dataclasses.replace(NETWORK, classes=10))
-    source = open_source(catalogue.vary(task, start="mine"), make_layout(jax.devices()[:1]))
+    source = open_source(vary(task, Variation(start="mine")), make_layout(jax.devices()[:1]))
     same(jax.device_get(source.start), params)
     chunk = stream.make_chunks(source, 1, make_forward(source))
     assert not np.allclose(chunk(1, 0).views, chunk(2, 0).views, atol=0.1)
 
 
 @pytest.mark.parametrize(("layout", "padding"), [("published", "zero"), ("flax", "inf")])
-def test_padding_follows_the_files_layout(task, folder, layout, padding):
+def test_the_files_format_decides_the_padding(task, folder, layout, padding):
     network = dataclasses.replace(NETWORK, classes=10)
     params = write(folder / "mine.npz", network, layout)
     assert lookup.find("mine").network == dataclasses.replace(
         network, groups=32, pool_padding=padding
     )
-    assert catalogue.vary(task, start="mine").student.pool_padding == padding
-    varied = catalogue.vary(task, teacher="mine")
+    assert vary(task, Variation(start="mine")).student.pool_padding == padding
+    varied = vary(task, Variation(teacher="mine"))
     assert varied.teacher == dataclasses.replace(network, pool_padding=padding)
     same(load_teachers(varied), (params,))
 
 
-def test_published_names_say_it_without_the_file(folder):
-    assert catalogue.vary(FLOWERS, start="BiT-M-R50x1").student == dataclasses.replace(
+def test_published_weights_are_known_by_name_without_the_file(folder):
+    assert vary(FLOWERS, Variation(start="BiT-M-R50x1")).student == dataclasses.replace(
         FLOWERS.student, pool_padding="zero"
     )
-    assert catalogue.vary(FLOWERS, start="R50x1_224").student == FLOWERS.student
-    varied = catalogue.vary(
-        catalogue.get("imagenet2012-two"), teacher="BiT-M-R101x3-ILSVRC2012", resolution=32
+    assert vary(FLOWERS, Variation(start="R50x1_224")).student == FLOWERS.student
+    varied = vary(
+        catalogue.get("imagenet2012-two"),
+        Variation(teacher="BiT-M-R101x3-ILSVRC2012", resolution=32),
     )
-    assert [it.file for it in varied.teachers] == ["BiT-M-R101x3-ILSVRC2012"]
+    assert [teacher.file for teacher in varied.teachers] == ["BiT-M-R101x3-ILSVRC2012"]
     assert (varied.teacher.depths, varied.teacher.width, varied.teacher.pool_padding) == (
         (3, 4, 23, 3),
         192,
@@ -109,34 +112,34 @@ def test_published_names_say_it_without_the_file(folder):
         {"start": "R50x1_224", "synthetic": True},
         {"teacher": "R152x2_T_flowers128", "start": "BiT-M-R50x1"},
     ):
-        varied = catalogue.vary(FLOWERS, **changes)
+        varied = vary(FLOWERS, Variation(**changes))
         assert catalogue.get(varied.name) == varied
         assert varied.fingerprint() != FLOWERS.fingerprint()
 
 
-def test_another_file_of_the_same_name_is_another_task(task, folder):
-    prints = {}
+def test_another_file_with_the_same_name_makes_another_task(task, folder):
+    fingerprints = {}
     for seed in (0, 1):
         write(folder / "mine.npz", dataclasses.replace(NETWORK, classes=10), seed=seed)
         for field in ("start", "teacher"):
-            varied = catalogue.vary(task, **{field: "mine"})
-            prints[field, seed] = varied.fingerprint()
+            varied = vary(task, Variation(**{field: "mine"}))
+            fingerprints[field, seed] = varied.fingerprint()
             assert varied.name == f"tiny@{field}-mine"
-    assert len(set(prints.values())) == 4
-    old = catalogue.vary(task, start="mine", teacher="mine")
+    assert len(set(fingerprints.values())) == 4
+    before = vary(task, Variation(start="mine", teacher="mine"))
     write(folder / "mine.npz", dataclasses.replace(NETWORK, classes=10), seed=2)
     for load in (load_start, load_teachers):
         with pytest.raises(
             UserError, match=r"mine.npz is not the file that the task names: sha256"
         ):
-            load(old)
+            load(before)
 
 
-def test_synthetic_students_start_from_random_weights_of_the_same_shapes(task, folder):
+def test_students_of_a_synthetic_task_start_from_random_weights_of_the_same_shapes(task, folder):
     written = write(folder / "mine.npz", NETWORK)
-    random = load_start(dataclasses.replace(catalogue.vary(task, start="mine"), synthetic=True))
-    like = jax.eval_shape(lambda: bit.init(task.student, jax.random.key(0)))
-    assert jax.tree.map(np.shape, random) == jax.tree.map(np.shape, like)
+    random = load_start(dataclasses.replace(vary(task, Variation(start="mine")), synthetic=True))
+    expected = jax.eval_shape(lambda: bit.init(task.student, jax.random.key(0)))
+    assert jax.tree.map(np.shape, random) == jax.tree.map(np.shape, expected)
     assert not np.any(random["head"]["conv2d"]["kernel"])
     assert not np.allclose(
         random["root_block"]["standardized_conv2d"]["kernel"],
@@ -149,46 +152,48 @@ def test_synthetic_students_start_from_random_weights_of_the_same_shapes(task, f
     ("change", "message"),
     [
         (
-            lambda task: catalogue.vary(task, start="minr"),
-            r"no weights 'minr'.*Did you mean 'mine'(.|\n)*distill_bench\.published",
+            lambda task: vary(task, Variation(start="minr")),
+            r"no weights 'minr'.*Did you mean 'mine'(.|\n)*distill_bench\.weights",
         ),
-        (lambda task: catalogue.vary(task, teacher="BiT-M-R50x2"), "Did you mean 'BiT-M-R50x"),
+        (lambda task: vary(task, Variation(teacher="BiT-M-R50x2")), "Did you mean 'BiT-M-R50x"),
         (
-            lambda task: catalogue.vary(task, start="../mine"),
+            lambda task: vary(task, Variation(start="../mine")),
             r"'\.\./mine' is no name of weights: put the file into",
         ),
         (
-            lambda task: catalogue.vary(task, start="deep"),
+            lambda task: vary(task, Variation(start="deep")),
             r"depths \(2,\), width 8.*the student is a BiT of depths \(1,\), width 8",
         ),
         (
-            lambda task: catalogue.vary(FLOWERS, start="BiT-M-R101x1"),
-            r"depths \(3, 4, 23, 3\), width 64.*the student is a BiT of depths \(3, 4, 6, 3\), width 64",
+            lambda task: vary(FLOWERS, Variation(start="BiT-M-R101x1")),
+            r"depths \(3, 4, 23, 3\), width 64.*"
+            r"the student is a BiT of depths \(3, 4, 6, 3\), width 64",
         ),
         (
-            lambda task: catalogue.vary(FLOWERS, student="mobilenetv3", start="BiT-M-R50x1"),
+            lambda task: vary(FLOWERS, Variation(student="mobilenetv3", start="BiT-M-R50x1")),
             "the student is a MobileNet: name weights of the student's network",
         ),
         (
-            lambda task: catalogue.vary(task, teacher="mine"),
-            r"--teacher=mine has 7 classes; the task has 10(.|\n)*distill_bench.teacher --task=TASK --from=mine",
+            lambda task: vary(task, Variation(teacher="mine")),
+            r"--teacher=mine has 7 classes; the task has 10"
+            r"(.|\n)*distill_bench.teacher --task=TASK --from=mine",
         ),
         (
-            lambda task: catalogue.vary(task, teacher="BiT-S-R50x1"),
+            lambda task: vary(task, Variation(teacher="BiT-S-R50x1")),
             "sees 3 channels; the task's images have 1",
         ),
         (
-            lambda task: catalogue.vary(task, teacher="narrow"),
+            lambda task: vary(task, Variation(teacher="narrow")),
             "narrow is 6 channels wide, which 4 groups, the task's, do not divide",
         ),
         (
-            lambda task: catalogue.vary(task, start="none"),
+            lambda task: vary(task, Variation(start="none")),
             r"none.npz names its arrays as in neither layout",
         ),
-        (lambda task: catalogue.vary(task, start="torn"), "torn.npz"),
+        (lambda task: vary(task, Variation(start="torn")), "torn.npz"),
     ],
 )
-def test_what_cannot_be_is_said(task, folder, change, message):
+def test_weights_that_do_not_fit_are_refused_with_the_reason(task, folder, change, message):
     write(folder / "mine.npz", NETWORK)
     write(folder / "deep.npz", dataclasses.replace(NETWORK, depths=(2,)))
     write(folder / "narrow.npz", dataclasses.replace(NETWORK, width=6, groups=2))
@@ -207,7 +212,7 @@ def test_what_cannot_be_is_said(task, folder, change, message):
         "{'descr': (), 'fortran_order': False, 'shape': (2,)}",
     ],
 )
-def test_weights_under_a_header_that_is_none_are_refused(folder, header):
+def test_weights_with_an_unreadable_array_header_are_refused(folder, header):
     write(folder / "whole.npz", NETWORK)
     with (
         zipfile.ZipFile(folder / "whole.npz") as whole,

@@ -164,9 +164,9 @@ def test_the_prediction_interval_holds_95_times_in_100():
     ("arguments", "message"),
     [
         ([], "Name one entry"),
-        (["nowhere.json"], "nowhere.json is no entry: it is no regular file"),
+        (["nowhere.json"], "nowhere.json is not an entry: it is no"),
         (["a.json", "b.json"], "Name one entry"),
-        (["a.json", "--horizons=many"], "--horizons=many are no whole numbers"),
+        (["a.json", "--horizons=many"], "--horizons=many: horizons must be whole numbers"),
         (["a.json", "--seeds=0"], "seeds"),
     ],
 )

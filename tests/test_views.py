@@ -1,3 +1,5 @@
+"""Crops, flips and mixup on the device, and the probe views."""
+
 from __future__ import annotations
 
 import jax
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from distill_bench.tasks.view_config import ViewConfig
 from distill_bench.views import augment
-from distill_bench.views import step_views as seen
+from distill_bench.views.step_views import probe_views
 
 CONFIG = ViewConfig(size=8, flip=False)
 
@@ -18,9 +20,9 @@ CONFIG = ViewConfig(size=8, flip=False)
 @given(
     seed=st.integers(0, 2**31 - 1), height=st.sampled_from([8, 13]), width=st.sampled_from([8, 21])
 )
-def test_crops_lie_in_the_image_and_have_the_declared_shape(seed, height, width):
+def test_crops_lie_inside_the_image_and_have_the_declared_shape(seed, height, width):
     boxes = np.asarray(
-        augment.crop_boxes(jax.random.key(seed), 256, height, width, CONFIG), np.float64
+        augment.inception_boxes(jax.random.key(seed), 256, height, width, CONFIG), np.float64
     )
     top, left, h, w = boxes.T
     eps = 1e-4
@@ -35,12 +37,12 @@ def test_crops_lie_in_the_image_and_have_the_declared_shape(seed, height, width)
 
 
 def test_crops_are_distributed_as_an_inception_crop():
-    """Against draws by the definition: rejection sampling of (area, aspect) in plain numpy."""
+    """Compares with the definition: rejection sampling of (area, aspect) in plain numpy."""
     rng = np.random.default_rng(0)
     area, aspect = rng.uniform(0.05, 1, 200_000) * 64, rng.uniform(3 / 4, 4 / 3, 200_000)
     h, w = np.sqrt(area / aspect), np.sqrt(area * aspect)
     fits = (h <= 8) & (w <= 8)
-    boxes = np.asarray(augment.crop_boxes(jax.random.key(0), 50_000, 8, 8, CONFIG))
+    boxes = np.asarray(augment.inception_boxes(jax.random.key(0), 50_000, 8, 8, CONFIG))
     grid = np.linspace(0.05, 0.95, 19)
     np.testing.assert_allclose(
         np.quantile(boxes[:, 2], grid), np.quantile(h[fits], grid), rtol=0.02
@@ -50,21 +52,20 @@ def test_crops_are_distributed_as_an_inception_crop():
     )
 
 
-def test_the_whole_image_as_crop_is_the_image():
+def test_a_crop_of_the_whole_image_is_the_image():
     images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 1)), jnp.float32)
     whole = jnp.tile(jnp.array([0.0, 0.0, 8.0, 8.0]), (3, 1))
     np.testing.assert_allclose(augment.crop_and_resize(images, whole, 8), images, atol=1e-6)
 
 
-def test_a_crop_samples_the_image_bilinearly_at_the_right_place():
+def test_a_crop_is_sampled_bilinearly_at_the_right_place():
     ramp = jnp.broadcast_to(jnp.arange(16.0)[None, :, None, None], (1, 16, 16, 1))
     crop = augment.crop_and_resize(ramp, jnp.array([[4.0, 2.0, 8.0, 8.0]]), 4)
-    np.testing.assert_allclose(
-        crop[0, :, 0, 0], [4.5, 6.5, 8.5, 10.5], atol=1e-5
-    )  # centres of four 2-pixel bins from row 4
+    # The centres of four 2-pixel bins, starting at row 4.
+    np.testing.assert_allclose(crop[0, :, 0, 0], [4.5, 6.5, 8.5, 10.5], atol=1e-5)
 
 
-def test_mixup_pairs_each_image_with_its_neighbour():
+def test_mixup_mixes_each_image_with_its_neighbour():
     images = jnp.arange(4.0).reshape(4, 1, 1, 1)
     np.testing.assert_allclose(
         augment.mix(images, jnp.float32(0.25)).ravel(), [0.75 * 0 + 0.25 * 3, 0.75, 1.75, 2.75]
@@ -75,12 +76,12 @@ def test_mixup_pairs_each_image_with_its_neighbour():
     np.testing.assert_array_equal(augment.mix(images, jnp.float32(0.0)), images)
 
 
-def test_flip_mirrors_about_half_of_the_images():
+def test_about_half_of_the_images_are_flipped():
     images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1000, 4, 4, 1)), jnp.float32)
     config = ViewConfig(size=4, min_area=0.9999999, aspect=(1.0, 1.0000001), flip=True, mixup=False)
-    seen = np.asarray(augment.make_views(jax.random.key(0), images, config))
-    mirrored = np.isclose(seen, np.asarray(images)[:, :, ::-1], atol=1e-4).all((1, 2, 3))
-    kept = np.isclose(seen, np.asarray(images), atol=1e-4).all((1, 2, 3))
+    views = np.asarray(augment.make_views(jax.random.key(0), images, config))
+    mirrored = np.isclose(views, np.asarray(images)[:, :, ::-1], atol=1e-4).all((1, 2, 3))
+    kept = np.isclose(views, np.asarray(images), atol=1e-4).all((1, 2, 3))
     assert (mirrored | kept).all()
     assert 450 < mirrored.sum() < 550
 
@@ -89,7 +90,7 @@ def test_flip_mirrors_about_half_of_the_images():
 @given(n=st.integers(1, 40), share=st.floats(0.05, 1.0), seed=st.integers(0, 1000))
 def test_each_epoch_shows_every_image_once(n, share, seed):
     batch = max(1, int(n * share))
-    steps = n  # batch * n positions: whole epochs
+    steps = n  # then batch * n images are drawn, a whole number of epochs
     key = jax.random.key(seed)
     index = jax.jit(jax.vmap(lambda step: augment.batch_indices(key, step, n, batch)))(
         jnp.arange(steps)
@@ -98,13 +99,14 @@ def test_each_epoch_shows_every_image_once(n, share, seed):
     assert (np.sort(epochs, axis=1) == np.arange(n)).all()
 
 
-def test_a_batch_larger_than_the_data_is_refused():
+def test_a_batch_larger_than_the_data_set_is_refused():
     with pytest.raises(ValueError, match="batch of 9 cannot be drawn from 8"):
         augment.batch_indices(jax.random.key(0), jnp.int32(0), 8, 9)
 
 
-def test_crops_of_a_squeezed_image_are_those_of_the_image():
-    """A plane, so that bilinear sampling is exact: 16 x 32 pixels, kept as 16 x 16 bytes."""
+def test_a_squeezed_image_gives_the_same_crops():
+    """The image is a linear ramp, for which bilinear sampling is exact: 16 x 32 pixels squeezed to
+    16 x 16."""
     rows, columns = np.mgrid[0:16, 0:32] + 0.5
     image = (3 * rows + 4 * columns)[..., None]
     squeezed = image.reshape(16, 16, 2, 1).mean(2)
@@ -121,13 +123,13 @@ def test_crops_of_a_squeezed_image_are_those_of_the_image():
                 jax.random.key(1), kept, config, sizes_N2=sizes, crop=crop, mixup=False
             )
         )
-        inner = slice(
-            2, -2
-        )  # sampling beyond the outermost pixels' centres repeats them, and these lie elsewhere when squeezed
+        # The margins differ: sampling beyond the centres of the outermost pixels repeats these, and
+        # the centres move when the image is squeezed.
+        inner = slice(2, -2)
         np.testing.assert_allclose(found[:, inner, inner], expected[:, inner, inner], atol=0.1)
 
 
-def test_bytes_become_numbers_from_minus_one_to_one():
+def test_bytes_are_scaled_to_between_minus_one_and_one():
     image = jnp.asarray([[[[0], [255]], [[255], [0]]]], jnp.uint8)
     view = np.asarray(
         augment.make_views(jax.random.key(0), image, ViewConfig(size=2), crop="whole", mixup=False)
@@ -135,13 +137,13 @@ def test_bytes_become_numbers_from_minus_one_to_one():
     np.testing.assert_allclose(view[0, :, :, 0], [[-1, 1], [1, -1]], atol=1e-6)
 
 
-def test_probe_batches_have_their_own_mixup_coefficients_spread_evenly(tiny_task):
-    """White images mixed with black neighbours show each batch's coefficient."""
+def test_each_probe_batch_has_its_own_mixup_coefficient_and_they_spread_evenly(tiny_task):
+    """White images have black neighbours, so the brightest pixel shows the coefficient."""
     n, size = tiny_task.probe.batches, tiny_task.probe.batch_size
     stripes = jnp.tile(jnp.array([1.0, -1.0]), n * size // 2).reshape(n, size, 1, 1, 1) * jnp.ones(
         (n, size, 8, 8, 1)
     )
-    made = np.asarray(seen.probe_views(tiny_task, stripes))
+    made = np.asarray(probe_views(tiny_task, stripes))
     a = (made.max((1, 2, 3, 4)) + 1) / 2
     assert len(set(a.round(6))) == n
     coefficients = np.sort(np.where(np.arange(n) / n < 0.5, 1 - a, a))

@@ -1,4 +1,4 @@
-"""The command `python -m distill_bench.data`: prepares data sets, and tells which are prepared."""
+"""The command `python -m distill_bench.data`: prepares data sets, and lists which are prepared."""
 
 from __future__ import annotations
 
@@ -7,68 +7,68 @@ from pathlib import Path
 
 from absl import flags
 
+from distill_bench.command import OK, Flags, run
 from distill_bench.data import datasets
 from distill_bench.errors import UserError, suggestion
 
-USAGE = """Prepares the data sets of TensorFlow Datasets for training, once, with network; tells, without a subcommand, which are prepared.
+USAGE = """Prepares data sets of TensorFlow Datasets (TFDS) for training, once; this needs a
+network. Without a subcommand, lists which are prepared.
 
 python -m distill_bench.data [--data_dir=DIR]
-python -m distill_bench.data prepare --task=flowers102 [--data_dir=DIR] [--manual_dir=DIR]"""
+python -m distill_bench.data prepare --task=flowers102 [--data_dir=DIR]"""
 PREPARE = "prepare"
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; the exit code is 0, 1 where a file cannot be read or written, 2 for what the user can mend."""
-    # Values of their own: this module's flags have names that scripts define, too.
-    values = flags.FlagValues()
-    flags.DEFINE_string(
-        "task",
-        None,
-        f"Which data set to prepare: {', '.join(datasets.CATALOGUE)}.",
-        flag_values=values,
+    """Runs the command and returns its exit code, see distill_bench.command."""
+    values = _flags()
+    return run(
+        lambda arguments: _run(arguments, values),
+        values,
+        USAGE,
+        argv,
+        takes_arguments=True,
+        after_interrupt="The same command repeats what TFDS has not finished.",
     )
-    flags.DEFINE_string(
-        "data_dir",
-        None,
-        "The folder of all data sets. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "manual_dir",
-        None,
-        "Where the archives lie that only you may download (imagenet2012). Default: downloads/manual in data_dir.",
-        flag_values=values,
-    )
-    if any(argument in ("--help", "-h", "-help") for argument in argv[1:]):
-        print(f"{USAGE}\n{values.get_help()}")
-        return 0
-    try:
-        return _run(values(argv)[1:], values)
-    except (flags.Error, UserError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(
-            "\nInterrupted. The same command starts over with what TFDS has not made yet.",
-            file=sys.stderr,
+
+
+def _flags() -> Flags:
+    values = Flags()
+    with values.group("Flags"):
+        flags.DEFINE_string(
+            "task",
+            None,
+            f"The data set to prepare: {', '.join(datasets.CATALOGUE)}.",
+            flag_values=values,
         )
-        return 130
+        flags.DEFINE_string(
+            "data_dir",
+            None,
+            "Folder of all data sets. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
+            flag_values=values,
+        )
+        flags.DEFINE_string(
+            "manual_dir",
+            None,
+            "Folder of the archives that you must download yourself (imagenet2012). Default: "
+            "downloads/manual in --data_dir.",
+            flag_values=values,
+        )
+    return values
 
 
-def _run(arguments: list[str], values: flags.FlagValues) -> int:
+def _run(arguments: list[str], values: Flags) -> int:
     data_dir = datasets.data_dir(values.data_dir)
     if not arguments:
         return _show(data_dir)
     if arguments != [PREPARE]:
         unknown = next((argument for argument in arguments if argument != PREPARE), arguments[-1])
         raise UserError(
-            f"There is no subcommand {unknown!r}.{suggestion(unknown, [PREPARE])}\nSubcommands: {PREPARE}. See --help."
+            f"Unknown subcommand {unknown!r}.{suggestion(unknown, [PREPARE])}\n"
+            f"The only one is {PREPARE}. See --help."
         )
     if values.task is None:
-        raise UserError(f"Which data set? --task=NAME, one of {', '.join(datasets.CATALOGUE)}.")
+        raise UserError(f"Name the data set: --task=NAME, one of {', '.join(datasets.CATALOGUE)}.")
     dataset = datasets.get(values.task)
     from distill_bench.data import prepared
 
@@ -78,7 +78,7 @@ def _run(arguments: list[str], values: flags.FlagValues) -> int:
         lambda text: print(text, flush=True),
         Path(values.manual_dir).expanduser() if values.manual_dir else None,
     )
-    return 0
+    return OK
 
 
 def _show(data_dir: Path) -> int:
@@ -92,7 +92,7 @@ def _show(data_dir: Path) -> int:
         else:
             state = f"not prepared: {datasets.command(dataset, data_dir)}"
         print(f"{task:12}  {state}")
-    return 0
+    return OK
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The frozen tasks, their variations, and the parameters that they start from."""
+"""The frozen tasks, their variations, and the parameters of their teachers and students."""

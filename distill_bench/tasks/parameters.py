@@ -1,4 +1,4 @@
-"""The trained parameters that every student of a task starts from."""
+"""Parameters of a task's teachers, and those that its students start from."""
 
 from __future__ import annotations
 
@@ -16,25 +16,44 @@ from distill_bench.weights import files, lookup
 from distill_bench.weights.lookup import Pretrained
 
 
-def load_start(task: Task) -> bit.Params:
-    """The parameters called `task.start`, on the host; with those of a fresh classifier, all zeros, where theirs is of another number of classes.
-
-    Of a synthetic task, random ones of the same shapes.
+def load_teachers(task: Task) -> tuple[bit.Params, ...]:
+    """Parameters of the task's teachers, on the host; random ones for a synthetic task.
 
     Raises:
-      UserError: where the file cannot be had, is another than the task names, or is not of the student's network.
+      UserError: if a file is missing, damaged or not the one that the task was made with.
     """
-    if not isinstance(task.student, bit.BiTConfig):
+    if task.synthetic:
+        return tuple(
+            random_params(teacher.network, seed) for seed, teacher in enumerate(task.teachers)
+        )
+    return tuple(_load_teacher(teacher) for teacher in task.teachers)
+
+
+def _load_teacher(teacher: Teacher) -> bit.Params:
+    if teacher.file.endswith(".npz"):
+        return files.load(files.EMBEDDED / teacher.file, teacher.network, teacher.sha256)
+    return lookup.load(Pretrained(teacher.file, teacher.network, teacher.sha256))
+
+
+def load_start(task: Task) -> bit.Params:
+    """The parameters called `task.start`, on the host; random ones for a synthetic task.
+
+    The classifier is all zeros if the file's has another number of classes than the task.
+
+    Raises:
+      UserError: if the file is missing, damaged, not the one that the task was made with, or not a
+        network like the student's.
+    """
+    if not isinstance(task.student, BiTConfig):
         raise UserError(
-            f"--start={task.start} is a BiT network, which the student is not: leave it out."
+            f"--start={task.start} holds a BiT network, but the student is not a BiT: leave it out."
         )
     classes = lookup.find(task.start).network.classes
     network = dataclasses.replace(task.student, classes=classes)
-    params = (
-        random_teacher(network)
-        if task.synthetic
-        else lookup.load(Pretrained(task.start, network, task.start_sha256))
-    )
+    if task.synthetic:
+        params = random_params(network)
+    else:
+        params = lookup.load(Pretrained(task.start, network, task.start_sha256))
     if classes != task.student.classes:
         features = len(params["head"]["conv2d"]["kernel"])
         params["head"]["conv2d"] = {
@@ -44,23 +63,11 @@ def load_start(task: Task) -> bit.Params:
     return params
 
 
-def load_teachers(task: Task) -> tuple[bit.Params, ...]:
-    """The task's teachers: embedded, published, fine-tuned, or synthetic; refused with `UserError` unless they are what the task names."""
-    return tuple(_load_teacher(it, task.synthetic, seed) for seed, it in enumerate(task.teachers))
-
-
-def _load_teacher(teacher: Teacher, random: bool, seed: int) -> bit.Params:
-    if random:
-        return random_teacher(teacher.network, seed)
-    if teacher.file.endswith(".npz"):
-        return files.load(files.EMBEDDED / teacher.file, teacher.network, teacher.sha256)
-    return lookup.load(lookup.Pretrained(teacher.file, teacher.network, teacher.sha256))
-
-
-def random_teacher(config: BiTConfig, seed: int = 0) -> bit.Params:
-    """Fresh parameters with a random classifier, so that images get different answers."""
+def random_params(network: BiTConfig, seed: int = 0) -> bit.Params:
+    """Fresh parameters with a random classifier instead of zeros, so that images differ in their
+    logits."""
     key, head_key = jax.random.split(jax.random.key(seed))
-    params = bit.init(config, key)
+    params = bit.init(network, key)
     kernel = params["head"]["conv2d"]["kernel"]
     params["head"]["conv2d"]["kernel"] = jax.random.normal(head_key, kernel.shape) / np.sqrt(
         len(kernel)

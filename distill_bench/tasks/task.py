@@ -1,4 +1,4 @@
-"""The frozen task."""
+"""A task: everything that a comparison of optimizers holds fixed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from distill_bench.networks.bit import BiTConfig
 from distill_bench.networks.network import NetworkConfig
 from distill_bench.tasks.view_config import LABEL_MODES, MIX, MODES, Mode, ViewConfig
 
-# Raised whenever code changes what a task computes without changing a field below.
+# Increase this when a change of the code changes what a task computes but none of its fields.
 REVISION = 1
 
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """The fixed views on which losses are reported: `batches` of `batch_size`, each with its own mixup coefficient."""
+    """The fixed views on which losses are reported. Each batch has its own mixup coefficient."""
 
     batches: int
     batch_size: int
@@ -28,13 +28,15 @@ class ProbeConfig:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A network that answers.
+    """A teacher network.
 
     Attributes:
       network: its architecture.
-      file: its weights: an .npz in `distill_bench/weights`, or the name of weights, as pretrained.find has it.
-      sha256: digest of that file; empty for a published one, whose digest is recorded when it is first fetched.
-      size: height and width of the views that it sees, in pixels; None for the student's. Both are of the same crop, resized apart.
+      file: its weights: an .npz file in distill_bench/weights, or a name for weights.lookup.
+      sha256: digest of that file; empty for a published file, whose digest is recorded by the first
+        download.
+      size: height and width of its views, in pixels; None for the student's size. At another size
+        it sees the same crop, resized separately.
     """
 
     network: BiTConfig
@@ -48,24 +50,30 @@ class Task:
     """Everything that a comparison of optimizers holds fixed.
 
     Attributes:
-      name: the key in the catalogue, or that of a variation (see `vary`).
-      dataset: images and split.
-      teacher, teacher_file, teacher_sha256, teacher_size: the first of `teachers`, see Teacher.
+      name: the key in the catalogue, or the name of a variation (see variation.py).
+      dataset: images and splits.
+      teacher, teacher_file, teacher_sha256, teacher_size: the first teacher, see Teacher.
       student: the student's network.
       views: how views are made.
-      batch_size: views of one training step.
-      temperature: of the distillation loss; losses at different temperatures are not comparable.
-      probe: the views on which probe and held-out loss are measured.
-      seed: root of every random stream of the task, apart from a trial's own seed.
+      batch_size: views in a training step.
+      temperature: temperature of the distillation loss; losses at different temperatures are not
+        comparable.
+      probe: the views on which probe loss and held-out loss are measured.
+      seed: seed of all random streams; each also depends on the trial's own seed.
       horizons: the ladder of steps at which optimizers are compared; not part of the fingerprint.
-      mode: which of views.MODES is taught; losses are reported on views of "mix" whatever it is.
-      precision: of the networks' activations; parameters, statistics and losses are float32.
-      synthetic: random images and teacher of the real shapes.
-      more_teachers: whose logits are averaged with the first's.
-      start, start_sha256: the weights that every student starts from, whatever the seed, as Teacher has them, and their digest; its classifier is fresh
-        where theirs is of another number of classes. "" for fresh students.
-      images: another data set, of whose images the training views are made; None for `dataset`. Held-out views and test images are always of `dataset`.
-      eval_split: the split that stands for the test images; hyperparameters that are to be judged on those are chosen on "validation".
+      mode: the teaching mode, a key of MODES or LABEL_MODES; losses are always reported on views
+        of mode "mix".
+      precision: data type of the networks' activations; parameters, statistics and losses are
+        float32.
+      synthetic: use random images and a random teacher of the real shapes.
+      more_teachers: teachers whose logits are averaged with those of the first.
+      start, start_sha256: name and digest of the weights that every student starts from, whatever
+        its seed; "" to start from fresh weights. The classifier is fresh if the weights have
+        another number of classes.
+      images: data set whose images make the training views; None for `dataset`. Held-out views and
+        test images always come from `dataset`.
+      eval_split: split used for evaluation. "validation" for choosing hyperparameters that are
+        later judged on "test".
     """
 
     name: str
@@ -92,7 +100,7 @@ class Task:
 
     @property
     def teachers(self) -> tuple[Teacher, ...]:
-        """Whose mean logits are the answer; none where that is the label."""
+        """Teachers whose logits are averaged; empty when training on labels."""
         if self.teaching.labels:
             return ()
         return (
@@ -103,22 +111,24 @@ class Task:
     @property
     def teacher_macs(self) -> int:
         """Multiply-accumulates of all teachers' forward passes on one view."""
-        return sum(bit.macs(it.network, it.size or self.views.size) for it in self.teachers)
+        return sum(
+            bit.macs(teacher.network, teacher.size or self.views.size) for teacher in self.teachers
+        )
 
     @property
     def teaching(self) -> Mode:
+        """The teaching mode called `mode`."""
         return (MODES | LABEL_MODES)[self.mode]
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with everything that the task names; a different fingerprint is a different leaderboard.
+        """16 hex digits that identify the task: results compare only under the same fingerprint.
 
-        A data set of TFDS is named and counted: its images are taken for those of that name.
+        It covers the name and sizes of a TFDS data set, but not its pixels.
         """
         fields = dataclasses.asdict(self) | {"revision": REVISION}
         del fields["horizons"]
-        for field in dataclasses.fields(
-            self
-        ):  # a field that is new and at its default changes no task that was there before
+        for field in dataclasses.fields(self):
+            # Defaults are left out, so that a new field does not change the older tasks.
             if getattr(self, field.name) == field.default:
                 del fields[field.name]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,12 +1,11 @@
-"""How views are made: the teaching modes, kinds of crop, and the shape of a view."""
+"""Settings of the views: teaching modes, kinds of crop, sizes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-MILD = 128 / 160  # side of a mild crop, as a fraction of the image's
-
+MILD = 128 / 160  # height and width of a mild crop, as a fraction of the image's
 
 Crop = Literal["whole", "central", "mild", "inception"]
 
@@ -16,12 +15,13 @@ class Mode:
     """What teacher and student see of an image (Beyer et al. 2021, section 3.1.1).
 
     Attributes:
-      teacher, student: how each one's view is cropped.
-      same: the student sees the teacher's very view; else each has a view of its own.
+      teacher, student: kind of crop that each one sees.
+      same: teacher and student see the same view; otherwise each sees its own.
       mixup: mix each view with its neighbour in the batch.
-      ensemble: the teacher's answer is its mean prediction over so many of its crops, computed once for each image.
-      labels: the answer is the image's label, and there is no teacher.
-      alpha: of the Beta distribution of mixup's coefficients; 1 is uniform.
+      ensemble: number of crops over which the teacher's predictions are averaged, once per image;
+        0 to ask the teacher at every step.
+      labels: train on the images' labels, without a teacher.
+      alpha: parameter of the Beta(alpha, alpha) distribution of mixup coefficients; 1 is uniform.
     """
 
     teacher: Crop
@@ -35,12 +35,11 @@ class Mode:
     def __post_init__(self) -> None:
         if self.same and self.teacher != self.student:
             raise ValueError(
-                f"one view cannot be cropped in two ways, {self.teacher} and {self.student}"
+                f"same=True needs one kind of crop, got {self.teacher} and {self.student}"
             )
 
 
 MIX = "mix"
-
 
 MODES = {
     "fix/rs": Mode("whole", "whole", same=True),
@@ -52,14 +51,14 @@ MODES = {
     "same/ic": Mode("inception", "inception", same=True),
     MIX: Mode("inception", "inception", same=True, mixup=True),
 }
-"""The paper's teaching modes. "mix" is FunMatch, and the only one whose losses a leaderboard compares."""
-
+"""The paper's teaching modes. "mix" is FunMatch, the only mode that has a leaderboard."""
 
 LABEL_MODES = {
     "labels": Mode("mild", "mild", same=True, labels=True),
     "labels/mixup": Mode("mild", "mild", same=True, mixup=True, labels=True, alpha=0.1),
 }
-"""How teachers are fine-tuned (Kolesnikov et al. 2020, arXiv:1912.11370, section 3.3); no student of a comparison is taught so."""
+"""Modes for fine-tuning a teacher (Kolesnikov et al. 2020, arXiv:1912.11370, section 3.3). They are
+not for comparing optimizers."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,9 @@ class ViewConfig:
     Attributes:
       size: height and width of a view, in pixels.
       min_area: smallest area of an inception crop, as a fraction of the image; the largest is 1.
-      aspect: smallest and largest width over height of a crop.
-      flip: mirror each image left to right with probability one half (a mirrored 2 is no digit).
+      aspect: smallest and largest ratio of a crop's width to its height.
+      flip: mirror each image left to right with probability 1/2 (not for digits: a mirrored 2 is
+        not a digit).
       mixup: mix each image with its neighbour in the batch.
     """
 

@@ -1,4 +1,4 @@
-"""The command `python -m distill_bench.teacher`: fine-tunes a teacher on a task's labels, or makes that of the digits again."""
+"""The command `python -m distill_bench.teacher`: fine-tunes a teacher on a task's labels."""
 
 from __future__ import annotations
 
@@ -10,134 +10,136 @@ from pathlib import Path
 from absl import flags
 
 from distill_bench import machine
+from distill_bench.command import OK, Flags, run
 from distill_bench.errors import UserError, suggestion
-from distill_bench.log import listen, to_stderr
 from distill_bench.weights import published
 
-USAGE = """Fine-tunes a teacher on a task's labels, from trained weights, by BiT-HyperRule; the learning rate is chosen on the validation split.
+USAGE = """Fine-tunes a teacher on a task's labels, starting from trained weights, by
+BiT-HyperRule. The learning rate is chosen on the validation split.
 
 python -m distill_bench.teacher --task=pet37 --from=BiT-M-R101x3 [--lr=0.003,0.01]
-python -m distill_bench.teacher --task=flowers102 --from=BiT-M-R50x1 --synthetic --resolution=32 --batch_size=8 --steps=4 --lr=0.003,0.01
 python -m distill_bench.teacher --task=digits --out=digits_teacher.npz
 
-The result lies in the weights folder, under the name that --teacher and --start of sweeps/run.py take; a teacher that is there is not replaced.
-Without --from, the embedded teacher of the digits is trained again, to where --out says."""
+The result is written to the weights folder, under the name that --teacher and
+--start of sweeps/run.py take; an existing teacher is never replaced. Without
+--from, the embedded teacher of the digits is trained again and written to --out.
+A dry run:
+
+python -m distill_bench.teacher --task=flowers102 --from=BiT-M-R50x1 \\
+  --synthetic --resolution=32 --batch_size=8 --steps=4 --lr=0.003,0.01"""
 DIGITS = "digits"
-_SYNTHETIC = "-synthetic"  # ends the name of what a dry run writes, and the next one replaces
-
-
-def _flags() -> flags.FlagValues:
-    # Values of their own: this module's flags have names that scripts define, too.
-    values = flags.FlagValues()
-    flags.DEFINE_string("task", None, "Which task's teacher to train.", flag_values=values)
-    flags.DEFINE_string(
-        "from",
-        None,
-        "The weights to start from: a published name, that of an .npz in the weights folder, or a path.",
-        flag_values=values,
-    )
-    flags.DEFINE_spaceseplist(
-        "lr",
-        [],
-        "Learning rates to try, all at once. Default: 0.001,0.003,0.01,0.03.",
-        comma_compat=True,
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "steps",
-        None,
-        "Steps in place of the rule's 500, 10,000 or 20,000, the schedule drawn out alike.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "in_turn",
-        False,
-        "One learning rate after another, to save memory: each takes two copies of the parameters.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "microbatches",
-        1,
-        "Equal parts of a batch, one after another, for less memory.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "remat",
-        False,
-        "Compute activations again in the backward pass, for less memory and more time.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "out",
-        None,
-        "Where to write the .npz; a file is not replaced. Default: <task>-<from>.npz in the weights folder.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "synthetic",
-        False,
-        "Random images and weights of the real shapes: a dry run, on any machine.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "resolution", None, "Pixels of a view. Default: the task's.", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "batch_size",
-        None,
-        "Images in a batch. Default: the rule's 512.",
-        lower_bound=2,
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "data_dir",
-        None,
-        "Where prepared data sets lie. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "weights_dir",
-        None,
-        f"The weights folder. Default: ${published.CACHE_VARIABLE}, else {published.DEFAULT_CACHE}.",
-        flag_values=values,
-    )
-    return values
+_SYNTHETIC = "-synthetic"  # ends the name of a dry run's file, which the next dry run replaces
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; the exit code is 0, 1 where a file cannot be written, 2 for what the user can mend."""
+    """Runs the command and returns its exit code, see distill_bench.command."""
     values = _flags()
-    if any(argument in ("--help", "-h", "-help", "--helpshort") for argument in argv[1:]):
-        print(f"{USAGE}\n{values.get_help(include_special_flags=False)}")
-        return 0
-    listen(to_stderr)
-    try:
-        if extra := values(argv)[1:]:
-            raise UserError(
-                f"Unexpected argument {extra[0]!r}: flags are written --name=value. See --help."
-            )
-        _run(values)
-    except (flags.Error, UserError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted. The same command begins again.", file=sys.stderr)
-        return 130
-    return 0
+    return run(
+        lambda: _run(values),
+        values,
+        USAGE,
+        argv,
+        after_interrupt="The same command starts from the beginning.",
+    )
 
 
-def _run(values: flags.FlagValues) -> None:
+def _flags() -> Flags:
+    values = Flags()
+    with values.group("What to train"):
+        flags.DEFINE_string("task", None, "The task whose teacher to train.", flag_values=values)
+        flags.DEFINE_string(
+            "from",
+            None,
+            "Weights to start from: a published name, the name of an .npz file in the weights "
+            "folder, or a path.",
+            flag_values=values,
+        )
+        flags.DEFINE_spaceseplist(
+            "lr",
+            [],
+            "Learning rates to try, all at once. Default: 0.001,0.003,0.01,0.03.",
+            comma_compat=True,
+            flag_values=values,
+        )
+        flags.DEFINE_integer(
+            "steps",
+            None,
+            "Number of steps; the schedule is stretched to fit. Default: 500, 10,000 or 20,000, "
+            "as BiT-HyperRule says.",
+            lower_bound=1,
+            flag_values=values,
+        )
+        flags.DEFINE_integer(
+            "batch_size",
+            None,
+            "Images in a batch. Default: 512, as BiT-HyperRule says.",
+            lower_bound=2,
+            flag_values=values,
+        )
+    with values.group("To save memory, or for a dry run"):
+        flags.DEFINE_bool(
+            "in_turn",
+            False,
+            "Train one learning rate after another; each needs two copies of the parameters.",
+            flag_values=values,
+        )
+        flags.DEFINE_integer(
+            "microbatches",
+            1,
+            "Compute a batch's gradient in this many equal parts, one after another.",
+            lower_bound=1,
+            flag_values=values,
+        )
+        flags.DEFINE_bool(
+            "remat",
+            False,
+            "Recompute activations in the backward pass: less memory, more time.",
+            flag_values=values,
+        )
+        flags.DEFINE_bool(
+            "synthetic",
+            False,
+            "Random images and weights of the real shapes, for a dry run on any machine.",
+            flag_values=values,
+        )
+        flags.DEFINE_integer(
+            "resolution",
+            None,
+            "Pixels of a view's side. Default: the task's.",
+            flag_values=values,
+        )
+    with values.group("Folders and files"):
+        flags.DEFINE_string(
+            "out",
+            None,
+            "The .npz file to write, which must not exist. Default: <task>-<from>.npz in the "
+            "weights folder.",
+            flag_values=values,
+        )
+        flags.DEFINE_string(
+            "data_dir",
+            None,
+            "Folder of the prepared data sets. Default: $TFDS_DATA_DIR, else "
+            "~/tensorflow_datasets.",
+            flag_values=values,
+        )
+        flags.DEFINE_string(
+            "weights_dir",
+            None,
+            f"The weights folder. Default: ${published.CACHE_VARIABLE}, else "
+            f"{published.DEFAULT_CACHE}.",
+            flag_values=values,
+        )
+    return values
+
+
+def _run(values: Flags) -> int:
     machine.choose(values.data_dir, values.weights_dir)
     weights = values["from"].value
     if not values.task:
-        raise UserError("Whose teacher? Name the task, such as --task=pet37. See --help.")
+        raise UserError("Name the task whose teacher to train, such as --task=pet37. See --help.")
     if weights is not None:
-        _fine_tune(_weights(weights), values)
+        _fine_tune(_name_or_path(weights), values)
     elif values.task == DIGITS:
         _train_digits_teacher(values)
     else:
@@ -146,52 +148,51 @@ def _run(values: flags.FlagValues) -> None:
         task = catalogue.get(values.task)
         raise UserError(
             f"The teacher of {task.name} is published: {published.command(task.teacher_file)}\n"
-            f"To make another, name the weights to start from: --from=BiT-M-R101x3"
+            "To train another, name the weights to start from, such as --from=BiT-M-R101x3."
         )
+    return OK
 
 
-def _train_digits_teacher(values: flags.FlagValues) -> None:
-    idle = [
+def _train_digits_teacher(values: Flags) -> None:
+    unused = [
         f"--{name}"
         for name in values
         if name not in ("task", "out") and values[name].value != values[name].default
     ]
-    if idle:
+    if unused:
         raise UserError(
-            f"{', '.join(idle)}: of fine-tuning, which takes --from and another task than {DIGITS}. The teacher of {DIGITS} has one recipe."
+            f"{', '.join(unused)} cannot be used here: the teacher of {DIGITS} has a fixed recipe. "
+            "To fine-tune a teacher of another task, add --from."
         )
     from distill_bench.teacher import digits
 
     if not values.out:
         raise UserError(
-            f"Where to? The teacher of {DIGITS} is embedded; to train it again, say where to write it, such as --out=digits_teacher.npz.\n"
-            f"The task reads {digits.EMBEDDED}: that may be named, too, but other bytes there are another task."
+            f"The teacher of {DIGITS} is embedded. To train it again, name the file to write, "
+            "such as --out=digits_teacher.npz.\n"
+            f"You may also replace {digits.EMBEDDED}, which the task reads; but with other bytes "
+            "there, it is another task."
         )
     path = Path(values.out).expanduser().absolute()
     _check_writable(path, replaces=path.resolve() == digits.EMBEDDED.resolve())
     digits.main(path)
 
 
-def _fine_tune(weights: str, values: flags.FlagValues) -> None:
+def _fine_tune(weights: str, values: Flags) -> None:
     rates = _learning_rates(values.lr)
     from distill_bench.tasks import catalogue
+    from distill_bench.tasks.variation import Variation, vary
     from distill_bench.teacher import finetune, hyperrule
     from distill_bench.training import engine
     from distill_bench.training.lane_layout import LayoutOptions, make_layout
 
-    varied = catalogue.vary(
-        catalogue.get(values.task), synthetic=values.synthetic, resolution=values.resolution
-    )
+    variation = Variation(synthetic=values.synthetic, resolution=values.resolution)
+    varied = vary(catalogue.get(values.task), variation)
     task = finetune.make_task(varied, weights, values.batch_size)
-    name = f"{values.task.replace('@', '-')}-{Path(weights).stem}{_SYNTHETIC if task.synthetic else ''}"
-    path = (
-        Path(values.out).expanduser().absolute()
-        if values.out
-        else published.folder() / f"{name}.npz"
-    )
+    path = _output_path(weights, values, task.synthetic)
     _check_writable(path, replaces=task.synthetic and path.stem.endswith(_SYNTHETIC))
     if task.synthetic:
-        _say("Random images and weights, for a dry run: no accuracy below means anything.")
+        _say("Random images and weights, for a dry run: the accuracies below mean nothing.")
     layout = make_layout(
         options=LayoutOptions(microbatches=values.microbatches, remat=values.remat),
         small=engine.is_small(task),
@@ -204,15 +205,21 @@ def _fine_tune(weights: str, values: flags.FlagValues) -> None:
         values.in_turn,
     )
     _say(f"Chosen: lr {best.learning_rate:g}, with validation accuracy {best.validation:.4f}")
-    _say(
-        f"Test accuracy {finetune.accuracy_on_test(task, best.params):.4f}{' (synthetic)' if task.synthetic else ''}"
-    )
+    accuracy = finetune.accuracy_on_test(task, best.params)
+    _say(f"Test accuracy {accuracy:.4f}{' (synthetic)' if task.synthetic else ''}")
     digest = finetune.export(task, best.params, path)
     _say(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, sha256 {digest}")
     if path.parent == published.folder() and not task.synthetic:
         _say(
-            f"As a teacher: python sweeps/run.py --task={values.task} --teacher={path.stem} --opt=..."
+            f"To use it: python sweeps/run.py --task={values.task} --teacher={path.stem} --opt=..."
         )
+
+
+def _output_path(weights: str, values: Flags, synthetic: bool) -> Path:
+    if values.out:
+        return Path(values.out).expanduser().absolute()
+    name = f"{values.task.replace('@', '-')}-{Path(weights).stem}"
+    return published.folder() / f"{name}{_SYNTHETIC if synthetic else ''}.npz"
 
 
 def _say(text: str) -> None:
@@ -228,34 +235,43 @@ def _learning_rates(texts: list[str]) -> tuple[float, ...]:
             rate = math.nan
         if not (0 < rate < math.inf):
             raise UserError(
-                f"--lr={','.join(texts)}: {text!r} is no learning rate: write positive numbers, such as --lr=0.003,0.01."
+                f"--lr={','.join(texts)}: {text!r} is not a learning rate. "
+                "Write positive numbers, such as --lr=0.003,0.01."
             )
         rates.append(rate)
     return tuple(sorted(set(rates)))
 
 
-def _weights(given: str) -> str:
-    """The name of the weights, or the path of the file, where there is one at the path."""
+def _name_or_path(given: str) -> str:
+    """The name of the weights, or their path if there is such a file."""
     path = Path(given).expanduser()
     if given.endswith(".npz") and path.is_file():
         return str(path.absolute())
     if "/" in given:
         raise UserError(
-            f"--from={given} is no .npz that is there.{suggestion(path.stem, published.CATALOGUE)}\nPublished: python -m distill_bench.weights"
+            f"--from={given}: no .npz file found there."
+            f"{suggestion(path.stem, published.CATALOGUE)}\n"
+            "To list the published weights: python -m distill_bench.weights"
         )
     return given.removesuffix(".npz")
 
 
 def _check_writable(path: Path, replaces: bool) -> None:
-    """Refuses the path before hours of training where the file could not be written there, or would replace one that it must not."""
+    """Refuses a path that cannot or must not be written, before hours of training.
+
+    Args:
+      replaces: an existing file may be replaced.
+    """
     if path.suffix != ".npz" or path.stem in published.CATALOGUE:
-        raise UserError(f"--out={path} cannot be: the name ends in .npz and is no published one.")
+        raise UserError(
+            f"--out={path}: the name must end in .npz and must not be that of published weights."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK) or path.is_dir():
         raise UserError(f"{path} cannot be written: choose another --out.")
     if path.exists() and not replaces:
         raise UserError(
-            f"{path} is there already, and a study that names it needs it as it is: name another --out, or remove it."
+            f"{path} already exists and a study may use it: choose another --out, or remove it."
         )
 
 

@@ -1,13 +1,10 @@
-"""The teacher: verified weights for distillation, and the command that makes new ones.
-
-python -m distill_bench.teacher --task=pet37 --from=BiT-M-R101x3
-"""
+"""Accuracy of a teacher on whole images."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # imported where they are used: the command tells of itself without jax
+if TYPE_CHECKING:  # imported inside the function, so that --help works without jax
     from distill_bench.data import dataset
     from distill_bench.networks import bit
 
@@ -17,7 +14,10 @@ _BATCH = 256
 def accuracy(
     network: bit.BiTConfig, params: bit.Params, split: dataset.Split, precision: str = "float32"
 ) -> float:
-    """Fraction of the split's whole images that the network classifies correctly, computing in `precision`."""
+    """Fraction of the split's clean images that the network classifies correctly.
+
+    `precision` is the data type of the activations.
+    """
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -25,17 +25,17 @@ def accuracy(
     from distill_bench.networks import bit
     from distill_bench.views.augment import scaled
 
-    whole = split.images if split.clean is None else split.clean
-    assert isinstance(whole, np.ndarray)
+    clean = split.images if split.clean is None else split.clean
+    assert isinstance(clean, np.ndarray)
 
     @jax.jit
-    def right(params: bit.Params, images: jax.Array, labels: jax.Array) -> jax.Array:
+    def correct(params: bit.Params, images: jax.Array, labels: jax.Array) -> jax.Array:
         logits = bit.apply(
             network, params, scaled(images.astype(jnp.float32), images.dtype).astype(precision)
         )
         return jnp.sum(jnp.argmax(logits, -1) == labels)
 
     return sum(
-        int(right(params, whole[i : i + _BATCH], split.labels[i : i + _BATCH]))
-        for i in range(0, len(whole), _BATCH)
-    ) / len(whole)
+        int(correct(params, clean[i : i + _BATCH], split.labels[i : i + _BATCH]))
+        for i in range(0, len(clean), _BATCH)
+    ) / len(clean)

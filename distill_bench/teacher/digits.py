@@ -1,8 +1,11 @@
-"""How the embedded teacher of the digits was made: `python -m distill_bench.teacher --task=digits --out=...`.
+"""The recipe of the embedded digits teacher.
 
-It is fitted to the labels of the train split on crops and mixup, with AdamW, and stored as the running average of its weights. Of the four
-recipes tried (crops, decay, rate and length), this is the one whose last weights reach 99 % on the test split; no student is ever compared
-on those labels alone.
+python -m distill_bench.teacher --task=digits --out=digits_teacher.npz
+
+The teacher is trained on the labels of the train split, with crops, mixup and AdamW; the file holds
+the running average of its weights. Four recipes were tried (crops, decay, rate and length). This is
+the one whose last weights reach 99 % on the test split. Students are never compared by those labels
+alone.
 """
 
 from __future__ import annotations
@@ -27,11 +30,14 @@ from distill_bench.weights import files
 EMBEDDED = files.EMBEDDED / DIGITS.teacher_file
 STEPS, CHUNK = 1500, 250
 PEAK_LEARNING_RATE, WEIGHT_DECAY, AVERAGE_DECAY = 1e-2, 0.1, 0.995
-MIN_AREA = 0.5  # milder crops than the student's: a label must survive its crop
+MIN_AREA = 0.5  # milder crops than the student's, so that a crop still shows the label
 
 
 def fit(task: Task, train: dataset.Split, seed: int = 0):
-    """Trains a teacher on labels; yields (step, mean loss since the last, averaged parameters) every 250 steps."""
+    """Trains a teacher on labels.
+
+    Yields every 250 steps: the step, the mean loss of these steps, the averaged parameters.
+    """
     images, labels = jnp.asarray(train.images), jax.nn.one_hot(train.labels, task.teacher.classes)
     config = ViewConfig(task.views.size, min_area=MIN_AREA, flip=task.views.flip, mixup=False)
     schedule = optax.warmup_cosine_decay_schedule(0.0, PEAK_LEARNING_RATE, STEPS // 10, STEPS)
@@ -75,18 +81,17 @@ def fit(task: Task, train: dataset.Split, seed: int = 0):
 
 
 def main(path: Path) -> None:
-    """Trains it and writes the .npz to `path`, whole or not at all."""
+    """Trains the teacher and writes it to `path` as .npz; a failure leaves no partial file."""
     assert isinstance(DIGITS.dataset, dataset.Dataset)
     train, test = dataset.load_embedded(DIGITS.dataset)
     average: bit.Params = {}
     for step, loss, average in fit(DIGITS, train):
-        print(
-            f"step {step:5d}  loss {loss:.4f}  test accuracy {accuracy(DIGITS.teacher, average, test):.4f}",
-            flush=True,
-        )
+        right = accuracy(DIGITS.teacher, average, test)
+        print(f"step {step:5d}  loss {loss:.4f}  test accuracy {right:.4f}", flush=True)
     content = files.dumps(average)
     replace_atomically(path, lambda file: file.write(content))
     print(f"{path}: {len(content) / 2**20:.2f} MiB, sha256 {hashlib.sha256(content).hexdigest()}")
     print(
-        f"The task reads {EMBEDDED}, of the teacher_sha256 in distill_bench/tasks/catalogue.py: another digest is another task."
+        f"The task reads {EMBEDDED} and checks it against teacher_sha256 in "
+        "distill_bench/tasks/catalogue.py: another digest makes another task."
     )

@@ -1,7 +1,9 @@
-"""Fine-tuning a teacher on a task's labels from trained weights, by BiT-HyperRule; the learning rate is chosen on the validation split.
+"""Fine-tunes a teacher on a task's labels, from trained weights, by BiT-HyperRule.
 
-It is a task of its own, whose students start from the weights and whose answers are the labels, so it runs on the engine that sweeps run on:
-each learning rate is a lane, and all lanes see one stream of views. Views are mild crops of the task's size, and not the rule's 480 pixels.
+Fine-tuning is a task too: its "student" starts from the weights and trains on the labels. So it
+runs on the same engine as a sweep. Each learning rate is a lane, all lanes share one stream of
+views, and the validation split decides between them. Views are mild crops of the task's size
+instead of the rule's 480 pixels.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from distill_bench.files import replace_atomically
 from distill_bench.networks.bit import BiTConfig, Params
 from distill_bench.tasks.task import ProbeConfig, Task
 from distill_bench.tasks.view_config import LABEL_MODES
-from distill_bench.teacher import accuracy as teacher
 from distill_bench.teacher import hyperrule
+from distill_bench.teacher.accuracy import accuracy
 from distill_bench.training.engine import Engine
 from distill_bench.training.events import Event, Finished, Point, Snapshot
 from distill_bench.training.lanes import params_of
@@ -36,7 +38,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a learning rate came to: the parameters, and their accuracy on the validation split."""
+    """The result of one learning rate: parameters and their accuracy on the validation split."""
 
     learning_rate: float
     validation: float
@@ -44,27 +46,30 @@ class Tuned:
 
 
 def make_task(task: Task, weights: str, batch_size: int | None = None) -> Task:
-    """The task of fine-tuning the weights called `weights` to the labels of `task`.
+    """The task of fine-tuning the weights called `weights` on the labels of `task`.
 
     Raises:
-      UserError: where there are no such weights, they see other channels, the task's groups do not divide theirs, or the task's data has no
-        validation split.
+      UserError: if the weights are not found, take images with another number of channels or have a
+        width that the task's groups do not divide; or if the task's data has no validation split.
     """
     if not isinstance(task.dataset, TfdsDataset):
         raise UserError(
-            f"The images of {task.name} have no validation split, on which a learning rate is chosen: fine-tune on another task."
+            f"The images of {task.name} have no validation split to choose a learning rate on: "
+            "fine-tune on another task."
         )
     found = lookup.find_grouped(weights, task.teacher.groups)
     if found.network.channels != task.student.channels:
         raise UserError(
-            f"--from={weights} sees {found.network.channels} channels; the images of {task.name} have {task.student.channels}."
+            f"--from={weights} needs images with {found.network.channels} channels, but those of "
+            f"{task.name} have {task.student.channels}: name other weights."
         )
     network = dataclasses.replace(found.network, classes=task.student.classes)
-    mixes, images = hyperrule.mixes(task.dataset.train_size), task.dataset.train_size
+    images = task.dataset.train_size
+    mixup = hyperrule.uses_mixup(images)
     return dataclasses.replace(
         task,
         name=f"{task.name}@from-{Path(weights).stem}",
-        teacher=network,  # of which there is none: see Task.teachers
+        teacher=network,  # unused: training on labels has no teachers
         teacher_file="",
         teacher_sha256="",
         teacher_size=None,
@@ -72,20 +77,18 @@ def make_task(task: Task, weights: str, batch_size: int | None = None) -> Task:
         student=network,
         start=weights,
         start_sha256=found.sha256,
-        mode=_mode(mixes),
-        views=dataclasses.replace(task.views, mixup=mixes),
+        mode=_label_mode(mixup),
+        views=dataclasses.replace(task.views, mixup=mixup),
         batch_size=min(batch_size or hyperrule.BATCH_SIZE, images),
         temperature=1.0,
-        probe=ProbeConfig(
-            batches=1, batch_size=64
-        ),  # the choice is by accuracy: a glance is enough
+        probe=ProbeConfig(batches=1, batch_size=64),  # small, because accuracy decides
         horizons=(hyperrule.boundaries(images)[-1],),
         eval_split="validation",
     )
 
 
-def _mode(mixes: bool) -> str:
-    return next(name for name, mode in LABEL_MODES.items() if mode.mixup == mixes)
+def _label_mode(mixup: bool) -> str:
+    return next(name for name, mode in LABEL_MODES.items() if mode.mixup == mixup)
 
 
 def search(
@@ -95,13 +98,20 @@ def search(
     steps: int | None = None,
     in_turn: bool = False,
 ) -> Tuned:
-    """Trains with each learning rate and returns the one with the best accuracy on the validation split; of equals, the smallest.
+    """Trains with each learning rate; returns the result with the best validation accuracy.
 
-    engine: of a task of `make_task`. steps: in place of the rule's. in_turn: one learning rate after another, to save memory: each that trains
-    takes two copies of the parameters on its device (parameters and momentum), besides one that all start from.
+    Of equal results, the smallest learning rate wins.
+
+    Args:
+      engine: engine for a task from `make_task`.
+      say: prints a line of progress.
+      steps: number of steps; None for the rule's.
+      in_turn: train one learning rate after another, to save memory. Each one in training needs two
+        copies of the parameters on its device (parameters and momentum), and all share one copy of
+        the start.
 
     Raises:
-      UserError: where every learning rate diverges.
+      UserError: if every learning rate diverges.
     """
     dataset = engine.source.task.dataset
     assert isinstance(dataset, TfdsDataset)
@@ -109,46 +119,46 @@ def search(
     build = hyperrule.update_rule(bounds)
     lanes = [Lane(build, {"lr": rate}, bounds[-1], seed=0) for rate in sorted(learning_rates)]
     best: Tuned | None = None
-    for together in [[lane] for lane in lanes] if in_turn else [lanes]:
-        best = _train(engine, together, say, best)
+    for group in [[lane] for lane in lanes] if in_turn else [lanes]:
+        best = _train(engine, group, say, best)
     if best is None:
-        raise UserError(
-            f"Every learning rate diverged: {', '.join(f'{rate:g}' for rate in sorted(learning_rates))}. Try smaller ones: --lr=1e-4,3e-4"
-        )
+        rates = ", ".join(f"{rate:g}" for rate in sorted(learning_rates))
+        raise UserError(f"Every learning rate diverged: {rates}. Try smaller ones: --lr=1e-4,3e-4")
     return best
 
 
 def _train(engine: Engine, lanes: Sequence[Lane], say: Say, best: Tuned | None) -> Tuned | None:
-    """The best of these lanes, or `best` if that is better; of equals, the smaller learning rate. Only one's parameters are kept."""
-    accuracy: dict[int, float] = {}
+    """The best of these lanes and `best`. Keeps the parameters of only one result at a time."""
+    accuracies: dict[int, float] = {}
     for event in train(engine, lanes, keep=True):
-        _tell(event, lanes, say)
+        _report(event, lanes, say)
         if isinstance(event, Point):
-            accuracy[event.lane] = event.metrics["accuracy"]
+            accuracies[event.lane] = event.metrics["accuracy"]
         elif isinstance(event, Snapshot):
-            rate, found = float(lanes[event.lane].hparams["lr"]), accuracy[event.lane]
+            rate, found = float(lanes[event.lane].hparams["lr"]), accuracies[event.lane]
             params = params_of(engine.source.task, event.saved.leaves)
             if best is None or (-found, rate) < (-best.validation, best.learning_rate):
                 best = Tuned(rate, found, params)
     return best
 
 
-def _tell(event: Event, lanes: Sequence[Lane], say: Say) -> None:
+def _report(event: Event, lanes: Sequence[Lane], say: Say) -> None:
     match event:
         case Point(lane, step, metrics):
             say(
-                f"lr {lanes[lane].hparams['lr']:<8g} step {step:6,}  validation accuracy {metrics['accuracy']:.4f}"
+                f"lr {lanes[lane].hparams['lr']:<8g} step {step:6,}  "
+                f"validation accuracy {metrics['accuracy']:.4f}"
             )
         case Finished(lane, "diverged", _, detail):
             say(f"lr {lanes[lane].hparams['lr']:<8g} diverged: {detail}")
         case Finished(_, "crashed", _, detail):
-            raise RuntimeError(detail)  # of the project's own update rule: a defect
+            raise RuntimeError(detail)  # a defect: the update rule is the project's own
 
 
 def accuracy_on_test(task: Task, params: Params) -> float:
-    """Fraction of the clean images of the test split, which chose nothing, that the network classifies correctly."""
+    """Accuracy on the clean images of the test split, which no choice has used."""
     _, test = splits(dataclasses.replace(task, eval_split="test"), task.dataset)
-    return teacher.accuracy(_network(task), params, test, task.precision)
+    return accuracy(_network(task), params, test, task.precision)
 
 
 def _network(task: Task) -> BiTConfig:
@@ -156,17 +166,18 @@ def _network(task: Task) -> BiTConfig:
     return task.student
 
 
-def _layout(network: BiTConfig) -> Literal["published", "flax"]:
-    """The layout of a file that has to be read back with the network's padding."""
+def _format(network: BiTConfig) -> Literal["published", "flax"]:
+    """The file format that implies the network's padding when the file is read."""
     return next(
-        layout
-        for layout, padding in formats.POOL_PADDING.items()
-        if padding == network.pool_padding
+        name for name, padding in formats.POOL_PADDING.items() if padding == network.pool_padding
     )
 
 
 def export(task: Task, params: Params, path: Path) -> str:
-    """Writes the parameters to `path`, whole or not at all, in the published layout that goes with their network; returns the file's sha256."""
-    content = files.dumps(jax.device_get(params), _layout(_network(task)))
+    """Writes the parameters to `path` as .npz; returns the file's sha256.
+
+    A failure leaves no partial file.
+    """
+    content = files.dumps(jax.device_get(params), _format(_network(task)))
     replace_atomically(path, lambda file: file.write(content))
     return hashlib.sha256(content).hexdigest()

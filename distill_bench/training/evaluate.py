@@ -25,7 +25,7 @@ from distill_bench.training.source import Source
 from distill_bench.views import host_crops
 from distill_bench.views import label_logits as labels
 from distill_bench.views.augment import scaled
-from distill_bench.views.step_views import eval_view_specs, finish_probe, probe_views
+from distill_bench.views.step_views import eval_view_specs, probe_views, probe_views_from_crops
 
 METRICS = ("probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy")
 
@@ -101,7 +101,7 @@ def _probe(task: Task, split: Split, size: int) -> np.ndarray:
     """Probe views [B, N, size, size, C] of a split's images in their order, each as often as needed."""
     if not isinstance(split.images, np.ndarray):
         assert split.sizes is not None
-        made = jax.jit(finish_probe, static_argnums=0)(
+        made = jax.jit(probe_views_from_crops, static_argnums=0)(
             task, host_crops.probe_crops(task, split.images, split.sizes, size)
         )
         return np.asarray(made.astype(task.precision))

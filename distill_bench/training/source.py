@@ -17,7 +17,7 @@ from distill_bench.tasks.parameters import load_start, load_teachers
 from distill_bench.tasks.task import Task
 from distill_bench.training.lane_layout import BATCH, LANES, LaneLayout
 from distill_bench.views import host_crops
-from distill_bench.views.host_crops import Feed
+from distill_bench.views.host_crops import HostCrops
 from distill_bench.views.step_views import (
     INIT,
     stream_key,
@@ -50,7 +50,7 @@ class Source:
     test: Split
     images: jax.Array | None
     sizes: jax.Array | None
-    feed: Feed | None
+    feed: HostCrops | None
     teachers: tuple[bit.Params, ...]
     start: bit.Params | None
 
@@ -100,7 +100,7 @@ def open_source(task: Task, layout: LaneLayout) -> Source:
     return Source(task, layout, train, test, images, sizes, feed, teachers, first)
 
 
-def open_feed(task: Task) -> Feed:
+def open_feed(task: Task) -> HostCrops:
     """Whole batches of a streamed task's images, without a device.
 
     Raises:
@@ -114,10 +114,10 @@ def open_feed(task: Task) -> Feed:
     return _feed(task, train, range(task.batch_size))
 
 
-def _feed(task: Task, train: Split, rows: range) -> Feed:
+def _feed(task: Task, train: Split, rows: range) -> HostCrops:
     assert not isinstance(train.images, np.ndarray)
     assert train.sizes is not None
-    return Feed(task, train.images, np.asarray(train.sizes), rows)
+    return HostCrops(task, train.images, np.asarray(train.sizes), rows)
 
 
 def _rows(task: Task, layout: LaneLayout) -> range:

@@ -20,8 +20,8 @@ from distill_bench.training.source import Source, share_steps
 from distill_bench.training.teacher_logits import make_answers
 from distill_bench.views.step_views import (
     StepViews,
-    finish_step,
     step_views,
+    step_views_from_crops,
 )
 
 SCATTERED = P(
@@ -78,7 +78,7 @@ def _make_steps(source: Source) -> Callable[[int, np.ndarray], StepViews]:
     def finish(
         seed: jax.Array, at: tuple[jax.Array, tuple[jax.Array, ...]]
     ) -> tuple[jax.Array, ...]:
-        return lax.map(lambda one: rounded(finish_step(task, one[1], seed, one[0])), at)
+        return lax.map(lambda one: rounded(step_views_from_crops(task, one[1], seed, one[0])), at)
 
     finished = share_steps(source, finish)
 

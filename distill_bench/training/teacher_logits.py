@@ -124,7 +124,7 @@ def _make_ensemble_views(source: Source) -> Callable[[int, np.ndarray, np.ndarra
         crop_C, crops = at
         pixels = views.scaled(crops.astype(jnp.float32), crops.dtype)
         return jax.vmap(
-            lambda key, own: views.finish(key, own, task.views, task.teaching.teacher, False)
+            lambda key, own: views.flip_and_mix(key, own, task.views, task.teaching.teacher, False)
         )(keys(i, crop_C), pixels)
 
     finished, feed = share_steps(source, finish), source.feed

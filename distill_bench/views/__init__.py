@@ -1,1 +1,1 @@
-"""The views that teacher and student see: crops, flips, mixup."""
+"""The views that teachers and students see: crops, flips and mixup."""

@@ -1,8 +1,8 @@
-"""FunMatch views: what teacher and student see, made on the device inside jit.
+"""Crops, flips and mixup: how an image becomes a view, on the device and inside jit.
 
-Beyer et al. 2021, arXiv:2106.05237, section 3.1 and its released configuration: an inception crop, a
-left-right flip where the task has one, then mixup with one coefficient a batch. Both networks see the
-same bits, and every view is a pure function of (seed, step).
+A view is made as in Beyer et al. 2021, arXiv:2106.05237, section 3.1 and its released
+configuration: crop, flip left to right if the task flips, then mixup with one coefficient for the
+whole batch. Every view is a pure function of (seed, step).
 """
 
 from __future__ import annotations
@@ -16,34 +16,52 @@ from distill_bench.tasks.view_config import MILD, Crop, ViewConfig
 
 CROP_ATTEMPTS = 10
 
-
-Length = Any  # height or width of all images, or of each [n]
-Numbers = (
-    Any  # an array of numpy or of jax: the geometry of crops is the same on the host and in jit
-)
+Length = Any  # height or width, in pixels: one for all images, or one each [n]
+Numbers = Any  # a numpy or jax array: host and device share the geometry of crops
 
 
 def crop_boxes(
+    crop: Crop, key: jax.Array, n: int, height: Length, width: Length, config: ViewConfig
+) -> jax.Array:
+    """Boxes [n, 4] of one kind of crop: top, left, height, width, in pixels, not rounded.
+
+    A mild crop takes a box of 0.8 of the height and width and resizes once. That equals a crop of
+    128 pixels from the image resized to 160.
+    """
+    if crop == "inception":
+        return inception_boxes(key, n, height, width, config)
+    sizes_N2 = jnp.stack(
+        [jnp.broadcast_to(jnp.asarray(length, jnp.float32), n) for length in (height, width)],
+        axis=1,
+    )
+    place_N2 = jax.random.uniform(key, (n, 2)) if crop == "mild" else jnp.full((n, 2), 0.5)
+    return fixed_share_boxes(crop, place_N2, sizes_N2)
+
+
+def inception_boxes(
     key: jax.Array, n: int, height: Length, width: Length, config: ViewConfig
 ) -> jax.Array:
     """Inception crop boxes [n, 4]: top, left, height, width, in pixels, not rounded.
 
-    Area uniform in [min_area, 1] of the image and aspect ratio uniform in `aspect`; the first of ten
-    draws that fits the image, else the whole image; the place uniform (Szegedy et al. 2015).
+    Area (as a share of the image), aspect ratio and position are uniform. Ten boxes are drawn for
+    each image; the first that fits is used, or the whole image if none fits (Szegedy et al. 2015).
     """
     area_key, aspect_key, place_key = jax.random.split(key, 3)
     shape = (n, CROP_ATTEMPTS)
     area = jax.random.uniform(area_key, shape, minval=config.min_area, maxval=1.0)
     aspect = jax.random.uniform(aspect_key, shape, minval=config.aspect[0], maxval=config.aspect[1])
-    return first_that_fits(area, aspect, jax.random.uniform(place_key, (2, n)), height, width)
+    return first_fitting_boxes(area, aspect, jax.random.uniform(place_key, (2, n)), height, width)
 
 
-def first_that_fits(
+def first_fitting_boxes(
     area: Numbers, aspect: Numbers, place: Numbers, height: Length, width: Length
 ) -> Numbers:
-    """Boxes [n, 4] of the first attempt that fits each image, else of the whole image.
+    """Boxes [n, 4]: for each image the first attempt that fits, or the whole image if none fits.
 
-    area, aspect: of each attempt [n, attempts], the area as a fraction of the image. place [2, n]: in [0, 1], of the room that a box leaves.
+    Args:
+      area: area of each attempt [n, attempts], as a fraction of the image's area.
+      aspect: width over height of each attempt [n, attempts].
+      place: position [2, n] of the box in the room that it leaves, from 0 (top, left) to 1.
     """
     xp = area.__array_namespace__()
     tall, wide = (
@@ -59,36 +77,23 @@ def first_that_fits(
     return xp.stack([place[0] * (height - h), place[1] * (width - w), h, w], axis=1)
 
 
-def boxes_of(
-    crop: Crop, key: jax.Array, n: int, height: Length, width: Length, config: ViewConfig
-) -> jax.Array:
-    """Boxes [n, 4] of a kind of crop: top, left, height, width, in pixels, not rounded.
+def fixed_share_boxes(crop: Crop, place_N2: Numbers, sizes_N2: Numbers) -> Numbers:
+    """Boxes [n, 4] that cover a fixed share of each image: all crops but inception crops.
 
-    A mild crop of 128 pixels from the image resized to 160 is a box of 0.8 of its height and width, resized once.
+    Args:
+      place_N2: position of the box in the room that it leaves, from 0 (top, left) to 1.
+      sizes_N2: height and width of each image, in pixels.
     """
-    if crop == "inception":
-        return crop_boxes(key, n, height, width, config)
-    whole = jnp.stack(
-        [jnp.broadcast_to(jnp.asarray(length, jnp.float32), n) for length in (height, width)],
-        axis=1,
-    )
-    return part_of(
-        crop, jax.random.uniform(key, (n, 2)) if crop == "mild" else jnp.full((n, 2), 0.5), whole
-    )
-
-
-def part_of(crop: Crop, place_N2: Numbers, whole_N2: Numbers) -> Numbers:
-    """Boxes [n, 4] of a fixed share of images of these heights and widths, at a place in [0, 1] of the room that is left."""
     side = 1.0 if crop == "whole" else MILD
-    return whole_N2.__array_namespace__().concatenate(
-        [place_N2 * whole_N2 * (1 - side), whole_N2 * side], axis=1
+    return sizes_N2.__array_namespace__().concatenate(
+        [place_N2 * sizes_N2 * (1 - side), sizes_N2 * side], axis=1
     )
 
 
 def crop_and_resize(images_NHWC: jax.Array, boxes_N4: jax.Array, size: int) -> jax.Array:
-    """Each image's box, resized to [size, size] bilinearly without antialiasing."""
+    """Each image's box, resized to [size, size]: bilinear, without antialiasing."""
 
-    def one(image_HWC: jax.Array, box_4: jax.Array) -> jax.Array:
+    def resized(image_HWC: jax.Array, box_4: jax.Array) -> jax.Array:
         scale = size / box_4[2:]
         return jax.image.scale_and_translate(
             image_HWC,
@@ -100,42 +105,29 @@ def crop_and_resize(images_NHWC: jax.Array, boxes_N4: jax.Array, size: int) -> j
             antialias=False,
         )
 
-    return jax.vmap(one)(images_NHWC, boxes_N4)
+    return jax.vmap(resized)(images_NHWC, boxes_N4)
 
 
 def scaled(images: jax.Array, stored: jnp.dtype) -> jax.Array:
-    """Pixels as networks see them: bytes, now as float32 in [0, 255], to [-1, 1]; what was stored as float32 is so already."""
+    """Pixels in [-1, 1] as networks see them.
+
+    Args:
+      images: float32. In [0, 255] if stored as uint8, else already in [-1, 1].
+      stored: data type in which the images are stored.
+    """
     return images / 127.5 - 1 if stored == jnp.uint8 else images
 
 
 def mix(images_NHWC: jax.Array, coefficient: jax.Array) -> jax.Array:
-    """Mixup of each image with its neighbour: a * x + (1 - a) * roll(x, 1), where a = max(c, 1 - c).
+    """Mixup of each image with its neighbour: a * x + (1 - a) * roll(x, 1), a = max(c, 1 - c).
 
-    The partner is a roll over the whole batch: reversing an even batch would make every pair twice.
+    Partners come from rolling the batch. Reversing it would make every pair of an even batch twice.
     """
     a = jnp.maximum(coefficient, 1 - coefficient)
     return a * images_NHWC + (1 - a) * jnp.roll(images_NHWC, 1, axis=0)
 
 
-def draw_boxes(
-    key: jax.Array,
-    shape: tuple[int, int, int],
-    config: ViewConfig,
-    crop: Crop,
-    sizes_N2: jax.Array | None = None,
-) -> jax.Array:
-    """The boxes [N, 4] of the views of `make_views`: top, left, height, width, in pixels of what `sizes_N2` measures.
-
-    shape: (N, height, width), the last two of all images where there are no `sizes_N2`, the height and width of each.
-    """
-    n, height, width = shape
-    crop_key, _, _ = jax.random.split(key, 3)
-    if sizes_N2 is None:
-        return boxes_of(crop, crop_key, n, height, width, config)
-    return boxes_of(crop, crop_key, n, sizes_N2[:, 0], sizes_N2[:, 1], config)
-
-
-def finish(
+def flip_and_mix(
     key: jax.Array,
     crops_NHWC: jax.Array,
     config: ViewConfig,
@@ -143,7 +135,10 @@ def finish(
     mixup: bool = True,
     coefficient: jax.Array | None = None,
 ) -> jax.Array:
-    """Views of crops, float32 in [-1, 1]: flipped where the crop moves and the task flips, then mixed; arguments as of `make_views`."""
+    """Views, float32 in [-1, 1], of crops that `make_views` would make: flipped, then mixed.
+
+    The arguments are those of `make_views`. Whole and central crops are never flipped.
+    """
     _, flip_key, mix_key = jax.random.split(key, 3)
     views = crops_NHWC
     if config.flip and crop in ("mild", "inception"):
@@ -165,33 +160,47 @@ def make_views(
     mixup: bool = True,
     size: int | None = None,
 ) -> jax.Array:
-    """Views [N, size, size, C], float32 in [-1, 1], of a batch of images: cropped, flipped where the crop moves and the task flips, mixed.
+    """Views [N, size, size, C], float32 in [-1, 1], of a batch of images.
 
-    `images_NHWC` are float32 in [-1, 1] or uint8. `sizes_N2` holds the height and width that each had before it was squeezed to [H, W]: crops
-    are drawn in these. `coefficient` in [0, 1] is the batch's mixup coefficient; without it, it is drawn uniformly from `key`. `size` is the
-    config's where it is not given: views of one key and two sizes show the same.
+    Args:
+      images_NHWC: float32 in [-1, 1], or uint8.
+      coefficient: the batch's mixup coefficient, in [0, 1]; None to draw it uniformly.
+      sizes_N2: height and width of each image before it was squeezed to [H, W], in pixels. Crops
+        are drawn at these sizes.
+      crop: kind of crop.
+      mixup: mix the views, if the config does too.
+      size: height and width of a view, in pixels; None for the config's. Views of one key show the
+        same crops at every size.
     """
     n, height, width, _ = images_NHWC.shape
-    boxes = draw_boxes(key, (n, height, width), config, crop, sizes_N2)
-    if sizes_N2 is not None:
+    crop_key, _, _ = jax.random.split(key, 3)
+    if sizes_N2 is None:
+        boxes = crop_boxes(crop, crop_key, n, height, width, config)
+    else:
+        boxes = crop_boxes(crop, crop_key, n, sizes_N2[:, 0], sizes_N2[:, 1], config)
         squeeze = jnp.array([height, width], jnp.float32)[None] / sizes_N2
         boxes = boxes * jnp.tile(squeeze, 2)
     crops = crop_and_resize(images_NHWC.astype(jnp.float32), boxes, size or config.size)
-    return finish(key, scaled(crops, images_NHWC.dtype), config, crop, mixup, coefficient)
+    return flip_and_mix(key, scaled(crops, images_NHWC.dtype), config, crop, mixup, coefficient)
 
 
 def check_batch(n: int, batch_size: int) -> None:
+    """Raises ValueError if a batch is larger than the data set of `n` images."""
     if batch_size > n:
         raise ValueError(
-            f"A batch of {batch_size} cannot be drawn from {n} images without repeating one: choose a smaller batch."
+            f"A batch of {batch_size} cannot be drawn from {n} images without repeating one: "
+            "choose a smaller batch."
         )
 
 
 def batch_indices(key: jax.Array, step: jax.Array, n: int, batch_size: int) -> jax.Array:
-    """Which of `n` images make the batch of `step`: epochs of fresh permutations, cut without remainder.
+    """Indices of the images in the batch of `step`, out of `n` images.
+
+    Every epoch is a fresh permutation. Batches run across the ends of epochs, so no image is left
+    out.
 
     Raises:
-      ValueError: where a batch is larger than the data set.
+      ValueError: if a batch is larger than the data set.
     """
     check_batch(n, batch_size)
     position = step * batch_size + jnp.arange(batch_size)

@@ -1,8 +1,9 @@
-"""Crops of images that do not fit on a device: read, decoded and cropped on the host, some batches ahead, by grain.
+"""Crops of images that do not fit on a device: read, decoded and cropped on the host.
 
-Which box of which image is cut is a pure function of (task, seed, step), by `numpy.random.RandomState`, whose stream numpy froze. The place in a
-stream is therefore all of its state: a run that goes on after a kill opens it where it stopped. Nothing here touches a device, whose queue would make
-the host wait.
+Grain prepares them a few batches ahead. Which box of which image is cropped is a pure function of
+(task, seed, step), drawn with `numpy.random.RandomState`, whose stream numpy has frozen. The state
+of a stream is therefore its step alone: a resumed run opens the stream where it stopped. Nothing
+here touches a device, because the host would then wait for the device's queue.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib.util
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,13 +27,18 @@ from distill_bench.tasks.view_config import Crop, ViewConfig
 from distill_bench.views import augment
 from distill_bench.views.step_views import ENSEMBLE, PROBE, STREAM, view_specs
 
-AHEAD_BYTES = 256 << 20  # crops that wait in each stream, at most
+AHEAD_BYTES = 256 << 20  # limit on the crops that wait in each stream
 OPEN_STREAMS = 16
 _ORDER, _BOXES = range(2)
 
 
-class Cuts(NamedTuple):
-    """What is cut in one step: which images [N], and the box [N, 4] of each for each of the step's view_specs."""
+class StepBoxes(NamedTuple):
+    """What is cropped in one step.
+
+    Attributes:
+      index: [N], which images.
+      boxes: [N, 4] for each of the step's view specs: top, left, height, width, in pixels.
+    """
 
     index: np.ndarray
     boxes: tuple[np.ndarray, ...]
@@ -41,17 +47,16 @@ class Cuts(NamedTuple):
 def draw_boxes(
     rng: np.random.RandomState, crop: Crop, sizes_N2: np.ndarray, config: ViewConfig
 ) -> np.ndarray:
-    """Boxes [N, 4] of a kind of crop, as views.boxes_of has them, of images of these heights and widths."""
+    """Boxes [N, 4] like those of `augment.crop_boxes`, for images of these heights and widths."""
     n, sizes = len(sizes_N2), sizes_N2.astype(np.float64)
     if crop != "inception":
-        return augment.part_of(
-            crop, rng.random_sample((n, 2)) if crop == "mild" else np.full((n, 2), 0.5), sizes
-        )
+        place_N2 = rng.random_sample((n, 2)) if crop == "mild" else np.full((n, 2), 0.5)
+        return augment.fixed_share_boxes(crop, place_N2, sizes)
     area, aspect = (
         low + (high - low) * rng.random_sample((n, augment.CROP_ATTEMPTS))
         for low, high in ((config.min_area, 1.0), (config.aspect[0], config.aspect[1]))
     )
-    return augment.first_that_fits(
+    return augment.first_fitting_boxes(
         area, aspect, rng.random_sample((2, n)), sizes[:, 0], sizes[:, 1]
     )
 
@@ -65,79 +70,82 @@ def _order(task: Task, seed: int, epoch: int, n: int) -> np.ndarray:
     return _rng(task, STREAM, seed, _ORDER, epoch).permutation(n)
 
 
-def cuts(task: Task, sizes_N2: np.ndarray, seed: int, step: int) -> Cuts:
-    """What is cut in a step: epochs of fresh permutations, cut without remainder, as in views.batch_indices.
+def step_boxes(task: Task, sizes_N2: np.ndarray, seed: int, step: int) -> StepBoxes:
+    """What is cropped in a step, with batches as in `augment.batch_indices`.
 
-    sizes_N2: height and width of every image.
+    sizes_N2: height and width of every image, in pixels.
     """
     n, first = len(sizes_N2), step * task.batch_size
     epoch, start = divmod(first, n)
     index = _order(task, seed, epoch, n)[start : start + task.batch_size]
-    if rest := task.batch_size - len(index):
-        index = np.concatenate([index, _order(task, seed, epoch + 1, n)[:rest]])
+    if missing := task.batch_size - len(index):
+        index = np.concatenate([index, _order(task, seed, epoch + 1, n)[:missing]])
     sizes = sizes_N2[index]
-    return Cuts(
-        index,
-        tuple(
-            draw_boxes(
-                _rng(task, STREAM, seed, _BOXES + look.own, step), look.crop, sizes, task.views
-            )
-            for look in view_specs(task)[0]
-        ),
+    boxes = tuple(
+        draw_boxes(
+            _rng(task, STREAM, seed, _BOXES + spec.independent, step), spec.crop, sizes, task.views
+        )
+        for spec in view_specs(task)[0]
     )
+    return StepBoxes(index, boxes)
 
 
 def is_streamed(task: Task) -> bool:
-    """Whether training images of the task are streamed, rather than kept on the device.
+    """Whether the task's training images are streamed from the host instead of kept on the device.
 
     Raises:
-      UserError: where they are, and grain, which streams them, is not installed.
+      UserError: if they are streamed and grain is not installed.
     """
     images = task.images or task.dataset
     if not isinstance(images, TfdsDataset) or images.side is not None:
         return False
     if importlib.util.find_spec("grain") is None:
         raise UserError(
-            f"{task.name} streams its images with grain, which is not installed: pip install 'distill-bench[stream]'"
+            f"{task.name} streams its images with grain, which is not installed: "
+            "pip install 'distill-bench[stream]'"
         )
     return True
 
 
 @dataclass
-class Feed:
-    """The crops of every step of a task.
+class HostCrops:
+    """The crops of every training step of a task, one stream per seed.
 
     Attributes:
-      task: whose they are.
-      files, sizes: the train images, encoded, and the height and width [N, 2] of each.
-      rows: which of a batch this process reads: those that its own devices hold.
+      task: the task.
+      files: the train images, encoded.
+      sizes: height and width of each [I, 2], in pixels.
+      rows: positions in a batch that this process reads: those on its own devices.
     """
 
     task: Task
     files: Files
     sizes: np.ndarray
     rows: range
-    _streams: dict[int, tuple[int, Any]] = field(default_factory=dict)
-    _cuts: dict[tuple[int, int], Cuts] = field(default_factory=dict)
+    _streams: dict[int, tuple[int, Any]] = field(default_factory=dict)  # by seed: (step, stream)
+    _boxes: dict[tuple[int, int], StepBoxes] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         augment.check_batch(len(self.files), self.task.batch_size)
 
     def read(self, seed: int, first: int, steps: int) -> tuple[np.ndarray, ...]:
-        """The crops [steps, rows, size, size, 3], uint8, of each look of these steps; those after them are read ahead.
+        """The crops [steps, rows, size, size, 3], uint8, of these steps for each view spec.
+
+        Crops of the steps that follow are read ahead.
 
         Raises:
-          UserError: where a file that was whole when it was packed is not.
+          UserError: if a file was damaged after it was packed.
         """
-        place, stream = self._streams.pop(seed, (-1, None))
-        if place != first:
+        next_step, stream = self._streams.pop(seed, (-1, None))
+        if next_step != first:
             if stream is not None:
                 stream.close()
             stream = iter(self._open(seed, first))
         assert stream is not None
-        sizes = [look.size for look in view_specs(self.task)[0]]
-        read = tuple(np.empty((steps, len(self.rows), size, size, 3), np.uint8) for size in sizes)
+        read = tuple(
+            np.empty((steps, len(self.rows), size, size, 3), np.uint8) for size in self._view_sizes
+        )
         for step_row in np.ndindex(steps, len(self.rows)):
             for crops, crop in zip(read, next(stream), strict=True):
                 crops[step_row] = crop
@@ -148,14 +156,18 @@ class Feed:
 
     def index(self, seed: int, first: int, steps: int) -> np.ndarray:
         """Which images [steps, N] these steps show."""
-        return np.stack([self._cut(seed, step).index for step in range(first, first + steps)])
+        return np.stack([self._step(seed, step).index for step in range(first, first + steps)])
+
+    @property
+    def _view_sizes(self) -> list[int]:
+        return [spec.size for spec in view_specs(self.task)[0]]
 
     def _open(self, seed: int, first: int) -> Any:
         import grain
 
         n, cores = len(self.rows), _cores()
-        bytes_each = sum(3 * look.size**2 for look in view_specs(self.task)[0])
-        ahead = max(2 * cores, min(2 * n, AHEAD_BYTES // bytes_each))
+        bytes_per_row = sum(3 * size**2 for size in self._view_sizes)
+        ahead = max(2 * cores, min(2 * n, AHEAD_BYTES // bytes_per_row))
         places = grain.MapDataset.range(first * n, 2**62)
         crops = places.map(lambda place: self._crops(seed, *divmod(place, n)))
         return crops.to_iter_dataset(
@@ -163,56 +175,59 @@ class Feed:
         )
 
     def _crops(self, seed: int, step: int, place: int) -> tuple[np.ndarray, ...]:
-        made, row = self._cut(seed, step), self.rows[place]
-        return cut(
-            self.files,
-            int(made.index[row]),
-            tuple(boxes[row] for boxes in made.boxes),
-            [look.size for look in view_specs(self.task)[0]],
-        )
+        """The crops for one of `rows`, one for each view spec."""
+        index, boxes = self._step(seed, step)
+        row = self.rows[place]
+        return crop_file(self.files, int(index[row]), [box[row] for box in boxes], self._view_sizes)
 
-    def _cut(self, seed: int, step: int) -> Cuts:
+    def _step(self, seed: int, step: int) -> StepBoxes:
         with self._lock:
-            if (seed, step) not in self._cuts:
-                while len(self._cuts) > 4 * OPEN_STREAMS:
-                    del self._cuts[next(iter(self._cuts))]
-                self._cuts[seed, step] = cuts(self.task, self.sizes, seed, step)
-            return self._cuts[seed, step]
+            if (seed, step) not in self._boxes:
+                while len(self._boxes) > 4 * OPEN_STREAMS:
+                    del self._boxes[next(iter(self._boxes))]
+                self._boxes[seed, step] = step_boxes(self.task, self.sizes, seed, step)
+            return self._boxes[seed, step]
 
 
-def cut(
-    files: Files, index: int, boxes: tuple[np.ndarray, ...] | list[np.ndarray], sizes: list[int]
+def crop_file(
+    files: Files, index: int, boxes: Sequence[np.ndarray], sizes: Sequence[int]
 ) -> tuple[np.ndarray, ...]:
-    """Crops [size, size, 3], uint8, of one image: each box at its size."""
+    """Crops [size, size, 3], uint8, of one image: each box at its own size."""
     try:
         image = decoding.decode(files[index])
-    except MemoryError:
+    except (MemoryError, UserError):
         raise
-    except UserError:
-        raise
-    except Exception as error:  # PIL lets through whatever a damaged file trips over
+    except Exception as error:  # PIL raises almost any exception for a damaged file
         raise UserError(
-            f"Image {index} of the train split was whole when it was packed, and is not now: {error}.\nPrepare the data set again."
+            f"Image {index} of the train split was damaged after it was packed: {error}.\n"
+            "Prepare the data set again."
         ) from error
     return tuple(decoding.cut(image, box, size) for box, size in zip(boxes, sizes, strict=True))
 
 
 def probe_crops(task: Task, files: Files, sizes_N2: np.ndarray, size: int) -> np.ndarray:
-    """Inception crops [B, N, size, size, 3], uint8, for the task's probe views, of images in the order of their split, each as often as needed.
+    """Inception crops [B, N, size, size, 3], uint8, for the task's probe views.
 
-    All sets of images have the same random numbers.
+    Images follow in the order of their split and repeat if there are too few. The random numbers
+    do not depend on the images.
     """
     shape = (task.probe.batches, task.probe.batch_size)
     index = np.arange(math.prod(shape)) % len(files)
     boxes = draw_boxes(_rng(task, PROBE), "inception", sizes_N2[index], task.views)
-    crops = _all(lambda i: cut(files, int(index[i]), [boxes[i]], [size])[0], len(index))
+    crops = _map_in_threads(
+        lambda i: crop_file(files, int(index[i]), [boxes[i]], [size])[0], len(index)
+    )
     return np.stack(list(crops)).reshape(*shape, size, size, 3)
 
 
 def ensemble_crops(
     task: Task, files: Files, sizes_N2: np.ndarray, index_N: np.ndarray, first: int, count: int
 ) -> np.ndarray:
-    """Crops number `first` to `first + count` [count, N, size, size, 3], uint8, of the images `index_N`, for the mean prediction over an image's crops."""
+    """Crops number `first` to `first + count` of the images `index_N`, for averaging predictions.
+
+    Returns:
+      [count, N, size, size, 3], uint8.
+    """
 
     def crops_of(place: int) -> np.ndarray:
         i = int(index_N[place])
@@ -225,12 +240,12 @@ def ensemble_crops(
             )[0]
             for crop in range(first, first + count)
         ]
-        return np.stack(cut(files, i, boxes, [task.views.size] * count))
+        return np.stack(crop_file(files, i, boxes, [task.views.size] * count))
 
-    return np.stack(list(_all(crops_of, len(index_N))), axis=1)
+    return np.stack(list(_map_in_threads(crops_of, len(index_N))), axis=1)
 
 
-def _all(work: Any, n: int) -> Iterator[np.ndarray]:
+def _map_in_threads(work: Callable[[int], np.ndarray], n: int) -> Iterator[np.ndarray]:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(_cores()) as pool:

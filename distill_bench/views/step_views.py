@@ -1,4 +1,4 @@
-"""What teachers and student see: pure functions of (task, seed, step) and the images."""
+"""The views that teachers and student see: pure functions of (task, seed, step) and the images."""
 
 from __future__ import annotations
 
@@ -13,52 +13,61 @@ from jax import lax
 
 from distill_bench.tasks.task import Task
 from distill_bench.tasks.view_config import MIX, Crop
-from distill_bench.views import augment as views
+from distill_bench.views import augment
 
-STREAM, INIT, PROBE, ENSEMBLE = range(4)  # the task's independent random streams
+# A task's independent random streams: training views, fresh students, probe views, and the crops
+# over which a teacher's predictions are averaged.
+STREAM, INIT, PROBE, ENSEMBLE = range(4)
 
 
 def stream_key(task: Task, purpose: int, seed: jax.Array | int) -> jax.Array:
+    """The key of one of the task's random streams, such as STREAM."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(task.seed), purpose), seed)
 
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """One of the distinct views of a step.
+    """Describes one of the distinct views of a step.
 
     Attributes:
-      own: it is the teachers' own crop, drawn apart from the student's.
-      crop: how it is cropped.
-      size: its height and width, in pixels.
+      independent: the view has its own random numbers; otherwise it shares the student's.
+      crop: kind of crop.
+      size: height and width, in pixels.
     """
 
-    own: bool
+    independent: bool
     crop: Crop
     size: int
 
 
 def view_specs(task: Task) -> tuple[tuple[ViewSpec, ...], tuple[int, ...]]:
-    """The distinct views of a step, the student's first, and which of them each teacher sees; none where their answers are computed beforehand."""
-    mode, found, places = (
-        task.teaching,
-        [ViewSpec(False, task.teaching.student, task.views.size)],
-        [],
-    )
+    """The distinct views of a step, the student's first, and the index of each teacher's view.
+
+    There are no indices if the teachers' predictions are averaged beforehand.
+    """
+    mode = task.teaching
+    specs = [ViewSpec(False, mode.student, task.views.size)]
+    teacher_index = []
     for teacher in () if mode.ensemble else task.teachers:
-        look = ViewSpec(not mode.same, mode.teacher, teacher.size or task.views.size)
-        if look not in found:
-            found.append(look)
-        places.append(found.index(look))
-    return tuple(found), tuple(places)
+        spec = ViewSpec(not mode.same, mode.teacher, teacher.size or task.views.size)
+        if spec not in specs:
+            specs.append(spec)
+        teacher_index.append(specs.index(spec))
+    return tuple(specs), tuple(teacher_index)
 
 
 def eval_view_specs(task: Task) -> tuple[tuple[ViewSpec, ...], tuple[int, ...]]:
-    """The same for the views on which losses are reported, which are those of "mix" whatever is taught."""
+    """Like `view_specs`, for the views on which losses are reported: always those of mode "mix"."""
     return view_specs(dataclasses.replace(task, mode=MIX))
 
 
 class StepViews(NamedTuple):
-    """One training step: each of its `view_specs` [N, size, size, C], and which images [N] they are of."""
+    """The views of one training step.
+
+    Attributes:
+      views: [N, size, size, C] for each of the `view_specs`.
+      index: [N], which images they show.
+    """
 
     views: tuple[jax.Array, ...]
     index: jax.Array
@@ -74,14 +83,14 @@ def _step_key(task: Task, seed: jax.Array | int, step: jax.Array | int) -> jax.A
 
 
 def _view_key(
-    task: Task, look: ViewSpec, seed: jax.Array | int, step: jax.Array | int
+    task: Task, spec: ViewSpec, seed: jax.Array | int, step: jax.Array | int
 ) -> jax.Array:
     key = _step_key(task, seed, step)
-    return jax.random.fold_in(key, 1) if look.own else key
+    return jax.random.fold_in(key, 1) if spec.independent else key
 
 
-def coefficient(task: Task, seed: jax.Array | int, step: jax.Array | int) -> jax.Array | None:
-    """The mixup coefficient of a training step, where it is no uniform one, which `views.finish` draws itself."""
+def mixup_coefficient(task: Task, seed: jax.Array | int, step: jax.Array | int) -> jax.Array | None:
+    """The mixup coefficient of a training step; None if `flip_and_mix` draws a uniform one."""
     if not task.teaching.mixup or task.teaching.alpha == 1:
         return None
     return jax.random.beta(
@@ -96,52 +105,53 @@ def step_views(
     step: jax.Array | int,
     sizes_N2: jax.Array | None = None,
 ) -> StepViews:
-    """What is seen in one training step; the images and their sizes are the train split's."""
+    """The views of one training step, from all images of the train split and their sizes."""
     order_key, _ = jax.random.split(stream_key(task, STREAM, seed))
-    index = views.batch_indices(order_key, jnp.asarray(step), len(images_NHWC), task.batch_size)
+    index = augment.batch_indices(order_key, jnp.asarray(step), len(images_NHWC), task.batch_size)
     images, sizes = images_NHWC[index], None if sizes_N2 is None else sizes_N2[index]
 
-    def view(look: ViewSpec) -> jax.Array:
-        key = _view_key(task, look, seed, step)
-        return views.make_views(
+    def view(spec: ViewSpec) -> jax.Array:
+        key = _view_key(task, spec, seed, step)
+        return augment.make_views(
             key,
             images,
             task.views,
-            mixing,
+            coefficient,
             sizes_N2=sizes,
-            crop=look.crop,
+            crop=spec.crop,
             mixup=task.teaching.mixup,
-            size=look.size,
+            size=spec.size,
         )
 
-    mixing = coefficient(task, seed, step)
-    return StepViews(tuple(view(look) for look in view_specs(task)[0]), index)
+    coefficient = mixup_coefficient(task, seed, step)
+    return StepViews(tuple(view(spec) for spec in view_specs(task)[0]), index)
 
 
-def finish_step(
+def step_views_from_crops(
     task: Task, crops: Sequence[jax.Array], seed: jax.Array | int, step: jax.Array | int
 ) -> tuple[jax.Array, ...]:
-    """The views of one training step, of the crops [N, size, size, C], uint8, of each of its `view_specs`."""
+    """The views of one training step, from crops [N, size, size, C], uint8, for each view spec."""
 
-    def view(look: ViewSpec, crop_NHWC: jax.Array) -> jax.Array:
-        pixels = views.scaled(crop_NHWC.astype(jnp.float32), crop_NHWC.dtype)
-        return views.finish(
-            _view_key(task, look, seed, step),
+    def view(spec: ViewSpec, crop_NHWC: jax.Array) -> jax.Array:
+        pixels = augment.scaled(crop_NHWC.astype(jnp.float32), crop_NHWC.dtype)
+        return augment.flip_and_mix(
+            _view_key(task, spec, seed, step),
             pixels,
             task.views,
-            look.crop,
+            spec.crop,
             task.teaching.mixup,
-            mixing,
+            coefficient,
         )
 
-    mixing = coefficient(task, seed, step)
-    return tuple(view(*both) for both in zip(view_specs(task)[0], crops, strict=True))
+    coefficient = mixup_coefficient(task, seed, step)
+    return tuple(view(*pair) for pair in zip(view_specs(task)[0], crops, strict=True))
 
 
 def probe_keys(task: Task) -> tuple[jax.Array, jax.Array]:
-    """A key and a mixup coefficient for each batch of probe views, the coefficients stratified over [0, 1].
+    """A key and a mixup coefficient for each batch of probe views.
 
-    With one coefficient for all of them, losses of two probe sets could not be compared.
+    The coefficients are stratified over [0, 1]. If all batches had one coefficient, the losses of
+    two probe sets could not be compared.
     """
     n = task.probe.batches
     strata_key, view_key = jax.random.split(stream_key(task, PROBE, 0))
@@ -152,27 +162,28 @@ def probe_keys(task: Task) -> tuple[jax.Array, jax.Array]:
 def probe_views(
     task: Task, images_BNHWC: jax.Array, sizes_BN2: jax.Array | None = None, size: int | None = None
 ) -> jax.Array:
-    """Fixed views [B, N, size, size, C] of batches of images, on which losses are reported; `size` is the student's where it is not given.
+    """Fixed views [B, N, size, size, C] of batches of images, for reporting losses.
 
-    All sets of images use the same keys, hence the same crops and coefficients.
+    `size` is the student's by default. The keys do not depend on the images, so all sets of images
+    have the same crops and coefficients.
     """
 
-    def batch(at: tuple[jax.Array, jax.Array, jax.Array | None, jax.Array]) -> jax.Array:
-        key, images, sizes, coefficient = at
-        return views.make_views(key, images, task.views, coefficient, sizes_N2=sizes, size=size)
+    def batch(inputs: tuple[jax.Array, jax.Array, jax.Array | None, jax.Array]) -> jax.Array:
+        key, images, sizes, coefficient = inputs
+        return augment.make_views(key, images, task.views, coefficient, sizes_N2=sizes, size=size)
 
     keys, coefficients = probe_keys(task)
     return lax.map(batch, (keys, images_BNHWC, sizes_BN2, coefficients))
 
 
-def finish_probe(task: Task, crops_BNHWC: jax.Array) -> jax.Array:
-    """The same, of the inception crops, uint8, of batches of images."""
+def probe_views_from_crops(task: Task, crops_BNHWC: jax.Array) -> jax.Array:
+    """Like `probe_views`, from inception crops, uint8, that were made on the host."""
 
-    def batch(at: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        key, crops, coefficient = at
-        return views.finish(
+    def batch(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        key, crops, coefficient = inputs
+        return augment.flip_and_mix(
             key,
-            views.scaled(crops.astype(jnp.float32), crops.dtype),
+            augment.scaled(crops.astype(jnp.float32), crops.dtype),
             task.views,
             "inception",
             True,

@@ -1,21 +1,12 @@
-"""The command `python -m distill_bench.weights`: lists the published weights, fetches and describes one.
-
-python -m distill_bench.weights                             # the catalogue, and what is in the cache
-python -m distill_bench.weights --name=R152x2_T_flowers128  # fetches or finds a file and reads it
-"""
+"""The command `python -m distill_bench.weights`: lists, downloads and describes weights."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from absl import flags
 
-from distill_bench.errors import UserError
-from distill_bench.log import listen, to_stderr
-
-if TYPE_CHECKING:
-    pass
+from distill_bench.command import OK, Flags, run
 from distill_bench.weights.published import (
     BASE_URL,
     CACHE_VARIABLE,
@@ -28,14 +19,63 @@ from distill_bench.weights.published import (
     place,
 )
 
+USAGE = """Lists the published weights and which are in the cache, or downloads, checks and
+describes one file.
+
+python -m distill_bench.weights
+python -m distill_bench.weights --name=R152x2_T_flowers128"""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit code, see distill_bench.command."""
+    values = _flags()
+    return run(
+        lambda: _run(values),
+        values,
+        USAGE,
+        argv,
+        after_interrupt="The same command continues the download.",
+    )
+
+
+def _flags() -> Flags:
+    values = Flags()
+    with values.group("Flags"):
+        flags.DEFINE_string(
+            "name",
+            None,
+            "The file to download, unless it is in the cache, and to describe. Default: list all.",
+            flag_values=values,
+        )
+        flags.DEFINE_string(
+            "cache",
+            None,
+            f"Folder of the files. Default: ${CACHE_VARIABLE}, else {DEFAULT_CACHE}.",
+            flag_values=values,
+        )
+        flags.DEFINE_string(
+            "base_url", BASE_URL, "The server, or a mirror with the same paths.", flag_values=values
+        )
+    return values
+
+
+def _run(values: Flags) -> int:
+    if values.name is None:
+        print(_catalogue(values.cache))
+    else:
+        progress = _show_progress if sys.stderr.isatty() else None
+        print(_description(load(values.name, values.cache, values.base_url, progress)))
+    return OK
+
 
 def _catalogue(cache: str | None) -> str:
     lines = [f"{'name':27} {'network':>8} {'classes':>8} {'pixels':>7}  cached"]
     for name, published in CATALOGUE.items():
         path = place(name, cache)
         cached = f"{path.stat().st_size / 2**20:,.1f} MiB" if path.exists() else "-"
+        network = f"R{published.depth}x{published.factor}"
         lines.append(
-            f"{name:27} {f'R{published.depth}x{published.factor}':>8} {published.classes:8,} {published.resolution:7}  {cached}"
+            f"{name:27} {network:>8} {published.classes:8,} {published.resolution:7}  {cached}"
         )
     return "\n".join([*lines, f"\nCache: {folder(cache)}"])
 
@@ -55,62 +95,9 @@ def _description(weights: Weights) -> str:
     return "\n".join(f"{key:13} {value}" for key, value in rows.items())
 
 
-def _show(there: int, total: int | None) -> None:
-    print(
-        f"\r{mebibytes(there, total)}",
-        end="\n" if there == total else "",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def main(argv: list[str]) -> int:
-    # Values of its own: this module is imported by scripts with flags of the same names.
-    values = flags.FlagValues()
-    flags.DEFINE_string(
-        "name",
-        None,
-        "Which file to fetch or find, and to read; none: the catalogue.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "cache",
-        None,
-        f"The folder for the files; default ${CACHE_VARIABLE}, else {DEFAULT_CACHE}.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "base_url", BASE_URL, "The server, or a mirror with the same paths.", flag_values=values
-    )
-    if any(argument in ("--help", "-h", "-help", "--helpshort") for argument in argv[1:]):
-        print(f"{__doc__}\n{values.get_help(include_special_flags=False)}")
-        return 0
-    listen(to_stderr)
-    try:
-        if extra := values(argv)[1:]:
-            raise UserError(
-                f"Unexpected argument {extra[0]!r}: flags are written --name=value. See --help."
-            )
-        if values.name is None:
-            print(_catalogue(values.cache))
-        else:
-            print(
-                _description(
-                    load(
-                        values.name,
-                        values.cache,
-                        values.base_url,
-                        _show if sys.stderr.isatty() else None,
-                    )
-                )
-            )
-    except (flags.Error, UserError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on with what came.", file=sys.stderr)
-        return 130
-    return 0
+def _show_progress(received: int, total: int | None) -> None:
+    end = "\n" if received == total else ""
+    print(f"\r{mebibytes(received, total)}", end=end, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

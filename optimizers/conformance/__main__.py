@@ -1,9 +1,10 @@
-"""What every optimizer must survive before its results can be believed.
+"""Checks that an optimizer keeps the contract, without which its results mean nothing.
 
     python -m optimizers.conformance my_opt.py
     python -m optimizers.conformance shampoo adamw optax:yogi
 
-Each check prints one line: pass, or the reason why not. The exit code is 1 where any failed.
+Each check prints one line: pass, or FAIL with the reason. The exit code is 1 if any check failed,
+and 2 if there is no such optimizer.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ def main(specs: list[str]) -> int:
         except registry.UnknownOptimizer as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        except Exception:  # the plug-in's file
+        except Exception:  # from the plug-in's own file
             traceback.print_exc()
             return 2
         print(opt.name)
         for outcome in examine(opt):
-            failed |= outcome.reason is not None
-            print(
-                f"  {'pass' if outcome.reason is None else 'FAIL'}  {outcome.check.replace('_', ' ')}{': ' + outcome.reason if outcome.reason else ''}",
-                flush=True,
-            )
+            check = outcome.check.replace("_", " ")
+            if outcome.reason is None:
+                print(f"  pass  {check}", flush=True)
+            else:
+                failed = True
+                print(f"  FAIL  {check}: {outcome.reason}", flush=True)
     return int(failed)
 
 

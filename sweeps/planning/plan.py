@@ -16,6 +16,7 @@ from typing import Any
 from distill_bench.errors import UserError, suggestion
 from distill_bench.tasks import catalogue
 from distill_bench.tasks.task import Task
+from distill_bench.tasks.variation import Variation, vary
 from distill_bench.training.rules import Contract, Lane
 from optimizers.contract import registry
 from optimizers.contract.api import Optimizer
@@ -97,16 +98,16 @@ def make_plan(
     learning_rates: Sequence[str],
     settings: Sequence[str],
     shard: str = "0/1",
-    variation: Mapping[str, Any] | None = None,
+    variation: Variation | Mapping[str, Any] | None = None,
 ) -> Plan:
     """Checks everything that was typed.
 
     Raises:
       UserError: at the first thing that is wrong.
     """
-    the_task = (
-        catalogue.vary(catalogue.get(task), **variation) if variation else catalogue.get(task)
-    )
+    if isinstance(variation, Mapping):  # from JSON
+        variation = Variation(**variation)
+    the_task = vary(catalogue.get(task), variation or Variation())
     rungs = parse_horizons(horizons, the_task)
     if trials < 1:
         raise UserError(f"--trials={trials} tries nothing: use 1 or more.")

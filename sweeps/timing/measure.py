@@ -26,7 +26,7 @@ from distill_bench.training.rules import HORIZON, Lane, spec_of
 from distill_bench.training.source import Source
 from distill_bench.training.teacher_logits import make_forward
 from distill_bench.training.train import train
-from distill_bench.views.host_crops import Feed
+from distill_bench.views.host_crops import HostCrops
 from optimizers.contract.api import Optimizer
 
 REPEATS = 7
@@ -119,7 +119,7 @@ def throughput(
     }
 
 
-def input_rate(feed: Feed, images: int = 4096) -> dict[str, float]:
+def input_rate(feed: HostCrops, images: int = 4096) -> dict[str, float]:
     """Images a second that this host reads, decodes and crops, of at least `images`, nothing else running; and how many of its cores are busy."""
     batches = -(-images // len(feed.rows))
     feed.read(0, 0, 1)

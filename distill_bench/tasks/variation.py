@@ -1,0 +1,236 @@
+"""Variations of a task, such as another student, other images or a smaller batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from distill_bench.data.dataset import Dataset, TfdsDataset
+from distill_bench.errors import UserError, suggestion
+from distill_bench.tasks.choices import IMAGES, STUDENTS
+from distill_bench.tasks.task import Task
+from distill_bench.tasks.view_config import MIX, MODES
+from distill_bench.weights import lookup
+
+AT = "@"  # separates the parts of a name
+_SYNTHETIC = "synthetic"
+_PREFIXES = {"teacher": "teacher-", "start": "start-", "images": "images-"}  # by field
+_COLOURS = {1: "grey", 3: "colour"}  # by number of channels
+
+
+@dataclass(frozen=True)
+class Variation:
+    """Changes to a task. The default changes nothing.
+
+    Attributes:
+      mode: the teaching mode, a key of MODES.
+      synthetic: use random images and a random teacher of the real shapes.
+      resolution: height and width of a view, in pixels; squeezed images are stored at twice that.
+      batch_size: views in a training step.
+      student: the student's network, a key of STUDENTS.
+      teacher: name of the weights of a single teacher, see weights.lookup.
+      start: name of the weights that every student starts from.
+      images: make the training views from these images, a key of IMAGES.
+    """
+
+    mode: str = MIX
+    synthetic: bool = False
+    resolution: int | None = None
+    batch_size: int | None = None
+    student: str | None = None
+    teacher: str | None = None
+    start: str | None = None
+    images: str | None = None
+
+    def name(self) -> str:
+        """What a task's name says about its changes: "synthetic@r32@b8"; "" for no change."""
+        parts = [
+            None if self.mode == MIX else _mode_part(self.mode),
+            _SYNTHETIC if self.synthetic else None,
+            self.student,
+            *(
+                prefix + value
+                for field, prefix in _PREFIXES.items()
+                if (value := getattr(self, field))
+            ),
+            None if self.resolution is None else f"r{self.resolution}",
+            None if self.batch_size is None else f"b{self.batch_size}",
+        ]
+        return AT.join(part for part in parts if part)
+
+    @classmethod
+    def parse(cls, name: str) -> Variation:
+        """The inverse of `name`. An unknown part becomes the mode, which `vary` then refuses."""
+        fields: dict[str, Any] = {}
+        for part in name.split(AT) if name else ():
+            fields |= _parse_part(part)
+        return cls(**fields)
+
+
+def _mode_part(mode: str) -> str:
+    return mode.replace("/", "-")
+
+
+def _parse_part(part: str) -> dict[str, Any]:
+    if part == _SYNTHETIC:
+        return {"synthetic": True}
+    if match := re.fullmatch(r"([rb])(\d{1,6})", part):
+        return {"resolution" if match[1] == "r" else "batch_size": int(match[2])}
+    if part in STUDENTS:
+        return {"student": part}
+    for field, prefix in _PREFIXES.items():
+        if part.startswith(prefix):
+            return {field: part.removeprefix(prefix)}
+    return {"mode": next((mode for mode in MODES if _mode_part(mode) == part), part)}
+
+
+def vary(task: Task, variation: Variation) -> Task:
+    """The task with these changes and a name that lists them, such as "digits@same-ic".
+
+    Values that the task already has are not changes: they do not appear in the name. A varied task
+    has no leaderboard, and its losses compare only with its own.
+
+    Raises:
+      UserError: if a value is unknown or does not fit the task.
+    """
+    _check_numbers(variation)
+    _check_mode(task, variation.mode)
+    if variation.synthetic and not isinstance(task.dataset, TfdsDataset):
+        raise UserError(
+            "--synthetic replaces images that must be downloaded, but the images of "
+            f"{task.name} are built in: leave it out."
+        )
+    if variation.student is not None:
+        _check_student(task, variation.student)
+    if variation.images:
+        _check_images(task, variation.images)
+    changes = _without_own_values(task, variation)
+    varied = _apply(task, changes)
+    available = (varied.images or varied.dataset).train_size
+    if varied.batch_size > available:
+        raise UserError(
+            f"A batch of {varied.batch_size} cannot be drawn from {available} images without "
+            f"repeating one: use --batch_size={available} or less."
+        )
+    name = changes.name()
+    return dataclasses.replace(varied, name=f"{task.name}{AT}{name}" if name else task.name)
+
+
+def _without_own_values(task: Task, variation: Variation) -> Variation:
+    """The variation without the values that the task already has."""
+    repeated = {
+        "resolution": variation.resolution == task.views.size,
+        "batch_size": variation.batch_size == task.batch_size,
+        "student": variation.student is not None
+        and STUDENTS[variation.student](task.student.classes) == task.student,
+        "teacher": variation.teacher == task.teacher_file and not task.more_teachers,
+        "images": bool(variation.images)
+        and IMAGES[str(variation.images)].name == task.dataset.name,
+    }
+    return dataclasses.replace(variation, **{field: None for field in repeated if repeated[field]})
+
+
+def _apply(task: Task, changes: Variation) -> Task:
+    """The task with the changes but under its old name. The order matters: later changes build on
+    earlier ones."""
+    fields: dict[str, Any] = {}
+    if changes.mode != MIX:
+        fields["mode"] = changes.mode
+    if changes.synthetic:
+        fields["synthetic"] = True
+    if changes.student:
+        fields["student"] = STUDENTS[changes.student](task.student.classes)
+    if changes.teacher:
+        fields |= lookup.as_teacher(changes.teacher, task.teacher)
+    if changes.start:
+        fields |= lookup.as_start(changes.start, fields.get("student", task.student))
+    if changes.images:
+        fields["images"] = IMAGES[changes.images]
+    if changes.batch_size is not None:
+        fields["batch_size"] = changes.batch_size
+    varied = dataclasses.replace(task, **fields)
+    return varied if changes.resolution is None else _resize(varied, changes.resolution)
+
+
+def _resize(task: Task, size: int) -> Task:
+    """The task with views `size` pixels wide; the teachers' own sizes and stored images follow."""
+
+    def scaled(pixels: int | None) -> int | None:
+        return None if pixels is None else round(pixels * size / task.views.size)
+
+    def stored(dataset: Dataset | TfdsDataset | None) -> Dataset | TfdsDataset | None:
+        if not isinstance(dataset, TfdsDataset):
+            return dataset
+        return dataclasses.replace(
+            dataset,
+            side=None if dataset.side is None else 2 * size,
+            clean=(round(size * dataset.clean[0] / dataset.clean[1]), size),
+        )
+
+    dataset = stored(task.dataset)
+    assert dataset is not None
+    return dataclasses.replace(
+        task,
+        dataset=dataset,
+        images=stored(task.images),
+        views=dataclasses.replace(task.views, size=size),
+        teacher_size=scaled(task.teacher_size),
+        more_teachers=tuple(
+            dataclasses.replace(teacher, size=scaled(teacher.size))
+            for teacher in task.more_teachers
+        ),
+    )
+
+
+def _check_numbers(variation: Variation) -> None:
+    for flag in ("resolution", "batch_size"):
+        value = getattr(variation, flag)
+        if value is not None and value < 2:
+            raise UserError(f"--{flag}={value} is too small: use 2 or more.")
+
+
+def _check_mode(task: Task, mode: str) -> None:
+    if mode not in MODES:
+        raise UserError(
+            f"Unknown teaching mode {mode!r}.{suggestion(mode, MODES)}\nModes: {', '.join(MODES)}"
+        )
+    sizes = {teacher.size for teacher in task.teachers} - {None, task.views.size}
+    if MODES[mode].ensemble and sizes:
+        raise UserError(
+            f"--mode={mode} averages the teacher's predictions over crops of the student's size, "
+            f"but a teacher of {task.name} sees another size: choose a task without such a teacher."
+        )
+
+
+def _check_student(task: Task, name: str) -> None:
+    if name not in STUDENTS:
+        raise UserError(
+            f"Unknown student {name!r}.{suggestion(name, STUDENTS)}\n"
+            f"Students: {', '.join(STUDENTS)}"
+        )
+    if task.student.channels != 3:
+        raise UserError(
+            f"--student={name} needs colour images, but the images of {task.name} are grey: "
+            "leave it out."
+        )
+
+
+def _check_images(task: Task, name: str) -> None:
+    if name not in IMAGES:
+        raise UserError(
+            f"Unknown images {name!r}.{suggestion(name, IMAGES)}\nImages: {', '.join(IMAGES)}"
+        )
+    channels = task.dataset.channels
+    if IMAGES[name].channels != channels:
+        fitting = [
+            other
+            for other, dataset in IMAGES.items()
+            if dataset.channels == channels and dataset.name != task.dataset.name
+        ]
+        raise UserError(
+            f"--images={name} is a set of {_COLOURS[IMAGES[name].channels]} images, but the "
+            f"networks of {task.name} need {_COLOURS[channels]} images.\n"
+            f"Images that fit: {', '.join(fitting)}"
+        )
