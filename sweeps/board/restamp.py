@@ -38,14 +38,14 @@ class Restamped:
 
     entry: the entry as it is now.
     written: whether its file was written again.
+    failed: whether the code here gives other losses.
     detail: what was compared and found, in a sentence.
-    differing: horizons whose rerun gave another loss; empty if all were the same.
     """
 
     entry: Entry
     written: bool
+    failed: bool
     detail: str
-    differing: Sequence[int] = ()
 
 
 def restamp(
@@ -77,13 +77,15 @@ def restamp(
     rungs = rerun.rerun_finals(entry, found.optimizer, 1, entry.horizons, watch)
     differing = [rung.horizon for rung in rungs if not _is_known(rung, known)]
     if differing or not rungs or not all(rung.rerun for rung in rungs):
-        return Restamped(entry, False, _difference(rungs, differing, known), differing)
+        return Restamped(entry, False, True, _difference(rungs, differing, known))
     if source_digest.source_sha256(found.path) != found.source_sha256:
         raise UserError(f"The code of {entry.spec} was edited during the rerun: run it again.")
     what = f"{len(rungs)} runs at horizons {', '.join(str(rung.horizon) for rung in rungs)}"
     as_before = "the old code on the same machine" if known else "recorded"
-    detail = f"{what} with the code here gave the same probe losses as {as_before} to the last digit"
-    return Restamped(_write(entry, found.path, rungs, detail), True, detail)
+    detail = (
+        f"{what} with the code here gave the same probe losses as {as_before} to the last digit"
+    )
+    return Restamped(_write(entry, found.path, rungs, detail), True, False, detail)
 
 
 def _code_here(entry: Entry) -> registry.Resolved:
@@ -152,12 +154,12 @@ def _difference(
 def _refreshed(entry: Entry, sources: dict[str, str]) -> Restamped:
     """The entry with the words of its sources as they are here; its digest stays."""
     if sources == entry.sources:
-        return Restamped(entry, False, "it already carries the code that is here")
+        return Restamped(entry, False, False, "it already carries the code that is here")
     kept = verdicts.of(entry)
     now = _with_sources(entry, entry.study.source_sha256, sources)
     if kept:
         verdicts.record(now, dataclasses.replace(kept, entry_sha256=now.sha256))
-    return Restamped(now, True, "only words of its sources changed, no rerun was needed")
+    return Restamped(now, True, False, "only words of its sources changed, no rerun was needed")
 
 
 def _write(entry: Entry, path: Path, rungs: Sequence[rerun.Rung], detail: str) -> Entry:
