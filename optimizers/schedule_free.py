@@ -9,11 +9,11 @@ from optax import contrib
 
 from optimizers.contract.api import Schedule, optimizer
 from optimizers.contract.domains import Choice, Log
-from optimizers.contract.from_optax import eval_params
+from optimizers.contract.repairs import schedule_free_eval_params
 from optimizers.masks import kernels
 
 
-@optimizer(schedule="warmup_constant", eval_params=eval_params)
+@optimizer(schedule="warmup_constant", eval_params=schedule_free_eval_params)
 def schedule_free_adamw(
     lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
     *,
@@ -30,7 +30,7 @@ def schedule_free_adamw(
     return contrib.schedule_free(base, lr, b1)
 
 
-@optimizer(schedule="warmup_constant", eval_params=eval_params)
+@optimizer(schedule="warmup_constant", eval_params=schedule_free_eval_params)
 def schedule_free_sgd(
     lr: Annotated[Schedule, Log(1.0, 1e2)] = 1e1,
     *,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
@@ -97,20 +99,12 @@ def scale_by_shampoo(
     Raises:
       ValueError: where an argument is out of its range.
     """
-    for name, value in (("update_every", update_every), ("statistics_every", statistics_every)):
-        if value < 1:
-            raise ValueError(f"{name}={value} is no number of steps: use 1 or more.")
-    if exponent is not None and exponent >= 0:
-        raise ValueError(
-            f"exponent={exponent} would amplify what it should dampen: use a negative one, such as -0.25."
-        )
-    solver = _solver(root_solver, epsilon)
-    cadence = Cadence(update_every, stagger, tolerance)
+    _check_settings(exponent, update_every=update_every, statistics_every=statistics_every)
 
     def order(axes: int) -> float:
         return 2.0 * axes if exponent is None else -1.0 / exponent
 
-    def kronecker(leaves: list[jax.Array]) -> Kronecker:
+    def kronecker(leaves: Sequence[jax.Array]) -> Kronecker:
         cut = plan(
             [leaf.shape for leaf in leaves],
             block_size,
@@ -120,31 +114,55 @@ def scale_by_shampoo(
         )
         return Kronecker(cut, order, mesh, mesh_axis)
 
-    def init(params: Any) -> ShampooState:
+    rule = _Shampoo(
+        b1,
+        b2,
+        statistics_every,
+        kronecker,
+        Cadence(update_every, stagger, tolerance),
+        _solver(root_solver, epsilon),
+    )
+    return optax.GradientTransformation(rule.init, rule.update)
+
+
+def _check_settings(exponent: float | None, **steps: int) -> None:
+    for name, value in steps.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} is not a number of steps: use 1 or more.")
+    if exponent is not None and exponent >= 0:
+        raise ValueError(
+            f"exponent={exponent} would amplify what it should dampen: use a negative one, "
+            "such as -0.25."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Shampoo:
+    """`init` and `update` of `scale_by_shampoo`; `kronecker` says how its parameters are cut."""
+
+    b1: Any
+    b2: Any
+    statistics_every: int
+    kronecker: Callable[[Sequence[jax.Array]], Kronecker]
+    cadence: Cadence
+    solver: Solver
+
+    def init(self, params: Any) -> ShampooState:
         leaves = jax.tree.leaves(params)
         return ShampooState(
             jnp.zeros((), jnp.int32),
             no_average([leaf.shape for leaf in leaves]),
-            kronecker(leaves).init(),
+            self.kronecker(leaves).init(),
         )
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, ShampooState]:
+    def update(self, updates: Any, state: Any, params: Any = None) -> tuple[Any, ShampooState]:
         del params
         leaves, tree = jax.tree.flatten(updates)
-        blocks = kronecker(leaves)
+        blocks = self.kronecker(leaves)
         gradients = [leaf.astype(jnp.float32) for leaf in leaves]
-        momentum = state.momentum.see(gradients, b1)
-
-        def observed() -> tuple[Factor, ...]:
-            return blocks.observe(state.factors, to_blocks(gradients, blocks.plan), b2)
-
-        look = state.count % statistics_every == 0
-        factors = (
-            observed()
-            if statistics_every == 1
-            else jax.lax.cond(look, observed, lambda: state.factors)
-        )
-        factors = blocks.refresh(factors, state.count, cadence, solver)
+        momentum = state.momentum.updated(gradients, self.b1)
+        factors = self._observe(blocks, state, gradients)
+        factors = blocks.refresh(factors, state.count, self.cadence, self.solver)
         directions = momentum.mean()
         done = dict(enumerate(directions)) | from_blocks(
             blocks.apply(factors, to_blocks(directions, blocks.plan)), blocks.plan
@@ -152,7 +170,18 @@ def scale_by_shampoo(
         out = [done[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
         return jax.tree.unflatten(tree, out), ShampooState(state.count + 1, momentum, factors)
 
-    return optax.GradientTransformation(init, update)
+    def _observe(
+        self, blocks: Kronecker, state: ShampooState, gradients: Sequence[jax.Array]
+    ) -> tuple[Factor, ...]:
+        """The averages of statistics after this step."""
+
+        def observed() -> tuple[Factor, ...]:
+            return blocks.observe(state.factors, to_blocks(gradients, blocks.plan), self.b2)
+
+        if self.statistics_every == 1:
+            return observed()
+        due = state.count % self.statistics_every == 0
+        return jax.lax.cond(due, observed, lambda: state.factors)
 
 
 def preconditioned(params: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
@@ -154,11 +156,9 @@ def scale_by_soap(
       ValueError: where an argument is out of its range.
     """
     if update_every < 1:
-        raise ValueError(f"update_every={update_every} is no number of steps: use 1 or more.")
-    solver = _solver(basis_solver)
-    cadence = Cadence(update_every, stagger, tolerance)
+        raise ValueError(f"update_every={update_every} is not a number of steps: use 1 or more.")
 
-    def kronecker(leaves: list[jax.Array]) -> Kronecker:
+    def kronecker(leaves: Sequence[jax.Array]) -> Kronecker:
         cut = plan(
             [leaf.shape for leaf in leaves],
             block_size,
@@ -168,15 +168,35 @@ def scale_by_soap(
         )
         return Kronecker(cut, lambda axes: 1.0, mesh, mesh_axis)
 
-    def init(params: Any) -> SoapState:
+    rule = _Soap(
+        b1,
+        b2,
+        b2 if statistics_b2 is None else statistics_b2,
+        epsilon,
+        kronecker,
+        Cadence(update_every, stagger, tolerance),
+        _solver(basis_solver),
+    )
+    return optax.GradientTransformation(rule.init, rule.update)
+
+
+@dataclass(frozen=True, eq=False)
+class _Soap:
+    """`init` and `update` of `scale_by_soap`; `kronecker` says how its parameters are cut."""
+
+    b1: Any
+    b2: Any
+    statistics_b2: Any
+    epsilon: Any
+    kronecker: Callable[[Sequence[jax.Array]], Kronecker]
+    cadence: Cadence
+    solver: Solver
+
+    def init(self, params: Any) -> SoapState:
         leaves = jax.tree.leaves(params)
-        blocks = kronecker(leaves)
+        blocks = self.kronecker(leaves)
         squares = [(group.size, *group.block) for group in blocks.plan.groups]
-        squares += [
-            leaf.shape
-            for leaf, form in zip(leaves, blocks.plan.folded, strict=True)
-            if form is None
-        ]
+        squares += [leaves[i].shape for i in _left_out(blocks)]
         return SoapState(
             jnp.zeros((), jnp.int32),
             no_average([leaf.shape for leaf in leaves]),
@@ -184,35 +204,40 @@ def scale_by_soap(
             no_average(squares),
         )
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, SoapState]:
+    def update(self, updates: Any, state: Any, params: Any = None) -> tuple[Any, SoapState]:
         del params
         leaves, tree = jax.tree.flatten(updates)
-        blocks = kronecker(leaves)
-        alone = [i for i, form in enumerate(blocks.plan.folded) if form is None]
+        blocks = self.kronecker(leaves)
         gradients = [leaf.astype(jnp.float32) for leaf in leaves]
-        momentum = state.momentum.see(gradients, b1)
-        stacks = to_blocks(gradients, blocks.plan)
+        momentum = state.momentum.updated(gradients, self.b1)
         factors = blocks.observe(
-            state.factors, stacks, b2 if statistics_b2 is None else statistics_b2
+            state.factors, to_blocks(gradients, blocks.plan), self.statistics_b2
         )
-        factors = blocks.refresh(factors, state.count, cadence, solver)
-
-        def into(tensors: list[jax.Array]) -> list[jax.Array]:
-            """Blocks in their eigenbases, then the tensors without one."""
-            rotated = blocks.apply(factors, to_blocks(tensors, blocks.plan), transpose=True)
-            return [*rotated, *(tensors[i] for i in alone)]
-
-        square = state.square.see([g * g for g in into(gradients)], b2)
-        means = list(zip(into(momentum.mean()), square.mean(), strict=True))
+        factors = blocks.refresh(factors, state.count, self.cadence, self.solver)
+        rotated = _into_bases(blocks, factors, gradients)
+        square = state.square.updated([g * g for g in rotated], self.b2)
+        means = zip(_into_bases(blocks, factors, momentum.mean()), square.mean(), strict=True)
+        stacks = len(blocks.plan.groups)
         scaled = [
-            _normalise(m, v, epsilon, by_block=i < len(stacks)) for i, (m, v) in enumerate(means)
+            _normalise(m, v, self.epsilon, by_block=i < stacks) for i, (m, v) in enumerate(means)
         ]
-        back = from_blocks(blocks.apply(factors, scaled[: len(stacks)]), blocks.plan)
-        back |= dict(zip(alone, scaled[len(stacks) :], strict=True))
-        out = [back[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+        done = from_blocks(blocks.apply(factors, scaled[:stacks]), blocks.plan)
+        done |= dict(zip(_left_out(blocks), scaled[stacks:], strict=True))
+        out = [done[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
         return jax.tree.unflatten(tree, out), SoapState(state.count + 1, momentum, factors, square)
 
-    return optax.GradientTransformation(init, update)
+
+def _left_out(blocks: Kronecker) -> list[int]:
+    """Indices of the tensors that are not cut into blocks and have no eigenbasis."""
+    return [i for i, form in enumerate(blocks.plan.folded) if form is None]
+
+
+def _into_bases(
+    blocks: Kronecker, factors: tuple[Factor, ...], tensors: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """Each stack of blocks in its eigenbases, then the tensors that have none."""
+    rotated = blocks.apply(factors, to_blocks(tensors, blocks.plan), transpose=True)
+    return [*rotated, *(tensors[i] for i in _left_out(blocks))]
 
 
 @optimizer

@@ -6,7 +6,7 @@ import optax
 from optax import contrib
 
 from optimizers.contract.api import Schedule, optimizer
-from optimizers.contract.repairs import keep_dtypes, skip_what_is_not_finite
+from optimizers.contract.repairs import keep_dtypes, skip_non_finite_updates
 from optimizers.masks import kernels
 
 
@@ -23,7 +23,7 @@ def dadapt_adamw(
     lr: Schedule = 1.0, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3
 ) -> optax.GradientTransformation:
     """D-Adaptation of AdamW (Defazio & Mishchenko 2023, arXiv:2301.07733). A step that zero gradients would make NaN is left out."""
-    return skip_what_is_not_finite(contrib.dadapt_adamw(lr, (b1, b2), weight_decay=weight_decay))
+    return skip_non_finite_updates(contrib.dadapt_adamw(lr, (b1, b2), weight_decay=weight_decay))
 
 
 @optimizer(schedule="constant")

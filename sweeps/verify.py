@@ -2,11 +2,14 @@
 
 python sweeps/verify.py leaderboard/digits/shampoo.json
 python sweeps/verify.py leaderboard/digits/shampoo.json --seeds=1
+python sweeps/verify.py --restamp leaderboard/digits/*.json  (after the code was reworded or moved)
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,7 @@ from distill_bench.errors import UserError
 from sweeps import cli
 
 if TYPE_CHECKING:
+    from distill_bench.training.events import Event
     from sweeps.board.rerun import Rung
 
 FLAGS = Flags()
@@ -40,6 +44,22 @@ with FLAGS.group("What to rerun"):
         flag_values=FLAGS,
     )
 
+with FLAGS.group("Re-stamping"):
+    flags.DEFINE_bool(
+        "restamp",
+        False,
+        "Give each entry the digest of the code here, if one seed at each horizon gives the same "
+        "loss to the last digit.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "witness",
+        "",
+        "Folder of verdicts that the old code made on this machine, if it is not the one that "
+        "recorded the entries.",
+        flag_values=FLAGS,
+    )
+
 with FLAGS.group("Output"):
     flags.DEFINE_bool(
         "record",
@@ -56,7 +76,7 @@ with FLAGS.group("Output"):
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
+    if not arguments or (len(arguments) > 1 and not FLAGS.restamp):
         raise UserError(
             "Name one entry, such as leaderboard/digits/shampoo.json; "
             f"got {' '.join(arguments) or 'none'}."
@@ -66,24 +86,26 @@ def main(arguments: list[str]) -> int:
             f"--horizons={','.join(FLAGS.horizons)}: horizons must be whole numbers of steps, "
             "such as --horizons=250,500."
         )
+    if FLAGS.witness and not FLAGS.restamp:
+        raise UserError("--witness goes with --restamp.")
     cli.set_up_jax(str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None)
-    from distill_bench.training.events import Compiled, Event, Losses
+    from sweeps.board import entries
+
+    done = _restamp if FLAGS.restamp else _verify
+    codes = []
+    for path in map(Path, arguments):
+        try:
+            codes.append(done(path))
+        except entries.BadEntry as error:
+            raise UserError(f"{path} is not an entry: {error}.") from None
+    return max(codes)
+
+
+def _verify(path: Path) -> int:
     from sweeps.board import entries, rerun, verdicts
-    from sweeps.execution.progress import progress
 
-    path = Path(arguments[0])
-    try:
-        entry = entries.read(path.absolute())
-    except entries.BadEntry as error:
-        raise UserError(f"{path} is not an entry: {error}.") from None
-    with progress() as display:
-
-        def watch(event: Event, steps: int) -> None:
-            if isinstance(event, Compiled):
-                display.begin("rerun", steps)
-            elif isinstance(event, Losses):
-                display.advance(len(event.values))
-
+    entry = entries.read(path.absolute())
+    with _progress() as watch:
         verdict, rungs = rerun.verify(
             entry, FLAGS.seeds, [int(h) for h in FLAGS.horizons], FLAGS.trust, watch
         )
@@ -94,6 +116,33 @@ def main(arguments: list[str]) -> int:
     if FLAGS.record:
         print(f"Written to {verdicts.record(entry, verdict)}")
     return cli.OK if verdict.verdict == "reproduced" else cli.FAILED
+
+
+def _restamp(path: Path) -> int:
+    from sweeps.board.restamp import restamp
+
+    with _progress() as watch:
+        outcome = restamp(path.absolute(), watch, Path(FLAGS.witness) if FLAGS.witness else None)
+    what = "not re-stamped" if outcome.failed else "re-stamped" if outcome.written else "unchanged"
+    print(f"{outcome.entry.study.optimizer}: {what}: {outcome.detail}.", flush=True)
+    return cli.FAILED if outcome.failed else cli.OK
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[Event, int], None]]:
+    """A progress bar; yields the function that moves it on a training event."""
+    from distill_bench.training.events import Compiled, Losses
+    from sweeps.execution.progress import progress
+
+    with progress() as display:
+
+        def watch(event: Event, steps: int) -> None:
+            if isinstance(event, Compiled):
+                display.begin("rerun", steps)
+            elif isinstance(event, Losses):
+                display.advance(len(event.values))
+
+        yield watch
 
 
 def _describe(rung: Rung) -> str:

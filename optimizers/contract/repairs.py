@@ -1,4 +1,4 @@
-"""What some rules of optax need to keep the contract."""
+"""Wrappers for those rules of optax that do not fit the contract as they are (see api.py)."""
 
 from __future__ import annotations
 
@@ -8,49 +8,65 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from optax import contrib
 
 
 def keep_dtypes(rule: Any) -> optax.GradientTransformationExtraArgs:
-    """`rule` with updates of the gradients' dtypes, and a state whose dtypes never change (a weakly typed number becomes a plain one)."""
+    """`rule` with updates in the gradients' dtypes and a state whose dtypes never change.
 
-    def strong(tree: Any, like: Any) -> Any:
+    A weakly typed number in the state becomes a plain array.
+    """
+
+    def cast(tree: Any, like: Any) -> Any:
         return jax.tree.map(lambda x, y: lax.convert_element_type(x, y.dtype), tree, like)
 
     def init(params: Any) -> Any:
         state = rule.init(params)
-        return strong(state, state)
+        return cast(state, state)
 
     def update(updates: Any, state: Any, params: Any = None, **extras: Any) -> tuple[Any, Any]:
         new, after = optax.with_extra_args_support(rule).update(updates, state, params, **extras)
-        return strong(new, updates), strong(after, state)
+        return cast(new, updates), cast(after, state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def scalars_as_vectors(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`rule`, which sees scalars as vectors of one element."""
+    """`rule`, which is given each scalar as a vector of one element."""
 
-    def seen(tree: Any) -> Any:
+    def vectors(tree: Any) -> Any:
         return jax.tree.map(lambda x: x.reshape(1) if x.ndim == 0 else x, tree)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        new, state = rule.update(seen(updates), state, None if params is None else seen(params))
+        at = None if params is None else vectors(params)
+        new, state = rule.update(vectors(updates), state, at)
         return jax.tree.map(lambda x, y: x.reshape(y.shape), new, updates), state
 
-    return optax.GradientTransformation(lambda params: rule.init(seen(params)), update)
+    return optax.GradientTransformation(lambda params: rule.init(vectors(params)), update)
 
 
-def skip_what_is_not_finite(rule: Any) -> optax.GradientTransformation:
-    """`rule`, but where its update is not finite nothing moves, neither parameters nor state."""
+def skip_non_finite_updates(rule: Any) -> optax.GradientTransformation:
+    """`rule`, but if its update has NaN or infinity, parameters and state stay as they are."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         new, after = rule.update(updates, state, params)
         finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(new)]).all()
-        keep = jax.tree.map(
+        kept = jax.tree.map(
             lambda x, y: jnp.where(finite, x, y),
             (new, after),
             (jax.tree.map(jnp.zeros_like, new), state),
         )
-        return keep
+        return kept
 
     return optax.GradientTransformation(rule.init, update)
+
+
+def schedule_free_eval_params(state: Any, params: Any) -> Any:
+    """The averaged parameters of Schedule-Free, or `params` if `state` holds no such average."""
+
+    def is_free(x: Any) -> bool:
+        return isinstance(x, contrib.ScheduleFreeState)
+
+    for found in filter(is_free, jax.tree.leaves(state, is_leaf=is_free)):
+        return contrib.schedule_free_eval_params(found, params)
+    return params

@@ -29,6 +29,7 @@ from sweeps.planning.environment import environment
 from sweeps.planning.plan import describe_domain, lane_of
 from sweeps.planning.study import TUNING_SEED, Result
 
+TO_THE_LAST_DIGIT = "to the last digit"
 _SAME = 1e-8  # relative; entries keep nine digits, which identify a float32
 
 
@@ -128,9 +129,14 @@ def verify(
         if contradictions:
             return _verdict(entry, "failed", "; ".join(contradictions), []), []
         chosen = [h for h in entry.horizons if not horizons or h in horizons]
-        rungs = _rerun(entry, opt, seeds, chosen, watch)
+        rungs = rerun_finals(entry, opt, seeds, chosen, watch)
     verdict, detail = _judge(rungs)
-    runs = [
+    return _verdict(entry, verdict, detail, described(rungs)), rungs
+
+
+def described(rungs: Sequence[Rung]) -> list[dict[str, Any]]:
+    """Each rerun as plain data, for a verdict's `runs`."""
+    return [
         {
             "horizon": r.horizon,
             "seed": s,
@@ -142,7 +148,6 @@ def verify(
         for r in rungs
         for s, new in r.rerun.items()
     ]
-    return _verdict(entry, verdict, detail, runs), rungs
 
 
 def _verdict(
@@ -224,13 +229,14 @@ def _checked(entry: Entry, found: registry.Resolved) -> tuple[Optimizer, list[st
     return found.optimizer, contradictions
 
 
-def _rerun(
+def rerun_finals(
     entry: Entry,
     opt: Optimizer,
     seeds: int | None,
     horizons: Sequence[int],
     watch: Callable[[Event, int], None],
 ) -> list[Rung]:
+    """Reruns the final runs of these horizons on the first `seeds` seeds; None for all."""
     from distill_bench.training.train import train
 
     runs = {h: _recorded(entry, h) for h in horizons}
@@ -285,7 +291,7 @@ def _judge(rungs: Sequence[Rung]) -> tuple[Literal["reproduced", "failed"], str]
     if not count:
         return "failed", "all of its final runs failed"
     if identical == count:
-        return "reproduced", f"{runs} gave the recorded probe losses to the last digit"
+        return "reproduced", f"{runs} gave the recorded probe losses {TO_THE_LAST_DIGIT}"
     if outside := [rung.horizon for rung in rungs if not rung.inside]:
         return (
             "failed",

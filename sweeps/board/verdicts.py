@@ -48,7 +48,12 @@ def record(entry: Entry, verdict: Verdict) -> Path:
 
 def of(entry: Entry) -> Verdict | None:
     """The verdict on this entry's present content; None if missing or unreadable."""
-    path = path_of(entry)
+    found = read(path_of(entry))
+    return found if found and found.entry_sha256 == entry.sha256 else None
+
+
+def read(path: Path) -> Verdict | None:
+    """The verdict in a file; None if missing or unreadable."""
     try:
         if path.is_symlink() or path.stat().st_size > _MAX_BYTES:
             return None
@@ -65,4 +70,4 @@ def of(entry: Entry) -> Verdict | None:
         and len(found.detail) < 1000
         and found.detail.isprintable()
     )
-    return found if valid and found.entry_sha256 == entry.sha256 else None
+    return found if valid else None

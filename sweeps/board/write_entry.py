@@ -116,7 +116,7 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
         "rungs": [_rung(loaded.results, horizon) for horizon in _rungs(loaded)],
     }
     path = folder / study.task / f"{study.optimizer}.json"
-    content = _text(entry) + "\n"
+    content = as_text(entry)
     try:
         validate(json.loads(content))
     except BadEntry as error:
@@ -126,6 +126,11 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     return path
+
+
+def as_text(entry: Any) -> str:
+    """The text of an entry's file."""
+    return _text(entry) + "\n"
 
 
 def _text(value: Any, indent: str = "\n") -> str:
