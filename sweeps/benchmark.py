@@ -122,9 +122,9 @@ def main() -> int:
     from distill_bench.training.lane_layout import LayoutOptions
     from sweeps.board.entries import BASELINE
     from sweeps.execution.resources import Resources
-    from sweeps.planning import plan
+    from sweeps.planning.plug_ins import resolve
 
-    opt, baseline = (plan.resolve(name).optimizer for name in (FLAGS.opt or BASELINE, BASELINE))
+    opt, baseline = (resolve(name).optimizer for name in (FLAGS.opt or BASELINE, BASELINE))
     if FLAGS.params:
         return _show(_updates(opt, baseline))
     task = catalogue.get(FLAGS.task)
@@ -148,12 +148,12 @@ def main() -> int:
 
 
 def _updates(opt: Optimizer, baseline: Optimizer) -> dict[str, Any]:
-    from sweeps.planning import plan
+    from sweeps.planning.parsing import cast, parse_settings
     from sweeps.timing import update_cost
 
     settings = {
-        name: plan.cast(name, values[0], opt.defaults.get(name))
-        for name, values in plan.parse_settings([], FLAGS.set).items()
+        name: cast(name, values[0], opt.defaults.get(name))
+        for name, values in parse_settings([], FLAGS.set).items()
     }
     changed = dataclasses.replace(opt, defaults={**opt.defaults, **settings})
     return {
@@ -241,9 +241,9 @@ def _engine(engine: Engine, opt: Optimizer, baseline: Optimizer) -> dict[str, An
 
 
 def _show(figures: dict[str, Any]) -> int:
-    from sweeps.planning import plan
+    from sweeps.planning.environment import environment
 
-    figures["environment"] = plan.environment()
+    figures["environment"] = environment()
     if FLAGS.format == "json":
         print(json.dumps(figures, indent=1))
     else:

@@ -194,10 +194,10 @@ def _cost(loaded: Loaded) -> Cost:
     cli.set_up_jax(str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None)
     from distill_bench.tasks import catalogue
     from sweeps.board import entries
-    from sweeps.planning import plan
+    from sweeps.planning.plug_ins import resolve
     from sweeps.timing import update_cost
 
-    rule, baseline = plan.resolve(loaded.spec), plan.resolve(entries.BASELINE)
+    rule, baseline = resolve(loaded.spec), resolve(entries.BASELINE)
     if rule.source_sha256 != loaded.study.source_sha256:
         raise UserError(
             f"{loaded.study.optimizer} has changed since it ran, so its cost cannot be measured: "

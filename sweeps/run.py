@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 if not __package__:  # run as a file: Python put this folder on the path, not the project's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -19,6 +19,10 @@ from distill_bench import machine
 from distill_bench.command import Flags
 from distill_bench.errors import UserError
 from sweeps import cli
+
+if TYPE_CHECKING:
+    from sweeps.execution.resources import Resources
+    from sweeps.planning.request import PlanRequest
 
 FLAGS = Flags()
 
@@ -272,29 +276,30 @@ def main() -> int:
     machine.choose(FLAGS.data_dir, FLAGS.weights_dir)
     if FLAGS.dry_run:
         cli.set_up_jax(cache)
-        from sweeps.planning import estimate, plan
+        from sweeps.planning import estimate
+        from sweeps.planning.plan import make_plan
 
-        print(estimate.describe(plan.make_plan(**_wanted())))
+        print(estimate.describe(make_plan(_plan_request())))
         return cli.OK
-    from sweeps.execution import supervise
-    from sweeps.execution.progress import progress
-
     if FLAGS.multihost and FLAGS.executor == "ray":
         raise UserError(
-            "--multihost spreads one sweep over hosts that know each other; --executor=ray lets Ray place trials: use one of them."
+            "--multihost spreads one sweep over hosts that know each other; with --executor=ray, "
+            "Ray places the trials: use one of them."
         )
     if FLAGS.profile and FLAGS.executor == "ray":
         raise UserError(
-            "--profile traces the process that trains, and with --executor=ray that is another for each trial: leave one of them out."
+            "--profile traces the process that trains, but with --executor=ray every trial has "
+            "another: leave one of them out."
         )
-    request = {"plan": _wanted(), "outdir": FLAGS.outdir, "where": _where(cache)}
+    from sweeps.execution.progress import progress
+    from sweeps.execution.request import Request
+    from sweeps.execution.supervise import Limits, supervise
+
+    request = Request(_plan_request(), FLAGS.outdir, _resources(cache))
     with progress() as display:
-        studies = supervise.supervise(
-            request, supervise.Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display
-        )
-    return (
-        _show(studies) if studies else cli.OK
-    )  # none: a process of --multihost that only followed
+        studies = supervise(request, Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
+    # With --multihost, only process 0 has studies.
+    return _show(studies) if studies else cli.OK
 
 
 def _list() -> int:
@@ -308,72 +313,70 @@ def _list() -> int:
     return cli.OK
 
 
-def _wanted() -> dict[str, Any]:
-    """The arguments of plan.make_plan."""
-    return {
-        "opts": FLAGS.opt,
-        "task": FLAGS.task,
-        "horizons": FLAGS.horizons,
-        "trials": FLAGS.trials,
-        "seeds": FLAGS.seeds,
-        "learning_rates": FLAGS.lr,
-        "settings": FLAGS.set,
-        "shard": FLAGS.shard,
-        "variation": {
-            name: getattr(FLAGS, name)
-            for name in (
-                "mode",
-                "synthetic",
-                "resolution",
-                "batch_size",
-                "student",
-                "teacher",
-                "start",
-                "images",
-            )
-        },
-    }
+def _plan_request() -> PlanRequest:
+    from distill_bench.tasks.variation import Variation
+    from sweeps.planning.request import PlanRequest
+
+    return PlanRequest(
+        opts=tuple(FLAGS.opt),
+        task=FLAGS.task,
+        horizons=tuple(FLAGS.horizons),
+        trials=FLAGS.trials,
+        seeds=FLAGS.seeds,
+        learning_rates=tuple(FLAGS.lr),
+        settings=tuple(FLAGS.set),
+        shard=FLAGS.shard,
+        variation=Variation(
+            mode=FLAGS.mode,
+            synthetic=FLAGS.synthetic,
+            resolution=FLAGS.resolution,
+            batch_size=FLAGS.batch_size,
+            student=FLAGS.student,
+            teacher=FLAGS.teacher,
+            start=FLAGS.start,
+            images=FLAGS.images,
+        ),
+    )
 
 
-def _where(cache: str | None) -> dict[str, Any]:
-    """The fields of execute.Resources."""
-    return {
-        "executor": "multihost" if FLAGS.multihost else FLAGS.executor,
-        "ray_address": FLAGS.ray_address,
-        "hosts": {
-            "coordinator": FLAGS.coordinator,
-            "processes": FLAGS.processes,
-            "process": FLAGS.process,
-        },
-        "cache": cache,
-        "checkpoint_seconds": FLAGS.checkpoint_seconds,
-        "layout": {
-            "devices": FLAGS.devices,
-            "batch_shards": FLAGS.batch_shards,
-            "mapping": FLAGS.lane_mapping,
-            "lanes_per_device": FLAGS.lanes_per_device,
-            "microbatches": FLAGS.microbatches,
-            "remat": FLAGS.remat,
-        },
-        "profile": FLAGS.profile,
-        "diagnostics": FLAGS.diagnostics,
-    }
+def _resources(cache: str | None) -> Resources:
+    from distill_bench.training.lane_layout import LayoutOptions
+    from sweeps.execution.multihost import Hosts
+    from sweeps.execution.resources import Resources
+
+    return Resources(
+        executor="multihost" if FLAGS.multihost else FLAGS.executor,
+        ray_address=FLAGS.ray_address,
+        hosts=Hosts(FLAGS.coordinator, FLAGS.processes, FLAGS.process),
+        cache=cache,
+        checkpoint_seconds=FLAGS.checkpoint_seconds,
+        layout=LayoutOptions(
+            devices=FLAGS.devices,
+            batch_shards=FLAGS.batch_shards,
+            mapping=FLAGS.lane_mapping,
+            lanes_per_device=FLAGS.lanes_per_device,
+            microbatches=FLAGS.microbatches,
+            remat=FLAGS.remat,
+        ),
+        profile=FLAGS.profile,
+        diagnostics=FLAGS.diagnostics,
+    )
 
 
-def _show(written: list[Path]) -> int:
-    """The table of these studies; a failure where an optimizer has no result."""
+def _show(folders: list[Path]) -> int:
+    """Prints the table of these studies. Fails if an optimizer has no result."""
     from sweeps.board import run_table
     from sweeps.results import store
 
-    studies = [store.load_study(folder) for folder in written]
-    shown, warnings = run_table.collect(studies)
-    run_table.print_table(shown, warnings)
+    studies = [store.load_study(folder) for folder in folders]
+    rows, warnings = run_table.collect(studies)
+    run_table.print_table(rows, warnings)
     run_table.print_certificates(studies)
     failed = sorted(
-        {row.opt for row, _ in shown if row.status in ("crashed", "timeout", "diverged")}
+        {row.opt for row, _ in rows if row.status in ("crashed", "timeout", "diverged")}
     )
     if failed:
-        print(f"No result of {', '.join(failed)}: see above.")
+        print(f"No result for {', '.join(failed)}: see above.")
     print(f"{Path(sys.executable).parent / 'tensorboard'} --logdir {FLAGS.outdir}")
     return cli.FAILED if failed else cli.OK
 

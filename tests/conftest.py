@@ -87,19 +87,22 @@ def finished(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the whole of a short ladder: the baseline and a plug-in, as many trials and seeds as an entry needs."""
     from sweeps.board.entries import BASELINE
     from sweeps.board.write_entry import REQUIRED_SEEDS, REQUIRED_TRIALS
-    from sweeps.execution.execute import Faults, execute
+    from sweeps.execution.execute import execute
+    from sweeps.execution.request import Faults
     from sweeps.execution.resources import Resources
-    from sweeps.planning import plan
+    from sweeps.planning.plan import make_plan
+    from sweeps.planning.request import PlanRequest
 
     root = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(
             catalogue.CATALOGUE, "tiny", dataclasses.replace(tiny_task, horizons=(4, 8, 16))
         )
-        made = plan.make_plan(
-            [BASELINE, str(CALM)], "tiny", ["ladder"], REQUIRED_TRIALS, REQUIRED_SEEDS, [], []
+        request = PlanRequest(
+            (BASELINE, str(CALM)), "tiny", ("ladder",), REQUIRED_TRIALS, REQUIRED_SEEDS
         )
-        execute(made, root, Silent(), Resources(layout=LayoutOptions(devices=2)), Faults())
+        resources = Resources(layout=LayoutOptions(devices=2))
+        execute(make_plan(request), root, Silent(), resources, Faults())
     return root
 
 

@@ -1,4 +1,4 @@
-"""The curves, the HParams groups and the layout, read back through a real TensorBoard server."""
+"""Curves, HParams groups and the chart layout, read back through a real TensorBoard server."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_seeds_of_a_configuration_form_one_session_group(server):
     }
 
 
-def test_the_layout_overlays_all_optimizers(server):
+def test_the_charts_overlay_all_optimizers(server):
     layout = server("plugin/custom_scalars/layout")
     charts = {
         chart["title"]: chart["multiline"]["tag"]

@@ -1,4 +1,4 @@
-"""Shards, in this process and on the tiny task."""
+"""Requests, shards, profiles and damaged records, in this process and on the tiny task."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ import optax
 import pytest
 from jax.profiler import ProfileData
 
+from distill_bench.errors import UserError
 from distill_bench.tasks import catalogue
+from distill_bench.tasks.variation import Variation
 from distill_bench.training.events import Finished
 from distill_bench.training.lane_layout import LayoutOptions
 from distill_bench.training.rules import Lane
 from distill_bench.training.train import train
 from support.paths import BRISK, CALM
 from support.stores import Silent, contents
-from sweeps.execution.execute import Faults, execute
+from sweeps.execution.execute import execute
+from sweeps.execution.multihost import Hosts
 from sweeps.execution.profiling import Profiler
+from sweeps.execution.request import Fault, Faults, Request
 from sweeps.execution.resources import Resources
-from sweeps.planning import plan
+from sweeps.planning.parsing import parse_shard
+from sweeps.planning.plan import make_plan
+from sweeps.planning.request import PlanRequest
 from sweeps.results import store
+
+TWO_DEVICES = LayoutOptions(devices=2)
 
 
 @pytest.fixture
@@ -25,33 +33,52 @@ def run(tiny_task, monkeypatch, tmp_path):
     monkeypatch.setitem(catalogue.CATALOGUE, "tiny", tiny_task)
 
     def run(folder, shard="0/1"):
-        made = plan.make_plan([str(CALM), str(BRISK)], "tiny", ["10", "20"], 2, 2, [], [], shard)
+        request = PlanRequest((str(CALM), str(BRISK)), "tiny", ("10", "20"), 2, 2, shard=shard)
         display = Silent()
-        execute(
-            made, tmp_path / folder, display, Resources(layout=LayoutOptions(devices=2)), Faults()
-        )
+        resources = Resources(layout=TWO_DEVICES)
+        execute(make_plan(request), tmp_path / folder, display, resources, Faults())
         return display.said
 
     return run
 
 
-def test_a_profile_is_of_chunks_after_the_first_and_names_their_programs(
+def test_a_request_survives_json():
+    request = Request(
+        PlanRequest(
+            opts=("all", "./mine.py"),
+            task="digits",
+            horizons=("ladder",),
+            trials=8,
+            seeds=3,
+            learning_rates=("1e-2",),
+            settings=("b2=0.9,0.99",),
+            shard="1/4",
+            variation=Variation(mode="same/ic", batch_size=8),
+        ),
+        "runs",
+        Resources(
+            executor="multihost",
+            hosts=Hosts("host:1234", 2, 1),
+            layout=LayoutOptions(devices=2, mapping="loop", remat=True),
+        ),
+        Faults(frozenset({"mine", "yours"}), {"mine": Fault("timeout", "It hung.")}),
+    )
+    assert Request.from_json(request.to_json()) == request
+
+
+def test_a_profile_covers_chunks_after_the_first_and_names_their_programs(
     tiny_task, monkeypatch, tmp_path
 ):
     monkeypatch.setitem(catalogue.CATALOGUE, "tiny", tiny_task)
 
     def profile():
         display = Silent()
-        execute(
-            plan.make_plan([str(CALM)], "tiny", ["5"], 2, 1, [], []),
-            tmp_path,
-            display,
-            Resources(layout=LayoutOptions(devices=2), profile=True),
-            Faults(),
-        )
+        plan = make_plan(PlanRequest((str(CALM),), "tiny", ("5",), 2, 1))
+        resources = Resources(layout=TWO_DEVICES, profile=True)
+        execute(plan, tmp_path, display, resources, Faults())
         return "\n".join(display.said)
 
-    said = profile()  # tuning is one chunk, and the final run another
+    said = profile()  # tuning is one chunk, the final run another
     (file,) = (tmp_path / "plugins" / "profile").glob("*/*.xplane.pb")
     assert str(file.parent) in said
     assert any(
@@ -70,13 +97,13 @@ def test_a_profile_waits_for_the_second_chunk_and_ends_with_the_training(tiny_en
     def profile(steps, folder):
         profiler = Profiler(tmp_path / folder, said.append)
         lane = Lane(lambda hparams, horizon: optax.sgd(0.1), {}, steps, 0)
-        told = [
+        ends = [
             type(event)
             for event in profiler.watch(train(tiny_engine, [lane]))
             if isinstance(event, Finished)
         ]
         profiler.close()
-        return told, (tmp_path / folder).exists()
+        return ends, (tmp_path / folder).exists()
 
     assert profile(tiny_engine.steps, "one") == ([Finished], False)
     assert profile(2 * tiny_engine.steps, "two") == ([Finished], True)
@@ -85,10 +112,9 @@ def test_a_profile_waits_for_the_second_chunk_and_ends_with_the_training(tiny_en
     assert len(said) == 2
 
 
-def test_shards_together_give_what_one_process_gives(run, tmp_path):
-    assert any(
-        "4 tuning trials of other shards are not here yet" in text for text in run("sharded", "0/2")
-    )
+def test_shards_together_give_the_results_of_one_process(run, tmp_path):
+    said = run("sharded", "0/2")
+    assert any("4 tuning trials of other shards are not finished yet" in text for text in said)
     run("sharded", "1/2")
     run("sharded", "0/2")
     run("whole")
@@ -104,8 +130,8 @@ def test_a_truncated_line_is_reported_and_its_trial_runs_again(run, tmp_path):
     path.write_text(path.read_text()[:-20])
     assert any(
         "is cut short" in reason
-        for one in store.load(tmp_path / "runs")
-        for _, reason in one.problems
+        for study in store.load(tmp_path / "runs")
+        for _, reason in study.problems
     )
     assert any("set aside" in text for text in run("runs"))
     assert {
@@ -115,9 +141,7 @@ def test_a_truncated_line_is_reported_and_its_trial_runs_again(run, tmp_path):
     } == before
 
 
-def test_a_slice_that_is_none_is_refused():
-    from distill_bench.errors import UserError
-
+def test_a_wrong_slice_is_refused():
     for text in ("2/2", "1", "a/b", "-1/2"):
-        with pytest.raises(UserError, match="is no slice"):
-            plan.parse_shard(text)
+        with pytest.raises(UserError, match="is not a slice"):
+            parse_shard(text)

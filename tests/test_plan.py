@@ -1,4 +1,8 @@
+"""From a request to a plan, and the requests that are refused."""
+
 from __future__ import annotations
+
+import dataclasses
 
 import pytest
 
@@ -6,14 +10,13 @@ from distill_bench.errors import UserError
 from support.paths import BRISK, CALM
 from sweeps.board.entries import BASELINE
 from sweeps.planning.plan import make_plan
+from sweeps.planning.request import PlanRequest
 
-DEFAULTS = dict(
-    opts=[str(BRISK)], task="digits", horizons=[], trials=8, seeds=3, learning_rates=[], settings=[]
-)
+DEFAULTS = PlanRequest(opts=(str(BRISK),), task="digits", horizons=(), trials=8, seeds=3)
 
 
 def plan(**changes):
-    return make_plan(**DEFAULTS | changes)
+    return make_plan(dataclasses.replace(DEFAULTS, **changes))
 
 
 def test_the_default_plan():
@@ -25,7 +28,7 @@ def test_the_default_plan():
     assert [len(candidate.trials) for candidate in made.candidates] == [8, 8]
 
 
-def test_written_values_replace_the_space():
+def test_listed_values_replace_the_space():
     made = plan(learning_rates=["1e-2", "2e-2"], settings=["b2=0.5", "weight_decay=0"])
     (candidate,) = made.candidates
     assert list(candidate.trials) == [
@@ -36,7 +39,7 @@ def test_written_values_replace_the_space():
     assert candidate.study.id != plan().candidates[0].study.id
 
 
-def test_a_setting_reaches_those_that_declare_it():
+def test_a_setting_reaches_the_optimizers_that_declare_it():
     made = plan(opts=[str(CALM), str(BRISK)], settings=["period=32"])
     calm, brisk = made.candidates
     assert "period" not in calm.trials[0]
@@ -62,10 +65,10 @@ def test_the_number_of_trials_and_seeds_does_not_change_the_study():
         (dict(horizons=["500", "250"]), "write --horizons=250,500"),
         (dict(horizons=["250", "250"]), "without repeats"),
         (dict(horizons=["0"]), "must be positive"),
-        (dict(horizons=["many"]), "no whole numbers"),
+        (dict(horizons=["many"]), "must be whole numbers"),
         (
             dict(learning_rates=["abc"]),
-            "--lr=abc: 'abc' is no value of 'lr', which takes a finite number",
+            "--lr=abc: 'abc' is not a value of 'lr', which takes a finite number",
         ),
         (dict(learning_rates=["nan"]), "finite"),
         (dict(settings=["b2"]), "--set name=value"),
@@ -79,7 +82,7 @@ def test_wrong_input_is_refused(changes, message):
         plan(**changes)
 
 
-def test_a_plug_ins_own_error_is_shown_from_its_own_frame(tmp_path):
+def test_a_plug_ins_error_is_shown_from_its_own_frame_on(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("import optax\n\n\ndef help_me():\n    return 1 / 0\n\n\nhelp_me()\n")
     with pytest.raises(UserError) as caught:

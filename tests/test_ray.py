@@ -1,4 +1,4 @@
-"""A real Ray, of two workers, one of which is killed while it works."""
+"""A real Ray cluster with two workers, one of which is killed while it trains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sweeps.execution.ray_executor import slices
 
 
 def ray_workers():
-    """Processes that run a unit of work."""
+    """Ids of the processes that run a unit of work."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -25,7 +25,7 @@ def ray_workers():
     return found
 
 
-def test_ray_gives_the_bits_of_the_local_executor_though_a_worker_is_killed(script, tmp_path):
+def test_ray_gives_the_bits_of_the_local_executor_even_if_a_worker_is_killed(script, tmp_path):
     flags = [f"--opt={CALM},{BRISK}", "--horizons=600", "--trials=2", "--seeds=1"]
     assert script("run", *flags).returncode == 0
     local = contents(tmp_path / "runs")
@@ -52,7 +52,7 @@ def test_ray_gives_the_bits_of_the_local_executor_though_a_worker_is_killed(scri
     assert contents(tmp_path / "runs") == local
 
 
-def test_units_keep_all_workers_busy_and_hold_one_optimizer_each():
+def test_units_keep_all_workers_busy_and_each_holds_one_optimizer():
     opts = ["a"] * 5 + ["b"] * 3
     for workers in range(1, 12):
         units = slices(opts, workers)

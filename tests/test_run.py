@@ -1,4 +1,4 @@
-"""The scripts, as a user runs them."""
+"""run.py as a user runs it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def {name}(lr: Schedule = 0.1):
 SMALL = ["--horizons=20,60", "--trials=2", "--seeds=2"]
 
 
-def test_a_sweep_compares_stores_and_is_repeatable(script, tmp_path):
+def test_a_sweep_compares_stores_and_repeats(script, tmp_path):
     done = script("run", f"--opt={BRISK},{CALM}", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "speed-up" in done.stdout
@@ -63,14 +63,14 @@ def test_a_sweep_compares_stores_and_is_repeatable(script, tmp_path):
     assert table.stdout.strip() in done.stdout
     assert len(list((tmp_path / "runs").rglob("events.out.tfevents.*"))) == 1 + 16
 
-    # The same command again computes nothing; in another folder it gives the same bits.
+    # Running the command again computes nothing; in another folder it gives the same bits.
     began = time.monotonic()
     again = script("run", f"--opt={BRISK},{CALM}", *SMALL)
     assert again.stdout == done.stdout
     assert "Compiled" not in again.stderr
     assert time.monotonic() - began < 60
     (tmp_path / "runs").rename(tmp_path / "before")
-    # One optimizer alone gives what it gave in company.
+    # One optimizer alone gives the same results as with others.
     assert script("run", f"--opt={CALM}", *SMALL).returncode == 0
     alone = contents(tmp_path / "runs")
     assert alone == {name: content for name, content in first.items() if "/calm-" in name}
@@ -114,7 +114,7 @@ def test_broken_plug_ins_cost_only_their_own_trials(script, tmp_path):
     [
         ([f"--opt={BASELINE}x"], f"Did you mean '{BASELINE}'"),
         ([f"--opt={BRISK}", "--task=digit"], "Did you mean 'digits'"),
-        ([f"--opt={BRISK}", "--lr=abc"], "'abc' is no value of 'lr'"),
+        ([f"--opt={BRISK}", "--lr=abc"], "'abc' is not a value of 'lr'"),
         ([f"--opt={BRISK}", "--trials=0"], "--trials=0"),
         ([f"--opt={BRISK}", "--trials=many"], "many"),
         ([f"--opt={BRISK}", "--horizons=500,250"], "--horizons=250,500"),
@@ -123,7 +123,7 @@ def test_broken_plug_ins_cost_only_their_own_trials(script, tmp_path):
         ([], "Nothing to run"),
     ],
 )
-def test_a_typo_is_one_message_and_writes_nothing(script, tmp_path, flags, message):
+def test_a_typo_gives_one_message_and_writes_nothing(script, tmp_path, flags, message):
     done = script("run", *flags)
     assert done.returncode == 2
     assert message in done.stderr
@@ -147,7 +147,7 @@ def test_a_dry_run_writes_nothing(script, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_help_and_list_answer_without_jax(script):
+def test_help_and_list_work_and_help_imports_no_jax(script):
     for flag in ("--help", "--list"):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", *script.command("run", flag)[1:]],
@@ -170,7 +170,7 @@ def test_help_and_list_answer_without_jax(script):
     ]
 
 
-def test_a_table_piped_into_a_closed_pipe_is_no_stack_trace(script):
+def test_a_closed_pipe_gives_no_stack_trace(script):
     assert os.path.exists(script.command("run")[1])
     done = subprocess.run(
         f"{' '.join(script.command('run', '--help'))} | head -1",

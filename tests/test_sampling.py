@@ -1,4 +1,8 @@
+"""The hyperparameters of tuning trials."""
+
 from __future__ import annotations
+
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -13,16 +17,15 @@ SPACE = {"lr": Log(1e-3, 1.0), "b2": Choice(0.9, 0.99), "decay": Uniform(0.0, 1.
 
 @settings(max_examples=20, deadline=None)
 @given(n=st.integers(1, 40), more=st.integers(0, 40))
-def test_more_trials_begin_with_the_same_trials(n, more):
+def test_more_trials_start_with_the_same_trials(n, more):
     assert sample(SPACE, {}, n + more)[:n] == sample(SPACE, {}, n)
 
 
 def test_trials_fill_the_space_evenly():
     trials = sample(SPACE, {}, 16)
-    assert sorted(int(16 * (1 + __import__("math").log10(t["lr"]) / 3)) for t in trials) == list(
-        range(16)
-    )
-    assert sorted(int(16 * t["decay"]) for t in trials) == list(range(16))
+    every_sixteenth = list(range(16))
+    assert sorted(int(16 * (1 + math.log10(t["lr"]) / 3)) for t in trials) == every_sixteenth
+    assert sorted(int(16 * t["decay"]) for t in trials) == every_sixteenth
     assert [t["b2"] for t in trials].count(0.9) == 8
 
 

@@ -1,4 +1,4 @@
-"""Plug-ins that hang, die or eat memory, and sweeps that are killed: real processes, real kills."""
+"""Plug-ins that hang, die or use up memory, and sweeps that are killed, in real processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from support.paths import CALM
 from support.stores import contents, rows
 
-# It goes wrong while its compiled program runs, at the 40th update, and in another way when it is tried again.
+# It fails in its compiled program, at the 40th update, and in another way when it runs again.
 PLUG_IN = """
 import ctypes, os, pathlib, time
 import jax, jax.numpy as jnp, numpy as np, optax
@@ -60,7 +60,7 @@ def mine(lr: Schedule = 0.1):
         ),
     ],
 )
-def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(
+def test_a_plug_in_that_ends_its_process_costs_only_its_own_trials(
     script, tmp_path, first, second, flags, status, messages
 ):
     (tmp_path / "mine.py").write_text(PLUG_IN.format(first=first, second=second))
@@ -86,7 +86,7 @@ def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(
     for message in messages:
         assert message in done.stderr + end["detail"]
     if status == "crashed":
-        assert "misbehave" in end["detail"]  # where it died, from its own output
+        assert "misbehave" in end["detail"]  # where it died, from its output
         beside = contents(tmp_path / "runs")
         (tmp_path / "runs").rename(tmp_path / "before")
         assert (
@@ -98,18 +98,21 @@ def test_a_plug_in_that_takes_its_process_down_costs_only_its_own_trials(
         }
 
 
-# A state too large for the disk of the test below.
+# Its state is too large for the disk of the test below.
 HEAVY = """
 import jax.numpy as jnp, optax
 from optimizers import Schedule, optimizer
 
 @optimizer
 def heavy(lr: Schedule = 0.1):
-    ballast = optax.GradientTransformation(lambda params: jnp.ones(100_000), lambda updates, state, params=None: (updates, state))
+    ballast = optax.GradientTransformation(
+        lambda params: jnp.ones(100_000), lambda updates, state, params=None: (updates, state)
+    )
     return optax.chain(ballast, optax.scale_by_learning_rate(lr))
 """
 
-# Each costs the start of a process. The full twenty: DISTILL_BENCH_KILLS=20 pytest tests/test_supervise.py -k killed
+# Each kill costs the start of a process. For a thorough test:
+# DISTILL_BENCH_KILLS=20 pytest tests/test_supervise.py -k killed
 KILLS = int(os.environ.get("DISTILL_BENCH_KILLS", "3"))
 FLAGS = [f"--opt={CALM}", "--horizons=1500", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
 
@@ -135,7 +138,7 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_pa
             assert process.returncode == 0
             assert contents(tmp_path / "runs") == undisturbed
             (tmp_path / "runs").rename(tmp_path / f"finished-{attempt}")
-            whole = min(whole, time.monotonic() - began)  # the machine has become faster
+            whole = min(whole, time.monotonic() - began)  # the machine may have become faster
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM if kills % 5 == 2 else signal.SIGKILL)
             process.wait()
@@ -148,7 +151,7 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_pa
 
 
 def test_a_full_disk_loses_nothing(script, tmp_path):
-    """A limit on the size of files stands in for the disk: writes fail in the middle of a file."""
+    """A limit on the size of files stands in for the full disk: writes fail within a file."""
     (tmp_path / "heavy.py").write_text(HEAVY)
     flags = [
         f"--opt={tmp_path / 'heavy.py'}",
@@ -167,10 +170,8 @@ def test_a_full_disk_loses_nothing(script, tmp_path):
     assert [row["status"] for row in rows(script) if row["opt"] == "heavy"] == ["ok"]
 
 
-def test_a_download_that_takes_its_time_is_no_optimizers_fault(
-    script, tiny_task, tmp_path, monkeypatch
-):
-    """A pipe stands in for a file that comes slowly."""
+def test_a_slow_download_is_not_blamed_on_an_optimizer(script, tiny_task, tmp_path, monkeypatch):
+    """A named pipe stands in for a file that arrives slowly."""
     os.mkfifo(slow := tmp_path / "slow.npz")
     (tmp_path / "slow.pickle").write_bytes(
         pickle.dumps(dataclasses.replace(tiny_task, teacher_file=str(slow)))
@@ -215,7 +216,7 @@ def test_two_sweeps_do_not_share_a_folder(script, tmp_path):
         process.wait()
 
 
-def test_a_checkpoint_of_another_source_is_refused_with_the_reason(script, tmp_path):
+def test_a_checkpoint_of_another_trial_is_refused_with_the_reason(script, tmp_path):
     flags = [
         f"--opt={CALM}",
         "--horizons=1000000",

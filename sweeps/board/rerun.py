@@ -24,7 +24,8 @@ from sweeps.board.consistency import inconsistencies
 from sweeps.board.entries import Entry
 from sweeps.board.verdicts import Verdict
 from sweeps.execution.resources import Resources
-from sweeps.planning.plan import describe_domain, environment, lane_of
+from sweeps.planning.environment import environment
+from sweeps.planning.plan import describe_domain, lane_of
 from sweeps.planning.study import TUNING_SEED, Result
 
 _SAME = 1e-8  # entries keep nine digits, which name a float32

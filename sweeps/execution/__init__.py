@@ -1,1 +1,1 @@
-"""Running trials: in this process, in a supervised worker, on Ray, on several hosts."""
+"""Runs trials: in this process, in a supervised worker, on Ray, or on several hosts."""

@@ -1,10 +1,10 @@
-"""A plan's trials -> results in the store, in this process."""
+"""Runs the trials of a plan in this process and writes their results to the store."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,55 +23,56 @@ from distill_bench.training.train import train
 from optimizers.contract import source_digest
 from sweeps.execution import multihost
 from sweeps.execution.profiling import Profiler
-from sweeps.execution.resources import Display, Resources
+from sweeps.execution.progress import Display
+from sweeps.execution.request import Faults
+from sweeps.execution.resources import Resources
 from sweeps.execution.tensorboard import write_layout
 from sweeps.execution.trial_sink import TrialSink
-from sweeps.planning.plan import Candidate, Plan, environment, own_traceback
-from sweeps.planning.study import Trial
+from sweeps.planning.environment import environment
+from sweeps.planning.plan import Job, Plan
+from sweeps.planning.plug_ins import own_traceback
 from sweeps.results import store
 from sweeps.results.summary import winner
-
-Job = tuple[Candidate, Trial]
-
-
-@dataclass(frozen=True)
-class Faults:
-    """What earlier processes of the same sweep died of.
-
-    alone: optimizers to be run by themselves.
-    dead: optimizers not to be run again -> (status, what happened).
-    """
-
-    alone: frozenset[str] = frozenset()
-    dead: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass
 class _Runner:
-    """Runs jobs, with everything that they share: the engine is opened when the first trial needs it."""
+    """Runs jobs, with everything that they share.
+
+    Attributes:
+      plan: the whole plan.
+      root: folder of the results.
+      display: where progress is shown.
+      faults: optimizers to run by themselves or not at all.
+      resources: what to train with.
+      environment: versions and machine, stored with every result.
+      profiler: writes a trace; None if not wanted.
+      engine: None until the first trial needs it.
+    """
 
     plan: Plan
     root: Path
     display: Display
     faults: Faults
-    where: Resources
+    resources: Resources
     environment: dict[str, Any]
     profiler: Profiler | None
     engine: Engine | None = None
 
     def run(self, label: str, jobs: Sequence[Job]) -> None:
-        """All jobs whose optimizers are not suspected of anything together, then each suspect's by themselves."""
+        """Runs the jobs of all unsuspected optimizers together, then each suspect by itself. The
+        jobs of dead optimizers end without running."""
         names = {candidate.optimizer.name for candidate, _ in jobs}
-        together = names - self.faults.alone - self.faults.dead.keys()
-        for company in [
-            together,
-            *({name} for name in sorted(names & self.faults.alone - self.faults.dead.keys())),
-        ]:
-            self._train(label, [job for job in jobs if job[0].optimizer.name in company])
+        alive = names - self.faults.dead.keys()
+        groups = [
+            alive - self.faults.alone,
+            *({name} for name in sorted(alive & self.faults.alone)),
+        ]
+        for group in groups:
+            self._train(label, [job for job in jobs if job[0].optimizer.name in group])
         for job in jobs:
-            if job[0].optimizer.name in self.faults.dead:
-                status, detail = self.faults.dead[job[0].optimizer.name]
-                self._sink(job).finish(status, 0, detail)
+            if fault := self.faults.dead.get(job[0].optimizer.name):
+                self._sink(job).finish(fault.status, 0, fault.detail)
 
     def _train(self, label: str, jobs: Sequence[Job]) -> None:
         if not jobs:
@@ -80,7 +81,7 @@ class _Runner:
         self.display.suspect(names)
         sinks = [self._sink(job) for job in jobs]
         resume = {i: sink.saved for i, sink in enumerate(sinks) if sink.saved}
-        told: set[str] = set()
+        explained: set[str] = set()  # optimizers whose crash or constants were shown once
         left = sum(candidate.optimizer.steps(trial.horizon) for candidate, trial in jobs) - sum(
             saved.step for saved in resume.values()
         )
@@ -91,18 +92,18 @@ class _Runner:
                 case Losses(lane, first, values):
                     sinks[lane].losses(first, values)
                     self.display.advance(len(values))
-                case Point(lane, step, metrics, told_of_rule):
-                    sinks[lane].point(step, metrics, told_of_rule)
+                case Point(lane, step, metrics, diagnostics):
+                    sinks[lane].point(step, metrics, diagnostics)
                 case Snapshot(lane, saved):
                     sinks[lane].save(saved)
                 case Waiting(lane):
                     self.display.suspect([jobs[lane][0].optimizer.name])
                 case Finished(lane, status, step, detail):
                     sinks[lane].finish(status, step, detail)
-                    _tell(self.display, told, jobs[lane], event)
+                    _show_end(self.display, explained, jobs[lane], event)
                 case Compiled():
                     self.display.suspect(names)
-                    _tell_compiled(self.display, told, jobs, event)
+                    _show_compiled(self.display, explained, jobs, event)
                     self.display.begin(label, left)
 
     def _sink(self, job: Job) -> TrialSink:
@@ -111,39 +112,39 @@ class _Runner:
             *job,
             self.environment,
             self.display.say,
-            resumes=self.where.executor != "ray",
+            resumes=self.resources.executor != "ray",
         )
 
     def _events(self, jobs: Sequence[Job], resume: dict[int, Saved]) -> Iterator[Event]:
-        if self.where.executor == "ray":
+        if self.resources.executor == "ray":
             from sweeps.execution import ray_executor
 
-            specs = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
-            typed = [candidate.spec for candidate, _ in jobs]
-            return ray_executor.run(self.plan.task.name, self.where, typed, specs)
-        lanes, names = (
-            [candidate.lane(trial) for candidate, trial in jobs],
-            [candidate.optimizer.name for candidate, _ in jobs],
-        )
-        due = _every(self.where.checkpoint_seconds)
-        if self.where.executor == "multihost":
+            trials = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
+            opts = [candidate.spec for candidate, _ in jobs]
+            return ray_executor.run(self.plan.task.name, self.resources, opts, trials)
+        lanes = [candidate.lane(trial) for candidate, trial in jobs]
+        names = [candidate.optimizer.name for candidate, _ in jobs]
+        due = _every(self.resources.checkpoint_seconds)
+        if self.resources.executor == "multihost":
             return multihost.lead(
-                lambda: self._open(names), names, lanes, resume, due, self.where.diagnose()
+                lambda: self._open(names), names, lanes, resume, due, self.resources.diagnose()
             )
-        return train(self._open(names), lanes, resume, due, self.where.diagnose())
+        return train(self._open(names), lanes, resume, due, self.resources.diagnose())
 
     def _open(self, names: Sequence[str]) -> Engine:
-        """The engine, for trials of these optimizers. None of them is waited for while it is opened, which may be for a download."""
+        """The engine, for trials of these optimizers. None of them is suspected while it opens,
+        because that may include a download."""
         if self.engine is None:
             self.display.suspect([])
             self.display.say(f"Opening {self.plan.task.name}: data, teacher, compilation ...")
-            self.engine = self.where.open_engine(self.plan.task)
+            self.engine = self.resources.open_engine(self.plan.task)
             self.display.suspect(sorted(set(names)))
         return self.engine
 
 
 def _every(seconds: float) -> Callable[[], bool]:
-    """True when so many seconds have passed since what the last True led to was done, which is when it is asked again."""
+    """Returns True every `seconds`, timed from the end of the previous checkpoint. That end is the
+    first call after a True."""
     last, was_due = time.monotonic(), False
 
     def due() -> bool:
@@ -158,42 +159,48 @@ def _every(seconds: float) -> Callable[[], bool]:
     return due
 
 
-def _tell(display: Display, told: set[str], job: Job, event: Finished) -> None:
-    """One line for a divergence, and a plug-in's exception once."""
+def _show_end(display: Display, explained: set[str], job: Job, event: Finished) -> None:
+    """Shows one line per divergence, and each optimizer's exception once."""
     candidate, trial = job
     name = candidate.optimizer.name
     if event.status == "diverged":
         display.say(f"{name} diverged: {event.detail} ({trial.name})")
-    elif event.status == "crashed" and name not in told:
-        told.add(name)
+    elif event.status == "crashed" and name not in explained:
+        explained.add(name)
         own = own_traceback([event.detail or ""], str(candidate.entry.path.resolve()))
         display.say(
             f"{name} crashed; its trials have ended, the others go on. Its own error:\n\n{own}\n"
         )
 
 
-def _tell_compiled(display: Display, told: set[str], jobs: Sequence[Job], event: Compiled) -> None:
+def _show_compiled(
+    display: Display, explained: set[str], jobs: Sequence[Job], event: Compiled
+) -> None:
+    """Shows how long compilation took, and which optimizers are compiled once per value."""
     if event.rules:
         display.say(
-            f"Compiled {event.rules} update rule{'s' * (event.rules > 1)} for {len(jobs)} trials in {event.seconds:.0f} s"
+            f"Compiled {event.rules} update rule{'s' * (event.rules > 1)} for {len(jobs)} trials "
+            f"in {event.seconds:.0f} s"
         )
     for lane, names in event.static.items():
-        name = jobs[lane][0].optimizer.name
-        if (
-            floats := [n for n in names if isinstance(jobs[lane][1].hparams.get(n), float)]
-        ) and name not in told:
-            told.add(name)
+        candidate, trial = jobs[lane]
+        name = candidate.optimizer.name
+        floats = [hparam for hparam in names if isinstance(trial.hparams.get(hparam), float)]
+        if floats and name not in explained:
+            explained.add(name)
             display.say(
-                f"{name} view_specs at the value of {', '.join(floats)} in Python: it is compiled once for each value."
+                f"{name} reads the value of {', '.join(floats)} in Python, so it is compiled once "
+                "for each value."
             )
 
 
 def execute(
-    plan: Plan, root: Path, display: Display, where: Resources, faults: Faults
+    plan: Plan, root: Path, display: Display, resources: Resources, faults: Faults
 ) -> list[Path]:
-    """Runs what the store lacks of the plan: the tuning trials, then the winners on fresh seeds. Returns its studies' folders.
+    """Runs what the store lacks of the plan: the tuning trials, then the winners on fresh seeds.
+    Returns the folders of its studies.
 
-    With a shard in the plan, the finals wait until the tuning trials of all shards are there.
+    If the plan is a shard, the finals wait until the tuning trials of all shards are in the store.
     """
     folders = []
     for candidate in plan.candidates:
@@ -206,43 +213,50 @@ def execute(
                 f"Damaged: {reason}\n  set aside as {store.set_aside(path)}; the trial runs again."
             )
     write_layout(root)
-    profiler = Profiler(root, display.say) if where.profile else None
-    _run(_Runner(plan, root, display, faults, where, environment(), profiler))
+    profiler = Profiler(root, display.say) if resources.profile else None
+    _run(_Runner(plan, root, display, faults, resources, environment(), profiler))
     if profiler:
         profiler.close()
     return folders
 
 
 def _run(runner: _Runner) -> None:
-    """The trials that are missing, then the winners'."""
+    """Runs the missing tuning trials, then the missing finals."""
     plan, root = runner.plan, runner.root
     runner.run("tuning", list(_missing(root, plan.mine(plan.tuning))))
-    if elsewhere := list(_missing(root, plan.tuning)):
-        left = [
-            trial
-            for candidate, trial in elsewhere
-            if candidate.optimizer.name not in runner.faults.dead
-        ]
-        if left and plan.shard[1] > 1:
-            runner.display.say(
-                f"{len(left)} tuning trials of other shards are not here yet: run this shard again when they are, for its final runs."
-            )
-            return
+    unfinished = [
+        trial
+        for candidate, trial in _missing(root, plan.tuning)
+        if candidate.optimizer.name not in runner.faults.dead
+    ]
+    if unfinished and plan.shard[1] > 1:
+        runner.display.say(
+            f"{len(unfinished)} tuning trials of other shards are not finished yet. Once they are, "
+            "run this shard again for its final runs."
+        )
+        return
     runner.run("finals", list(_missing(root, plan.mine(_finals(plan, root)))))
 
 
 def _missing(root: Path, jobs: Sequence[Job]) -> Iterator[Job]:
-    """Those that the store does not hold as finished. A crash is tried again: its cause may be gone."""
+    """The jobs that the store does not hold as finished. A crashed trial counts as missing, because
+    the cause of the crash may be gone."""
     candidates = {candidate.study.id: candidate for candidate, _ in jobs}
     loaded = [
         store.load_study(store.study_folder(root, candidate.study))
         for candidate in candidates.values()
     ]
-    finished = {r.trial.id for one in loaded for r in one.results if r.status in ("ok", "diverged")}
+    finished = {
+        result.trial.id
+        for study in loaded
+        for result in study.results
+        if result.status in ("ok", "diverged")
+    }
     return (job for job in jobs if job[1].id not in finished)
 
 
 def _finals(plan: Plan, root: Path) -> list[Job]:
+    """The final runs of every candidate that has a winner, at every horizon."""
     jobs = []
     for candidate in plan.candidates:
         loaded = store.load_study(store.study_folder(root, candidate.study))

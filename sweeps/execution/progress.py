@@ -1,26 +1,42 @@
-"""How far a sweep has come: a live bar on a terminal, plain lines elsewhere; on standard error."""
+"""Shows how far a sweep is, on standard error: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import rich.progress
 
 LINE_SECONDS = 10.0
 
 
-class Progress(Protocol):
+class Display(Protocol):
+    """What a run reports its progress to."""
+
     def begin(self, label: str, steps: int) -> None:
-        """A phase of so many trial-steps starts."""
+        """A phase starts; `steps` is its length, summed over trials."""
         ...
 
-    def advance(self, steps: int) -> None: ...
+    def advance(self, steps: int) -> None:
+        """The phase is `steps` further."""
+        ...
+
     def say(self, text: str) -> None: ...
 
+    def suspect(self, optimizers: Sequence[str]) -> None:
+        """If the process dies or hangs from now on, one of these optimizers is the cause. If empty,
+        the process cannot be hanging, however long it takes.
 
-class _Lines:
+        Only the display of a supervised worker acts on this.
+        """
+        return None
+
+
+class _Lines(Display):
     def __init__(self) -> None:
         self.begin("", 0)
 
@@ -36,22 +52,46 @@ class _Lines:
             rate = self._done / max(now - self._began, 1e-9)
             left = (self._total - self._done) / max(rate, 1e-9)
             self.say(
-                f"{self._label}: {self._done}/{self._total} steps, {rate:.0f} a second, {left:.0f} s left"
+                f"{self._label}: {self._done}/{self._total} steps, {rate:.0f} per second, "
+                f"{left:.0f} s left"
             )
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+class _Bar(Display):
+    def __init__(self, bar: rich.progress.Progress) -> None:
+        self._bar = bar
+        self._phase: rich.progress.TaskID | None = None
+
+    def begin(self, label: str, steps: int) -> None:
+        if self._phase is not None:
+            self._bar.remove_task(self._phase)
+        self._phase = self._bar.add_task(label, total=steps)
+
+    def advance(self, steps: int) -> None:
+        if self._phase is not None:
+            self._bar.advance(self._phase, steps)
+
+    def say(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, highlight=False)
+
+
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """A display for as long as the sweep runs."""
+def progress() -> Iterator[Display]:
+    """A display for the duration of the sweep."""
     if not sys.stderr.isatty():
         yield _Lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),
@@ -60,21 +100,5 @@ def progress() -> Iterator[Progress]:
         TextColumn("steps"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-
-        class Live:
-            task = None
-
-            def begin(self, label: str, steps: int) -> None:
-                if self.task is not None:
-                    bar.remove_task(self.task)
-                self.task = bar.add_task(label, total=steps)
-
-            def advance(self, steps: int) -> None:
-                if self.task is not None:
-                    bar.advance(self.task, steps)
-
-            def say(self, text: str) -> None:
-                bar.console.print(text, markup=False, highlight=False)
-
-        yield Live()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield _Bar(bar)

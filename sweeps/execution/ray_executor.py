@@ -1,8 +1,9 @@
-"""The trials of a plan on a Ray cluster, by the contract of `distill_bench.train.train`: lanes in, events out.
+"""Runs the trials of a plan on a Ray cluster. Like `train`, it takes lanes and yields events.
 
-A unit of work is a slice of one optimizer's trials; it shares one teacher, on one Ray worker, with that worker's GPU or
-TPU chips where the cluster has any. Ray starts a lost worker's unit again, and the events of a unit arrive when it is
-done, so that a unit has happened wholly or not at all. Files of optimizers must be at the same path on every node.
+A unit of work is a part of one optimizer's trials. It shares one teacher and runs on one Ray
+worker, with a GPU or TPU chip if the cluster has any. Ray restarts the unit of a lost worker. The
+events of a unit arrive when it is done, so a unit takes effect as a whole or not at all. An
+optimizer's file must be at the same path on every node.
 """
 
 from __future__ import annotations
@@ -29,51 +30,57 @@ TrialSpec = tuple[dict[str, Any], int, int]  # hyperparameters, horizon, seed
 
 
 @functools.cache
-def _open(task: str, where: Resources) -> Engine:
-    """This Ray worker's engine, kept for its next unit."""
+def _open(task: str, resources: Resources) -> Engine:
+    """This Ray worker's engine, kept for its next units."""
     from distill_bench.tasks import catalogue
     from sweeps import cli
 
-    cli.set_up_jax(where.cache, where.layout.devices)
-    return where.open_engine(catalogue.get(task))
+    cli.set_up_jax(resources.cache, resources.layout.devices)
+    return resources.open_engine(catalogue.get(task))
 
 
-def _unit(task: str, where: Resources, opt: str, trials: Sequence[TrialSpec]) -> list[Event]:
-    """Runs on a Ray worker: trains the trials and returns what happened."""
+def _unit(task: str, resources: Resources, opt: str, trials: Sequence[TrialSpec]) -> list[Event]:
+    """Trains the trials, on a Ray worker, and returns their events."""
     from distill_bench.training.train import train
-    from sweeps.planning import plan
+    from sweeps.planning.plan import lane_of
+    from sweeps.planning.plug_ins import resolve
 
-    engine = _open(task, where)
-    optimizer = plan.resolve(opt).optimizer
+    engine = _open(task, resources)
+    optimizer = resolve(opt).optimizer
     lanes = [
-        plan.lane_of(optimizer, hparams, optimizer.steps(horizon), seed)
+        lane_of(optimizer, hparams, optimizer.steps(horizon), seed)
         for hparams, horizon, seed in trials
     ]
     return [
         event
-        for event in train(engine, lanes, diagnose=where.diagnose())
+        for event in train(engine, lanes, diagnose=resources.diagnose())
         if isinstance(event, Losses | Point | Finished)
     ]
 
 
 def slices(optimizers: Sequence[str], workers: int) -> list[list[int]]:
-    """Indices of the trials of each unit: one optimizer's each, in about as many equal slices as keep all workers busy."""
+    """Indices of the trials of each unit.
+
+    A unit holds trials of one optimizer. Each optimizer's trials are split into as many units as
+    keep all workers busy, of about equal size.
+    """
     units = []
     names = sorted(set(optimizers))
     parts = max(1, -(-workers // len(names)))
     for name in names:
-        mine = [i for i, other in enumerate(optimizers) if other == name]
-        units += [mine[k::parts] for k in range(parts) if mine[k::parts]]
+        indices = [i for i, other in enumerate(optimizers) if other == name]
+        units += [indices[k::parts] for k in range(parts) if indices[k::parts]]
     return units
 
 
 def run(
-    task: str, where: Resources, opts: Sequence[str], trials: Sequence[TrialSpec]
+    task: str, resources: Resources, opts: Sequence[str], trials: Sequence[TrialSpec]
 ) -> Iterator[Event]:
-    """Events of `trials`, trial i under the optimizer that was typed as opts[i]; a unit's come together, when it is done.
+    """Events of `trials`. Trial i uses the optimizer typed as opts[i]. The events of a unit come
+    together, when it is done.
 
     Raises:
-      UserError: where Ray is not installed or its cluster cannot be reached.
+      UserError: if Ray is not installed or its cluster cannot be reached.
     """
     try:
         import ray
@@ -83,37 +90,20 @@ def run(
             "--executor=ray needs Ray, which is not installed: pip install 'distill-bench[ray]'"
         ) from None
     if not ray.is_initialized():
-        root = str(Path(__file__).resolve().parents[2])
-        variables = machine.chosen() | {
-            "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        }
-        try:
-            ray.init(
-                address=where.ray_address,
-                include_dashboard=False,
-                log_to_driver=False,
-                runtime_env={"env_vars": variables},
-            )
-        except ConnectionError as error:
-            raise UserError(
-                f"--ray_address={where.ray_address} cannot be reached: {error}"
-            ) from None
+        _connect(resources.ray_address)
     cluster = ray.cluster_resources()
-    wants = _wants(cluster)
-    workers = max(1, int(min(cluster.get(name, 0) // amount for name, amount in wants.items())))
-    places = {
-        "num_cpus": wants["CPU"],
-        "num_gpus": wants.get("GPU", 0),
-        "resources": {k: v for k, v in wants.items() if k == "TPU"},
-    }
-    unit = ray.remote(max_retries=RETRIES, **places)(_unit)
+    demand = _demand(cluster)
+    workers = max(1, int(min(cluster.get(name, 0) // amount for name, amount in demand.items())))
+    unit = ray.remote(
+        max_retries=RETRIES,
+        num_cpus=demand["CPU"],
+        num_gpus=demand.get("GPU", 0),
+        resources={name: amount for name, amount in demand.items() if name == "TPU"},
+    )(_unit)
     waiting = {}
     for indices in slices(opts, workers):
-        spec = opts[indices[0]]
-        target, colon, attribute = spec.partition(":")
-        if target.endswith(".py"):
-            spec = f"{Path(target).expanduser().resolve()}{colon}{attribute}"
-        waiting[unit.remote(task, where, spec, [trials[i] for i in indices])] = indices
+        spec = _absolute(opts[indices[0]])
+        waiting[unit.remote(task, resources, spec, [trials[i] for i in indices])] = indices
     while waiting:
         yield Waiting(next(iter(waiting.values()))[0])  # a sign of life
         done, _ = ray.wait(list(waiting), timeout=_HEARTBEAT_SECONDS)
@@ -121,7 +111,8 @@ def run(
             indices = waiting.pop(reference)
             try:
                 events = ray.get(reference)
-            except RayTaskError as error:  # raised on the worker by this project: an update rule's exceptions are events
+            except RayTaskError as error:
+                # This project raised it. The exceptions of update rules are events instead.
                 raise (error.cause if isinstance(error.cause, UserError) else error) from None
             except RayError as error:
                 events = [
@@ -134,9 +125,34 @@ def run(
                 yield replace(event, lane=indices[event.lane])
 
 
-def _wants(cluster: Mapping[str, float]) -> dict[str, float]:
-    """What one unit takes: an accelerator where the cluster has some, else one CPU."""
+def _connect(address: str | None) -> None:
+    """Connects to the Ray cluster at the address, or starts one here."""
+    import ray
+
+    root = str(Path(__file__).resolve().parents[2])
+    python_path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env={"env_vars": machine.chosen() | {"PYTHONPATH": python_path}},
+        )
+    except ConnectionError as error:
+        raise UserError(f"--ray_address={address} cannot be reached: {error}") from None
+
+
+def _demand(cluster: Mapping[str, float]) -> dict[str, float]:
+    """What one unit occupies: an accelerator if the cluster has any, and one CPU."""
     for name in ("TPU", "GPU"):
         if cluster.get(name, 0) >= 1:
             return {"CPU": 1, name: 1}
     return {"CPU": 1}
+
+
+def _absolute(spec: str) -> str:
+    """The spec with an absolute path if it names a file, because Ray workers run elsewhere."""
+    target, colon, attribute = spec.partition(":")
+    if not target.endswith(".py"):
+        return spec
+    return f"{Path(target).expanduser().resolve()}{colon}{attribute}"

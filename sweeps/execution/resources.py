@@ -1,61 +1,51 @@
-"""What a sweep runs on, and where it reports its progress."""
+"""The machines and settings that a sweep runs with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import jax
 
 from distill_bench.tasks.task import Task
 from distill_bench.training.engine import Engine, is_small, open_engine
 from distill_bench.training.lane_layout import LayoutOptions, make_layout
-from sweeps.execution import multihost
-
-
-class Display(Protocol):
-    """Where a run tells how far it has come."""
-
-    def begin(self, label: str, steps: int) -> None:
-        """A phase of so many trial-steps starts."""
-        ...
-
-    def advance(self, steps: int) -> None: ...
-    def say(self, text: str) -> None: ...
-
-    def suspect(self, optimizers: Sequence[str]) -> None:
-        """If this process dies or hangs now, it is one of these. Where there are none, it is not hanging, however long it takes."""
-        ...
+from sweeps.execution.multihost import Hosts
 
 
 @dataclass(frozen=True)
 class Resources:
-    """On what a sweep runs.
+    """The machines and settings that a sweep runs with.
 
-    executor: "local"; "ray" for a Ray cluster at `ray_address` (None starts one here); "multihost" for all processes of `hosts`.
-    cache: folder of compiled programs.
-    checkpoint_seconds: between checkpoints of the trials under way; on Ray a trial starts again from its beginning.
-    layout: how lanes lie on the devices.
-    profile: write a trace of a few chunks into the folder of results; of process 0 where there are several, and not on Ray.
-    diagnostics: keep, with every point of a curve, what the states of update rules tell (optimizers.diagnostics).
+    Attributes:
+      executor: "local"; "ray" for a Ray cluster; "multihost" for all processes of `hosts`.
+      ray_address: address of the Ray cluster; None starts one here.
+      hosts: where the processes of "multihost" meet.
+      cache: folder of compiled programs; None for no cache.
+      checkpoint_seconds: seconds between checkpoints of running trials. On Ray there are no
+        checkpoints: an interrupted trial starts again from its beginning.
+      layout: how lanes are laid out on the devices.
+      profile: write a trace of a few chunks into the output folder. With several hosts, only
+        process 0 writes one. Not available on Ray.
+      diagnostics: record the optimizers' diagnostics with every point of a curve.
     """
 
     executor: Literal["local", "ray", "multihost"] = "local"
     ray_address: str | None = None
-    hosts: multihost.Hosts = field(default_factory=multihost.Hosts)
+    hosts: Hosts = field(default_factory=Hosts)
     cache: str | None = None
     checkpoint_seconds: float = 30.0
-    layout: LayoutOptions = LayoutOptions()
+    layout: LayoutOptions = field(default_factory=LayoutOptions)
     profile: bool = False
     diagnostics: bool = False
 
     def diagnose(self) -> Callable[[Any], dict[str, jax.Array]] | None:
-        """What is to be told of the states of update rules."""
+        """The function that computes diagnostics from an update rule's state, if wanted."""
         from optimizers import diagnostics
 
         return diagnostics if self.diagnostics else None
 
     def open_engine(self, task: Task) -> Engine:
-        """The task on these devices."""
+        """An engine that trains on the task with these devices."""
         return open_engine(task, make_layout(options=self.layout, small=is_small(task)))

@@ -1,8 +1,9 @@
-"""Watches the process that computes, and starts it again without what killed it.
+"""Watches the process that trains, and restarts it without the optimizer that killed it.
 
-One worker runs all optimizers together, so that they share the teacher. If it dies or stalls, the optimizer
-that it was waiting for is the suspect: the next worker resumes the others from their checkpoints, then runs
-the suspect by itself. If that ends the same way, its trials have crashed (or timed out) and the sweep goes on.
+One such worker trains all optimizers together, so that they share the teacher. If it dies or
+stalls, the optimizer that it was waiting for is the suspect. The next worker resumes the others
+from their checkpoints, then runs the suspect by itself. If the suspect ends that worker too, its
+trials have crashed (or timed out), and the sweep goes on without it.
 """
 
 from __future__ import annotations
@@ -15,148 +16,213 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Literal
 
 from distill_bench.errors import SweepFailed, UserError
-from sweeps.execution.progress import Progress
+from sweeps.execution.messages import Kind
+from sweeps.execution.progress import Display
+from sweeps.execution.request import Fault, Faults, Request
 
 _ROOT = Path(__file__).resolve().parents[2]
-_LOG_TAIL = 30  # lines of a dead process's output that are kept with its trials
+_LOG_TAIL = 30  # lines of a dead worker's output that are stored with its trials
+_STRIKES = 2  # an optimizer is dead once it has ended a worker this often as the only suspect
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a worker may take before it is ended: seconds without progress while it waits for an optimizer, GiB of memory (0: any)."""
+    """When to end a worker.
+
+    Attributes:
+      stall_seconds: longest time without progress while it waits for an optimizer.
+      memory_gib: most memory that it may use, in GiB; 0 for no limit.
+    """
 
     stall_seconds: float
     memory_gib: float
 
 
 @dataclass(frozen=True)
-class _Fault:
-    status: str
-    what: str
+class _Failure:
+    """A worker's unplanned end, and the optimizers that may have caused it."""
+
+    fault: Fault
     suspects: tuple[str, ...]
 
+    @property
+    def headline(self) -> str:
+        return self.fault.detail.splitlines()[0]
 
-def supervise(request: dict[str, Any], limits: Limits, display: Progress) -> list[Path]:
+
+def supervise(request: Request, limits: Limits, display: Display) -> list[Path]:
     """Runs the request to its end, whatever its optimizers do. Returns the folders of its studies.
 
     Raises:
-      UserError: where the request is wrong, or its optimizers cannot even be imported.
-      SweepFailed: where the machine's state keeps it from going on.
+      UserError: if the request is wrong, or its optimizers cannot even be imported.
+      SweepFailed: if the state of the machine prevents going on.
     """
-    alone: set[str] = set()
-    dead: dict[str, tuple[str, str]] = {}
-    strikes: dict[str, int] = {}
+    faults = request.faults
+    strikes: Counter[str] = Counter()
     while True:
-        ended = _run({**request, "alone": sorted(alone), "dead": dead}, limits, display)
-        if not isinstance(ended, _Fault):
-            return ended
-        if request["where"]["executor"] == "multihost":
-            how = ended.what.splitlines()[0]
+        outcome = _run_worker(replace(request, faults=faults), limits, display)
+        if not isinstance(outcome, _Failure):
+            return outcome
+        if request.resources.executor == "multihost":
             raise SweepFailed(
-                f"{how}.\nThe processes of a --multihost sweep end together; the one that ended first says why (see worker.log in its --outdir).\n"
+                f"{outcome.headline}.\nThe processes of a --multihost sweep end together; the one "
+                "that ended first says why (see worker.log in its --outdir).\n"
                 "The same command on every host goes on from the last checkpoint."
             )
-        if not ended.suspects:
-            raise UserError(f"The process ended before any training: {ended.what}")
-        for name in ended.suspects if len(ended.suspects) == 1 else ():
-            strikes[name] = strikes.get(name, 0) + 1
-        gone = {name for name in ended.suspects if strikes.get(name, 0) > 1}
-        dead |= dict.fromkeys(gone, (ended.status, ended.what))
-        alone |= set(ended.suspects)
-        headline = ended.what.splitlines()[0]
-        if gone:
-            display.say(
-                f"{', '.join(sorted(gone))}: {headline}. Its trials have ended ({ended.status}); the others go on."
-            )
-        else:
-            display.say(
-                f"{headline} while running {', '.join(ended.suspects)}. Resuming, with each of these by itself."
-            )
+        if not outcome.suspects:
+            raise UserError(f"The process ended before any training: {outcome.fault.detail}")
+        if len(outcome.suspects) == 1:
+            strikes.update(outcome.suspects)
+        dead = {name for name in outcome.suspects if strikes[name] >= _STRIKES}
+        faults = Faults(
+            faults.alone | set(outcome.suspects),
+            {**faults.dead, **dict.fromkeys(dead, outcome.fault)},
+        )
+        display.say(_consequence(outcome, dead))
 
 
-def _run(request: dict[str, Any], limits: Limits, display: Progress) -> list[Path] | _Fault:
-    """One worker, from start to end. What it prints is kept in the output folder, as worker.log."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-    }
+def _consequence(failure: _Failure, dead: set[str]) -> str:
+    if dead:
+        return (
+            f"{', '.join(sorted(dead))}: {failure.headline}. Its trials have ended "
+            f"({failure.fault.status}); the others go on."
+        )
+    return (
+        f"{failure.headline} while running {', '.join(failure.suspects)}. "
+        "Resuming, with each of these by itself."
+    )
+
+
+def _run_worker(request: Request, limits: Limits, display: Display) -> list[Path] | _Failure:
+    """Runs one worker to its end. What it prints is appended to worker.log in the output folder."""
+    python_path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     read, write = os.pipe()
     with tempfile.TemporaryFile() as output, os.fdopen(read, "rb") as pipe:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "sweeps.execution.worker"],
+            [sys.executable, "-m", "sweeps.execution.worker", str(write)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             pass_fds=[write],
-            env=environment,
+            env=os.environ | {"PYTHONPATH": python_path},
         )
         os.close(write)
         try:
             assert worker.stdin is not None
-            worker.stdin.write(json.dumps({**request, "pipe": write}).encode())
+            worker.stdin.write(request.to_json().encode())
             worker.stdin.close()
-            return _watch(worker, pipe, limits, display, output)
+            return _Watch(worker, pipe, output, limits, display).until_the_end()
         finally:
             worker.kill()
             worker.wait()
             output.seek(0)
-            root = Path(request["outdir"])
-            if (printed := output.read()) and root.is_dir():
-                with open(root / "worker.log", "ab") as log:
+            outdir = Path(request.outdir)
+            if (printed := output.read()) and outdir.is_dir():
+                with open(outdir / "worker.log", "ab") as log:
                     log.write(printed)
 
 
-def _watch(
-    worker: subprocess.Popen, pipe: Any, limits: Limits, display: Progress, output: IO[bytes]
-) -> list[Path] | _Fault:
+@dataclass
+class _Watch:
+    """Follows one worker.
+
+    Attributes:
+      worker: the process.
+      pipe: where its messages come from.
+      output: what it has printed.
+      limits: when to end it.
+      display: where its progress is shown.
+      suspects: optimizers that it waits for.
+      trusted: whether only this project's own code is running, which may take any time.
+      unread: the start of a message whose end has not arrived.
+      last_heard: time of the last message, in seconds.
+    """
+
+    worker: subprocess.Popen[bytes]
+    pipe: IO[bytes]
+    output: IO[bytes]
+    limits: Limits
+    display: Display
     suspects: tuple[str, ...] = ()
-    trusted = False  # whether nothing but this project's own code runs, which may take its time
-    buffer, heard = b"", time.monotonic()
-    os.set_blocking(pipe.fileno(), False)
-    selector = selectors.DefaultSelector()
-    selector.register(pipe, selectors.EVENT_READ)
-    while True:
-        if selector.select(timeout=1.0):
-            content = pipe.read()
-            if content == b"":  # the worker has ended without a word of its end
-                code = worker.wait()
-                return _Fault("crashed", f"{_how_it_ended(code)}\n{_tail(output)}", suspects)
-            *lines, buffer = (buffer + (content or b"")).split(b"\n")
-            heard = time.monotonic()
-            for line in lines:
-                match json.loads(line):
-                    case ["suspect", names]:
-                        suspects, trusted = tuple(names), not names
-                    case ["begin", [label, steps]]:
-                        display.begin(label, steps)
-                    case ["advance", steps]:
-                        display.advance(steps)
-                    case ["say", text]:
-                        display.say(text)
-                    case ["done", folders]:
-                        return [Path(folder) for folder in folders]
-                    case ["misuse", text]:
-                        raise UserError(text)
-                    case ["failed", text]:
-                        raise SweepFailed(text)
-        if limits.memory_gib and (used := _memory_gib(worker.pid)) > limits.memory_gib:
-            return _Fault(
-                "crashed",
-                f"The process took {used:.1f} GiB of memory, more than --memory_gib={limits.memory_gib:g}",
-                suspects,
-            )
-        if not trusted and time.monotonic() - heard > limits.stall_seconds:
-            what = (
-                f"No progress for {limits.stall_seconds:g} s (--stall_seconds)\nThe likeliest cause on CPU is a batched LAPACK call "
-                "(eigh, qr, svd or cholesky of a stack), which deadlocks when two run at once: use jax.lax.map over single matrices."
-            )
-            worker.send_signal(signal.SIGABRT)  # faulthandler writes where it hangs
-            time.sleep(0.5)
-            return _Fault("timeout", f"{what}\n{_tail(output)}", suspects)
+    trusted: bool = False
+    unread: bytes = b""
+    last_heard: float = field(default_factory=time.monotonic)
+
+    def until_the_end(self) -> list[Path] | _Failure:
+        os.set_blocking(self.pipe.fileno(), False)
+        selector = selectors.DefaultSelector()
+        selector.register(self.pipe, selectors.EVENT_READ)
+        while True:
+            if selector.select(timeout=1.0):
+                content = self.pipe.read()
+                if content == b"":  # the pipe is closed, and the worker did not say why
+                    how = _how_it_ended(self.worker.wait())
+                    return self._failure("crashed", f"{how}\n{self._log_tail()}")
+                folders = self._receive(content or b"")
+                if folders is not None:
+                    return folders
+            failure = self._exceeded_memory() or self._stalled()
+            if failure:
+                return failure
+
+    def _receive(self, content: bytes) -> list[Path] | None:
+        """Handles the messages. Returns the folders of the studies if the worker is done."""
+        self.last_heard = time.monotonic()
+        *lines, self.unread = (self.unread + content).split(b"\n")
+        for line in lines:
+            match json.loads(line):
+                case [Kind.SUSPECT, names]:
+                    self.suspects, self.trusted = tuple(names), not names
+                case [Kind.BEGIN, [label, steps]]:
+                    self.display.begin(label, steps)
+                case [Kind.ADVANCE, steps]:
+                    self.display.advance(steps)
+                case [Kind.SAY, text]:
+                    self.display.say(text)
+                case [Kind.DONE, folders]:
+                    return [Path(folder) for folder in folders]
+                case [Kind.MISUSE, text]:
+                    raise UserError(text)
+                case [Kind.FAILED, text]:
+                    raise SweepFailed(text)
+        return None
+
+    def _exceeded_memory(self) -> _Failure | None:
+        limit = self.limits.memory_gib
+        if not limit or (used := _memory_gib(self.worker.pid)) <= limit:
+            return None
+        return self._failure(
+            "crashed",
+            f"The process took {used:.1f} GiB of memory, more than --memory_gib={limit:g}",
+        )
+
+    def _stalled(self) -> _Failure | None:
+        limit = self.limits.stall_seconds
+        if self.trusted or time.monotonic() - self.last_heard <= limit:
+            return None
+        self.worker.send_signal(signal.SIGABRT)  # faulthandler then prints where it hangs
+        time.sleep(0.5)
+        return self._failure(
+            "timeout",
+            f"No progress for {limit:g} s (--stall_seconds)\n"
+            "The likeliest cause on CPU is a batched LAPACK call (eigh, qr, svd or cholesky of a "
+            "stack), which deadlocks when two run at once: use jax.lax.map over single matrices."
+            f"\n{self._log_tail()}",
+        )
+
+    def _failure(self, status: Literal["crashed", "timeout"], detail: str) -> _Failure:
+        return _Failure(Fault(status, detail), self.suspects)
+
+    def _log_tail(self) -> str:
+        self.output.seek(0)
+        lines = self.output.read().decode(errors="replace").splitlines()
+        return "\n".join(lines[-_LOG_TAIL:])
 
 
 def _how_it_ended(code: int) -> str:
@@ -169,17 +235,9 @@ def _how_it_ended(code: int) -> str:
 
 
 def _memory_gib(pid: int) -> float:
-    """Resident memory, where /proc tells; else 0."""
+    """Resident memory in GiB; 0 if /proc does not say."""
     try:
-        return (
-            int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            * os.sysconf("SC_PAGE_SIZE")
-            / 2**30
-        )
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
     except (OSError, ValueError, IndexError):
         return 0.0
-
-
-def _tail(output: IO[bytes]) -> str:
-    output.seek(0)
-    return "\n".join(output.read().decode(errors="replace").splitlines()[-_LOG_TAIL:])

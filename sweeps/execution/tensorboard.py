@@ -1,7 +1,10 @@
-"""TensorBoard as a sink: one run a trial, written as it trains and never read back. TensorFlow is not needed."""
+"""Writes each trial's TensorBoard event file while it trains. The files are never read back.
+
+TensorFlow is not needed.
+"""
 
 # pyright: reportAttributeAccessIssue=false
-# TensorBoard's generated protobuf modules come without stubs.
+# TensorBoard's generated protobuf modules have no type stubs.
 
 from __future__ import annotations
 
@@ -33,17 +36,16 @@ TAGS = {
     "accuracy": "heldout/accuracy",
 }
 TRAIN_LOSS, LEARNING_RATE = "train/loss", "train/learning_rate"
-_RATE_EVERY = 10
+_RATE_EVERY = 10  # steps between points of the learning-rate curve
 
 
 class _EventFile:
-    """An event file that is open only while it is flushed: a sweep may have a thousand of them."""
+    """An event file that is open only while it is flushed, because a sweep may have a thousand."""
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob(
-            "events.out.tfevents.*"
-        ):  # of a run that was cut off; it is written anew
+        # An interrupted run left its events; they are written again.
+        for stale in folder.glob("events.out.tfevents.*"):
             stale.unlink()
         self._path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
         self._buffer = io.BytesIO()
@@ -67,25 +69,22 @@ class _EventFile:
 
 
 class TrialCurves:
-    """The curves of one trial. Steps count updates, so that the value at step s is that after s updates."""
+    """The curves of one trial. The value at step s is the one after s updates."""
 
     def __init__(
         self, folder: Path, study: Study, trial: Trial, learning_rate: Callable[[np.ndarray], Any]
     ):
         self._events = _EventFile(folder)
         configuration = {"optimizer": study.optimizer, "horizon": trial.horizon, **trial.hparams}
-        # One session group for each configuration, whatever the seed.
+        # All seeds of a configuration form one session group.
         group = content_id([study.id, configuration])
         self._events.summary(
             hparams_summary.hparams_pb(configuration, trial_id=group, start_time_secs=time.time())
         )
         steps = np.arange(0, trial.horizon, _RATE_EVERY)
         if (rates := learning_rate(steps)) is not None:
-            for step, rate in zip(
-                steps.tolist(),
-                np.broadcast_to(np.asarray(rates), steps.shape).tolist(),
-                strict=True,
-            ):
+            rates = np.broadcast_to(np.asarray(rates), steps.shape)
+            for step, rate in zip(steps.tolist(), rates.tolist(), strict=True):
                 self._events.scalar(LEARNING_RATE, rate, step)
 
     def losses(self, first: int, values: np.ndarray) -> None:
@@ -103,7 +102,7 @@ class TrialCurves:
         self._events.flush()
 
     def replay(self, records: Sequence[dict[str, Any]]) -> None:
-        """Writes again what a trial recorded before it was interrupted."""
+        """Writes again the points that a trial recorded before it was interrupted."""
         for record in records:
             if "losses" in record:
                 self.losses(record["first"], np.asarray(record["losses"]))
@@ -124,27 +123,14 @@ class TrialCurves:
 
 
 def write_layout(root: Path) -> None:
-    """The custom-scalar layout: each metric in one chart, over all optimizers, horizons and seeds."""
+    """Writes the custom-scalar layout: one chart per metric, with the curves of all trials."""
     if any(root.glob("events.out.tfevents.*")):
         return
+    held_out = [TAGS[name] for name in ("heldout_kl", "agreement", "accuracy")]
     layout = layout_pb2.Layout(
         category=[
-            layout_pb2.Category(
-                title=title,
-                chart=[
-                    layout_pb2.Chart(
-                        title=tag, multiline=layout_pb2.MultilineChartContent(tag=[f"^{tag}$"])
-                    )
-                    for tag in tags
-                ],
-            )
-            for title, tags in (
-                ("all optimizers: held-in", [TAGS["probe_loss"], TRAIN_LOSS, LEARNING_RATE]),
-                (
-                    "all optimizers: held-out",
-                    [TAGS[name] for name in ("heldout_kl", "agreement", "accuracy")],
-                ),
-            )
+            _category("all optimizers: held-in", [TAGS["probe_loss"], TRAIN_LOSS, LEARNING_RATE]),
+            _category("all optimizers: held-out", held_out),
         ]
     )
     events = _EventFile(root)
@@ -155,3 +141,11 @@ def write_layout(root: Path) -> None:
     )
     events.summary(Summary(value=[value]))
     events.flush()
+
+
+def _category(title: str, tags: Sequence[str]) -> layout_pb2.Category:
+    charts = [
+        layout_pb2.Chart(title=tag, multiline=layout_pb2.MultilineChartContent(tag=[f"^{tag}$"]))
+        for tag in tags
+    ]
+    return layout_pb2.Category(title=title, chart=charts)

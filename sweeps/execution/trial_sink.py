@@ -1,4 +1,4 @@
-"""Where a trial's events go."""
+"""Stores a trial: its records and result, its TensorBoard curves, and checkpoints of its state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from distill_bench.training import lane_state
 from distill_bench.training.lane_state import Saved
@@ -16,7 +18,11 @@ from sweeps.results import store
 
 
 class TrialSink:
-    """Everything that is kept of a trial: its records, its curves, and its state while it runs."""
+    """Everything that is stored of a trial: its records, its curves, and its state while it runs.
+
+    Attributes:
+      saved: the state to continue from; None to start from the beginning.
+    """
 
     def __init__(
         self,
@@ -27,7 +33,15 @@ class TrialSink:
         say: Callable[[str], None],
         resumes: bool,
     ):
-        """resumes: from the state that an earlier run left; `say` is told where that cannot be."""
+        """
+        Args:
+          root: folder of the results.
+          candidate: the optimizer.
+          trial: the trial.
+          environment: versions and machine, stored with the result.
+          say: shows the reason if a checkpoint is refused.
+          resumes: whether to continue from the checkpoint that an earlier run left.
+        """
         folder = store.study_folder(root, candidate.study) / trial.name
         study = candidate.study
         self._owner = {
@@ -36,30 +50,32 @@ class TrialSink:
             "source": study.source_sha256,
             "versions": study.versions,
         }
-        self._state = folder / "state.npz"
+        self._checkpoint = folder / "state.npz"
         self._environment = environment
         self._writer = store.TrialWriter(folder, trial)
         self.saved, kept = self._resume(say) if resumes else (None, [])
         self._writer.start(kept)
         opt = candidate.optimizer
-        self._curves = TrialCurves(
-            folder,
-            study,
-            trial,
-            lambda steps: opt.learning_rate(trial.hparams, opt.steps(trial.horizon), steps),
-        )
+
+        def learning_rate(steps: np.ndarray) -> Any:
+            return opt.learning_rate(trial.hparams, opt.steps(trial.horizon), steps)
+
+        self._curves = TrialCurves(folder, study, trial, learning_rate)
         self._curves.replay(kept)
 
     def _resume(self, say: Callable[[str], None]) -> tuple[Saved | None, list[dict[str, Any]]]:
-        if not self._state.exists():
+        """The checkpoint and the records up to it; (None, []) if none can be used."""
+        if not self._checkpoint.exists():
             return None, []
         try:
-            saved = lane_state.load(self._state, self._owner)
+            saved = lane_state.load(self._checkpoint, self._owner)
             return saved, self._writer.kept(saved.step)
         except (lane_state.BadCheckpoint, store.DamagedTrial) as error:
-            aside = self._state.rename(self._state.with_name(f"refused-{time.time_ns()}.npz"))
+            refused = self._checkpoint.with_name(f"refused-{time.time_ns()}.npz")
+            self._checkpoint.rename(refused)
             say(
-                f"Checkpoint refused: {error}.\n  set aside as {aside}; the trial starts from its beginning."
+                f"Checkpoint refused: {error}.\n"
+                f"  set aside as {refused}; the trial starts from its beginning."
             )
             return None, []
 
@@ -73,9 +89,9 @@ class TrialSink:
 
     def save(self, saved: Saved) -> None:
         self._writer.sync()
-        lane_state.save(self._state, saved, self._owner)
+        lane_state.save(self._checkpoint, saved, self._owner)
 
     def finish(self, status: str, step: int, detail: str | None) -> None:
         self._curves.finish(status == "ok")
         self._writer.finish(status, step, detail, self._environment)
-        self._state.unlink(missing_ok=True)
+        self._checkpoint.unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""The process that computes: reads a request on standard input, runs it, and tells on a pipe how it goes.
+"""The process that trains. It reads a request on standard input and reports on a pipe.
 
-    python -m sweeps.execution.worker
+    python -m sweeps.execution.worker FILE_DESCRIPTOR_OF_THE_PIPE
 
-What an optimizer prints, and the last words of a process that dies, go to the log file that is its standard output.
+Whatever an optimizer prints, and the last words of a dying process, go to standard output, which
+the supervisor keeps as a log file.
 """
 
 from __future__ import annotations
@@ -23,101 +24,108 @@ from typing import IO, TYPE_CHECKING, Any
 from distill_bench.errors import UserError
 from distill_bench.log import listen
 from sweeps import cli
-from sweeps.execution.resources import Resources
+from sweeps.execution.messages import Kind
+from sweeps.execution.progress import Display
+from sweeps.execution.request import Request
 
 if TYPE_CHECKING:
     from distill_bench.training.rules import Lane
+    from sweeps.execution.resources import Resources
+    from sweeps.planning.plan import Plan
 
 
 @dataclass(frozen=True)
-class _Channel:
-    """`execute.Display`, as one JSON object a line."""
+class _Channel(Display):
+    """A display that sends everything to the supervisor."""
 
     pipe: IO[str]
 
-    def send(self, kind: str, value: Any) -> None:
+    def send(self, kind: Kind, value: Any) -> None:
         self.pipe.write(json.dumps([kind, value]) + "\n")
 
     def begin(self, label: str, steps: int) -> None:
-        self.send("begin", [label, steps])
+        self.send(Kind.BEGIN, [label, steps])
 
     def advance(self, steps: int) -> None:
-        self.send("advance", steps)
+        self.send(Kind.ADVANCE, steps)
 
     def say(self, text: str) -> None:
-        self.send("say", text)
+        self.send(Kind.SAY, text)
 
     def suspect(self, optimizers: Sequence[str]) -> None:
-        self.send("suspect", list(optimizers))
+        self.send(Kind.SUSPECT, list(optimizers))
 
 
 def _die_with_parent() -> None:
-    """On Linux, ends this process when the supervisor ends, however that ends."""
+    """On Linux: ends this process when the supervisor ends, for whatever reason."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def _work(request: dict[str, Any], channel: _Channel) -> None:
-    asked = request["where"]
-    cli.set_up_jax(asked["cache"], asked["layout"]["devices"])
-    from distill_bench.training.lane_layout import LayoutOptions
-    from sweeps.execution import execute, multihost
-    from sweeps.planning import plan
+def _run(request: Request, channel: _Channel) -> list[Path]:
+    """Runs the request. Returns the folders of its studies; none in a process that follows."""
+    resources = request.resources
+    cli.set_up_jax(resources.cache, resources.layout.devices)
+    # Only now, because set_up_jax limits the threads of LAPACK, which scipy loads.
+    from sweeps.execution import multihost
+    from sweeps.execution.execute import execute
+    from sweeps.planning.plan import make_plan
     from sweeps.results import store
 
-    parts = {"hosts": multihost.Hosts(**asked["hosts"]), "layout": LayoutOptions(**asked["layout"])}
-    where = Resources(**asked | parts)
-    spans_hosts = where.executor == "multihost"
+    spans_hosts = resources.executor == "multihost"
     if spans_hosts:
-        multihost.join(where.hosts)
-    the_plan = plan.make_plan(**request["plan"])
+        multihost.join(resources.hosts)
+    plan = make_plan(request.plan)
     if spans_hosts and not multihost.is_leader():
-        channel.say("Following process 0, which keeps the results.")
-        opts = {candidate.optimizer.name: candidate.optimizer for candidate in the_plan.candidates}
-
-        def lane_of(name: str, hparams: Mapping[str, Any], steps: int, seed: int) -> Lane:
-            return plan.lane_of(opts[name], hparams, steps, seed)
-
-        multihost.follow(
-            lambda: where.open_engine(the_plan.task),
-            lane_of,
-            where.diagnose(),
-            lambda: channel.suspect([]),
-        )
-        multihost.leave()
-        channel.send("done", [])
-        return
-    root = store.open_outdir(request["outdir"])
-    i, n = the_plan.shard
-    with store.locked(root, f"{i}/{n}" if n > 1 else ""):
-        faults = execute.Faults(
-            frozenset(request["alone"]),
-            {name: tuple(fault) for name, fault in request["dead"].items()},
-        )
-        folders = execute.execute(the_plan, root, channel, where, faults)
+        _follow(plan, resources, channel)
+        return []
+    outdir = store.open_outdir(request.outdir)
+    i, n = plan.shard
+    with store.locked(outdir, f"{i}/{n}" if n > 1 else ""):
+        folders = execute(plan, outdir, channel, resources, request.faults)
     if spans_hosts:
         multihost.dismiss()
         multihost.leave()
-    channel.send("done", [str(folder) for folder in folders])
+    return folders
+
+
+def _follow(plan: Plan, resources: Resources, channel: _Channel) -> None:
+    """Trains what process 0 asks for, and keeps nothing."""
+    from sweeps.execution import multihost
+    from sweeps.planning.plan import lane_of
+
+    channel.say("Following process 0, which keeps the results.")
+    optimizers = {candidate.optimizer.name: candidate.optimizer for candidate in plan.candidates}
+
+    def lane(name: str, hparams: Mapping[str, Any], steps: int, seed: int) -> Lane:
+        return lane_of(optimizers[name], hparams, steps, seed)
+
+    multihost.follow(
+        lambda: resources.open_engine(plan.task),
+        lane,
+        resources.diagnose(),
+        lambda: channel.suspect([]),
+    )
+    multihost.leave()
 
 
 def main() -> None:
     _die_with_parent()
     faulthandler.enable()
-    request = json.load(sys.stdin)
-    channel = _Channel(os.fdopen(request["pipe"], "w", buffering=1))
+    request = Request.from_json(sys.stdin.read())
+    channel = _Channel(os.fdopen(int(sys.argv[1]), "w", buffering=1))
     listen(channel.say)
     try:
-        _work(request, channel)
+        channel.send(Kind.DONE, [str(folder) for folder in _run(request, channel)])
     except UserError as error:
-        channel.send("misuse", str(error))
+        channel.send(Kind.MISUSE, str(error))
     except OSError as error:
-        if not (said := cli.disk_trouble(error, Path(request["outdir"]))):
+        if not (message := cli.disk_trouble(error, Path(request.outdir))):
             raise
-        channel.send("failed", said)
+        channel.send(Kind.FAILED, message)
     except Exception:
         channel.send(
-            "failed",
+            Kind.FAILED,
             f"This is a defect of distill-bench; please report it.\n\n{traceback.format_exc()}",
         )
 

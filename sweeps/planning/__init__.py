@@ -1,1 +1,1 @@
-"""From what the user typed to a list of trials."""
+"""Turns what the user typed into a plan of trials."""

@@ -1,4 +1,4 @@
-"""What a plan will cost on this machine."""
+"""Estimates how long a plan takes on this machine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from distill_bench.networks import network
 from distill_bench.training.train import evaluation_steps
 from sweeps.planning.plan import Plan
 
-# Fractions of the matmul peak that teacher and student reach, and seconds to open a task; measured on two CPU cores.
+# Fractions of the matmul peak that teacher and student reach, and the seconds that opening a task
+# takes. Measured on two CPU cores.
 TEACHER_FRACTION, STUDENT_FRACTION, START_SECONDS = 0.65, 0.3, 25.0
 
 
 def _peak_flops() -> float:
-    """Multiplies two matrices on one device for a moment, and takes as many times that as there are devices."""
+    """Speed of a matrix product on one device, times the number of devices."""
     import jax
     import jax.numpy as jnp
 
@@ -27,12 +28,13 @@ def _peak_flops() -> float:
         began = time.perf_counter()
         multiply(matrix).block_until_ready()
         best = min(best, time.perf_counter() - began)
-    # On CPU a product already uses every core.
-    return 2 * n**3 / best * (1 if jax.default_backend() == "cpu" else jax.local_device_count())
+    # On CPU one product already uses every core.
+    devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
+    return 2 * n**3 / best * devices
 
 
 def seconds(plan: Plan) -> float:
-    """An estimate for the whole plan on this machine, nothing of it done yet."""
+    """Estimated time for the whole plan on this machine, if none of it has run yet."""
     task = plan.task
     teacher = 2 * task.teacher_macs * task.batch_size / TEACHER_FRACTION
     student = 2 * network.macs(task.student, task.views.size) * task.batch_size / STUDENT_FRACTION
@@ -50,7 +52,8 @@ def seconds(plan: Plan) -> float:
 
 def _domain(domain: dict[str, Any]) -> str:
     values = domain.get("values") or [domain["low"], domain["high"]]
-    return f"{domain['kind']}({', '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)})"
+    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    return f"{domain['kind']}({', '.join(texts)})"
 
 
 def describe(plan: Plan) -> str:
@@ -70,7 +73,8 @@ def describe(plan: Plan) -> str:
     rungs = ", ".join(map(str, plan.horizons))
     finals = len(plan.candidates) * len(plan.horizons) * plan.seeds
     lines.append(
-        f"horizons {rungs}: {len(plan.tuning)} tuning runs, then {finals} final runs on {plan.seeds} fresh seeds"
+        f"horizons {rungs}: {len(plan.tuning)} tuning runs, "
+        f"then {finals} final runs on {plan.seeds} fresh seeds"
     )
     lines.append(f"about {seconds(plan):.0f} s on this machine")
     return "\n".join(lines)

@@ -1,6 +1,7 @@
-"""(space, n) -> hyperparameters of n trials; pure, so that any machine can run any slice.
+"""Draws the hyperparameters of tuning trials. Pure, so that any machine can run any slice of them.
 
-Trial i is point i of a scrambled Sobol sequence over the searched dimensions, in the order of their declaration.
+Trial i is point i of a scrambled Sobol sequence over the searched dimensions, in the order in which
+the optimizer declares them.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ def sample(
 ) -> list[dict[str, Any]]:
     """Hyperparameters of `n` trials, without repeats.
 
-    `listed` holds hyperparameters with the values that the user wrote: trial i takes combination i of
-    them, round and round, while those of `space` come from point i of the sequence. Where nothing is left to
-    search, each combination is one trial, whatever `n`.
+    Args:
+      space: the declared range of each hyperparameter.
+      listed: hyperparameters whose values the user wrote. Trial i takes combination i of these
+        values, cyclically; the other hyperparameters come from point i of the sequence. If no
+        others are left to search, each combination is one trial, whatever `n` is.
+      n: number of trials.
 
     Raises:
-      UserError: where `n` is below 1, or too small for each combination to be tried.
+      UserError: if `n` is below 1, or too small to try every combination.
     """
     if n < 1:
         raise UserError(f"--trials={n} tries nothing: use 1 or more.")
@@ -38,13 +42,13 @@ def sample(
         return combinations
     if n < len(combinations):
         raise UserError(
-            f"--trials={n} cannot try all {len(combinations)} combinations of the values listed: use --trials={len(combinations)} or more."
+            f"--trials={n} cannot try all {len(combinations)} combinations of the listed values: "
+            f"use --trials={len(combinations)} or more."
         )
     from scipy.stats import qmc
 
-    points = qmc.Sobol(len(searched), scramble=True, rng=SOBOL_SEED).random_base2(
-        math.ceil(math.log2(n))
-    )[:n]
+    sobol = qmc.Sobol(len(searched), scramble=True, rng=SOBOL_SEED)
+    points = sobol.random_base2(math.ceil(math.log2(n)))[:n]
     trials = []
     for i, point in enumerate(points):
         drawn = {

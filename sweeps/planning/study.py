@@ -1,4 +1,4 @@
-"""The data model of a sweep: frozen, plain, and named by the hash of its content."""
+"""The data model of a sweep: frozen, plain data, identified by a hash of its content."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ Hparams = Mapping[str, Any]
 
 
 def content_id(content: Any) -> str:
-    """12 hex digits of the content's canonical JSON."""
+    """12 hex digits: the start of the SHA-256 of the content's canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Study:
-    """One optimizer on one task, over one space, with one version of everything that shapes a number.
+    """One optimizer on one task. Anything that could change a number is part of the study's id.
 
     Attributes:
-      task, fingerprint: the task's name and `Task.fingerprint()`.
-      optimizer: the candidate's name.
-      source_sha256: digest of the candidate's source.
+      task: the task's name.
+      fingerprint: the task's `Task.fingerprint()`.
+      optimizer: the optimizer's name.
+      source_sha256: digest of the optimizer's source.
       space: the domain of each searched hyperparameter, as plain data.
       fixed: hyperparameters set by the user.
-      versions: of the packages that compute, and the platform.
+      versions: versions of the packages that compute, and the platform.
     """
 
     task: str
@@ -46,7 +47,14 @@ class Study:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training run of a study. Trials on TUNING_SEED tune; those on other seeds are finals."""
+    """One training run of a study. Runs on TUNING_SEED are tuning trials, the others are finals.
+
+    Attributes:
+      study: id of the study.
+      hparams: hyperparameters of the run.
+      horizon: gradient evaluations of the run.
+      seed: random seed of the run.
+    """
 
     study: str
     hparams: dict[str, Any]
@@ -59,7 +67,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """A directory's name: horizon, hyperparameters, seed, and the start of the id."""
+        """Name of its directory: horizon, hyperparameters, seed, and the start of the id."""
         values = [
             f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.hparams.items()
         ]
@@ -72,13 +80,13 @@ class Result:
     """How a trial ended.
 
     Attributes:
-      trial: which.
-      status: "ok", "diverged" (a loss that is not finite), "crashed" (an exception of the optimizer's, or the end
-        of its process) or "timeout" (no progress).
-      step: where it ended.
-      detail: what happened, where it did not end well.
+      trial: the trial.
+      status: "ok", "diverged" (a loss was not finite), "crashed" (the optimizer raised an exception
+        or ended its process) or "timeout" (no progress).
+      step: step at which it ended.
+      detail: what went wrong; None if the status is "ok".
       losses: training loss of each step.
-      points: (step, metrics) along the curve; the last is the final one where `status` is "ok".
+      points: (step, metrics) along the curve; if the status is "ok", the last is the final result.
     """
 
     trial: Trial

@@ -1,0 +1,36 @@
+"""Resolves an optimizer that the user typed, and shows the errors of plug-in files."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill_bench.errors import UserError
+from optimizers.contract import registry
+
+
+def resolve(spec: str) -> registry.Resolved:
+    """The optimizer that `spec` names, in any form that `registry.resolve` accepts.
+
+    Raises:
+      UserError: if it does not exist, or its file raises; the message then holds the part of the
+        stack trace that lies in the file.
+    """
+    try:
+        return registry.resolve(spec)
+    except registry.UnknownOptimizer as error:
+        raise UserError(str(error)) from None
+    except Exception as error:  # a plug-in's file may raise anything
+        path = str(Path(spec.partition(":")[0]).resolve())
+        own = own_traceback(traceback.format_exception(error), path)
+        raise UserError(f"--opt={spec} cannot be imported; its own error:\n\n{own}") from None
+
+
+def own_traceback(lines: Sequence[str], path: str) -> str:
+    """A formatted exception from the first frame in the file `path` on, or its last 12 lines if
+    no frame is."""
+    text = "".join(lines).rstrip()
+    text = text[max(text.rfind("Traceback (most recent call last)"), 0) :]
+    frame = text.find(f'  File "{path}"')
+    return text[frame:] if frame >= 0 else "\n".join(text.splitlines()[-12:])
