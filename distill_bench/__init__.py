@@ -1,7 +1,7 @@
-"""The fixed task: FunMatch distillation, its data, views, networks, teacher and training loop.
+"""The fixed task of the benchmark: FunMatch distillation with its data, networks and training loop.
 
-No optimizer is named in this package. It knows `optax.GradientTransformation` and nothing else about
-update rules.
+This package never names an optimizer. All it knows about update rules is
+`optax.GradientTransformation`.
 """
 
 __version__ = "0.1.0"

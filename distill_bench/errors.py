@@ -1,4 +1,4 @@
-"""The exceptions that are shown to a user without a stack trace."""
+"""Exceptions whose message is shown to the user without a stack trace."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """What was wrong, what was got and how to fix it, in words for the terminal; shown without a stack trace."""
+    """The user can fix this: the message says what was wrong, what was got and what to do."""
 
 
 class SweepFailed(Exception):
-    """A sweep cannot go on because of the machine or of a defect; the message says why."""
+    """A sweep cannot continue because of the machine or a defect; the message says why."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The sentence " Did you mean 'x'?" with the nearest of the known names; empty where none is near."""
+    """The sentence " Did you mean 'x'?" with the known name nearest to `name`, or ""."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,4 +1,7 @@
-"""What the library tells while it takes its time, such as the progress of a download: the logger "distill_bench", silent until someone listens."""
+"""The logger "distill_bench", which reports slow work such as a download.
+
+It is silent until `listen` is called.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from collections.abc import Callable
 LOG = logging.getLogger("distill_bench")
 
 
-def listen(say: Callable[[str], None]) -> None:
-    """From now on `say`, and nothing else, is told each line."""
+def listen(report: Callable[[str], None]) -> None:
+    """From now on, each line goes to `report` and nowhere else."""
 
-    class Teller(logging.Handler):
+    class Reporter(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            say(record.getMessage())
+            report(record.getMessage())
 
-    LOG.handlers = [Teller()]
+    LOG.handlers = [Reporter()]
     LOG.propagate = False
     LOG.setLevel(logging.INFO)
 

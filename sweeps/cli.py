@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distill_bench import command
+from distill_bench.machine import core_count
 
 OK, FAILED = command.OK, command.FAILED
 
@@ -58,10 +59,7 @@ def set_up_jax(compilation_cache: str | None, cpu_devices: int | None = None) ->
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    jax.config.update("jax_num_cpu_devices", cpu_devices or cores)
+    jax.config.update("jax_num_cpu_devices", cpu_devices or core_count())
     if compilation_cache:
         jax.config.update("jax_compilation_cache_dir", compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -35,7 +35,12 @@ with FLAGS.group("What to compare"):
         comma_compat=True,
         flag_values=FLAGS,
     )
-    flags.DEFINE_string("task", "digits", "The task; --list shows all.", flag_values=FLAGS)
+    flags.DEFINE_string(
+        "task",
+        "digits",
+        "The task: a name that --list shows, or module:NAME for your own.",
+        flag_values=FLAGS,
+    )
     flags.DEFINE_string(
         "mode",
         "mix",
@@ -273,7 +278,7 @@ def main() -> int:
     if FLAGS.list:
         return _list()
     cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
-    machine.choose(FLAGS.data_dir, FLAGS.weights_dir)
+    machine.choose_folders(FLAGS.data_dir, FLAGS.weights_dir)
     if FLAGS.dry_run:
         cli.set_up_jax(cache)
         from sweeps.planning import estimate
@@ -307,7 +312,7 @@ def _list() -> int:
     from optimizers.contract import registry
 
     print("Optimizers:", ", ".join(registry.builtins()))
-    for task in catalogue.CATALOGUE.values():
+    for task in map(catalogue.get, catalogue.names()):
         horizons = ", ".join(map(str, task.horizons))
         print(f"Task: {task.name} ({task.fingerprint()}), horizons {horizons}")
     return cli.OK

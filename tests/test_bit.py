@@ -1,3 +1,5 @@
+"""BiT networks: published sizes, and the forward pass against a float64 reference."""
+
 from __future__ import annotations
 
 import jax
@@ -8,7 +10,7 @@ import pytest
 from distill_bench.networks import bit, layers
 from distill_bench.networks.bit import BiTConfig
 
-PUBLISHED = [  # parameters and forward GMAC, FunMatch and Big Transfer
+PUBLISHED = [  # (network, image size, parameters, GMAC of a forward pass), FunMatch and BiT
     (BiTConfig((3, 4, 6, 3), 64, 102), 128, 23_709_350, 1.34),
     (BiTConfig((3, 4, 6, 3), 64, 37), 160, 23_576_165, 2.09),
     (BiTConfig((3, 4, 6, 3), 64, 1000), 224, 25_549_352, 4.09),
@@ -24,7 +26,7 @@ def test_published_networks_have_the_published_size(config, size, parameters, gm
     assert bit.macs(config, size) / 1e9 == pytest.approx(gmac, rel=5e-3)
 
 
-# An independent float64 forward, written from the definition with explicit loops.
+# An independent float64 forward pass, written from the definition with explicit loops.
 
 
 def conv64(x, kernel, stride, padding):
@@ -119,7 +121,7 @@ def test_forward_matches_float64(config, size):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
-def test_the_paddings_of_the_pool_differ():
+def test_pool_paddings_give_different_logits():
     zero, inf = (BiTConfig((1,), 4, 3, groups=2, pool_padding=p) for p in ("zero", "inf"))
     params, images = (
         random_params(zero, 0),
@@ -131,7 +133,7 @@ def test_the_paddings_of_the_pool_differ():
 @pytest.mark.parametrize(
     ("size", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (7, 2, 3)]
 )
-def test_the_cpu_form_of_a_convolution_equals_xlas(size, stride, padding):
+def test_cpu_convolution_equals_xla(size, stride, padding):
     rng = np.random.default_rng(0)
     x, kernel = (
         rng.standard_normal((2, 9, 8, 3)).astype(np.float32),

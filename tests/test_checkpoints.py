@@ -1,4 +1,7 @@
-"""Weights of both published layouts, written key by key from their description and not by the code under test."""
+"""Reading and writing BiT weights in both published formats.
+
+The files are written key by key from the formats' description, not by the code under test.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,12 @@ def numbers(*shape, seed=0):
 
 
 def published(config=CONFIG, image=False, numbered=False):
-    """The arrays of a Big Transfer file. image: vectors with the axes of an image; numbered: some files' names of convolutions."""
+    """The arrays of a Big Transfer file.
+
+    Args:
+      image: GroupNorm's vectors have shape [1, 1, 1, C].
+      numbered: names of convolutions carry a number, as in some files.
+    """
     arrays = {}
 
     def add(key, *shape):
@@ -59,7 +67,7 @@ def published(config=CONFIG, image=False, numbered=False):
     return arrays
 
 
-FLAX = [  # from the published names to big_vision's
+FLAX = [  # from Big Transfer's names to big_vision's
     (r"resnet/root_block/standardized_conv2d/", "root_block/conv_root/"),
     (r"resnet/group_norm/", "norm-pre-head/"),
     (r"resnet/head/conv2d/", "head/"),
@@ -112,7 +120,7 @@ def same(a, b):
         (flax("opt/target/") | {"opt/state/step": np.array(7)}, "flax"),
     ],
 )
-def test_both_layouts_are_read_into_the_same_parameters(arrays, layout, tmp_path):
+def test_both_formats_are_read_into_the_same_parameters(arrays, layout, tmp_path):
     params, found = files.read(write(tmp_path / "file.npz", arrays), CONFIG)
     assert found == layout
     expected, source = jax.eval_shape(lambda: bit.init(CONFIG, jax.random.key(0))), published()
@@ -125,7 +133,7 @@ def test_both_layouts_are_read_into_the_same_parameters(arrays, layout, tmp_path
         np.testing.assert_array_equal(leaf, source[key].reshape(like.shape), err_msg=key)
 
 
-def test_what_is_written_in_each_layout_gives_the_same_logits(tmp_path):
+def test_parameters_written_in_any_format_give_the_same_logits(tmp_path):
     params, _ = files.read(write(tmp_path / "file.npz", published()), CONFIG)
     images = np.random.default_rng(1).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
     logits = jax.jit(lambda p: bit.apply(CONFIG, p, images))
@@ -148,7 +156,7 @@ def test_what_is_written_in_each_layout_gives_the_same_logits(tmp_path):
 def test_every_float_becomes_float32(dtype, tmp_path):
     arrays = {key: np.asfortranarray(array.astype(dtype)) for key, array in published().items()}
     expected = {key: array.astype(np.float32) for key, array in arrays.items()}
-    if dtype == ml_dtypes.bfloat16:  # numpy's format keeps it as two bytes without a meaning
+    if dtype == ml_dtypes.bfloat16:  # numpy's file format stores it as two bytes of unknown type
         arrays = {key: array.view("V2") for key, array in arrays.items()}
     params, _ = files.read(write(tmp_path / "file.npz", arrays), CONFIG)
     same(params, files.read(write(tmp_path / "expected.npz", expected), CONFIG)[0])
@@ -175,24 +183,25 @@ def without(*keys):
     [
         (
             published(BiTConfig((1, 3), 4, 3)),
-            r"another architecture: depths \(1, 3\), width 4, 3 channels; wanted are depths \(1, 2\), width 4",
+            r"another architecture: depths \(1, 3\), width 4, 3 channels; "
+            r"expected depths \(1, 2\), width 4",
         ),
         (
             published(BiTConfig((1, 2, 1), 8, 3)),
             r"another architecture: depths \(1, 2, 1\), width 8",
         ),
         (flax(config=BiTConfig((1, 2), 8, 3)), r"another architecture: depths \(1, 2\), width 8"),
-        (published(BiTConfig((1, 2), 4, 5)), "has 5 classes; wanted are 3"),
-        (flax(config=BiTConfig((1, 2), 4, 5)), "has 5 classes; wanted are 3"),
+        (published(BiTConfig((1, 2), 4, 5)), "has 5 classes; expected 3"),
+        (flax(config=BiTConfig((1, 2), 4, 5)), "has 5 classes; expected 3"),
         (without(BIAS, NORM), rf"lacks 2 arrays of the network: '{NORM}', '{BIAS}'"),
         (without(HEAD), f"lacks 1 arrays of the network: '{HEAD}'"),
         (
             changed("resnet/global_step", numbers(1)),
-            "has 1 arrays that the network lacks: 'resnet/global_step'",
+            "has 1 arrays that the network does not have: 'resnet/global_step'",
         ),
         (
             flax() | {f"block1/unit01/gn_{i}/scale": numbers(4) for i in range(20)},
-            "has 20 arrays that the network lacks: .* and 12 more",
+            "has 20 arrays that the network does not have: .* and 12 more",
         ),
         (
             changed("resnet/root_block/standardized_conv2d_1/kernel", numbers(1)),
@@ -200,28 +209,28 @@ def without(*keys):
         ),
         (
             {"weights": numbers(1)},
-            "names its arrays as in neither layout of BiT weights: 'weights'",
+            "has array names of neither format of BiT weights: 'weights'",
         ),
-        ({}, "names its arrays as in neither layout of BiT weights: none"),
+        ({}, "has array names of neither format of BiT weights: none"),
         (
             changed(ROOT, numbers(5, 5, 3, 4)),
-            r"kernel with shape \(5, 5, 3, 4\); the network wants \(7, 7, 3, 4\)",
+            r"kernel with shape \(5, 5, 3, 4\); the network needs \(7, 7, 3, 4\)",
         ),
-        (changed(ROOT, numbers(4)), r"kernel with shape \(4,\); the network wants \(7, 7, 3, 4\)"),
+        (changed(ROOT, numbers(4)), r"kernel with shape \(4,\); the network needs \(7, 7, 3, 4\)"),
         (
             changed(NORM, numbers(1, 4)),
-            r"gamma with shape \(1, 4\); the network wants \(4,\) or \(1, 1, 1, 4\)",
+            r"gamma with shape \(1, 4\); the network needs \(4,\) or \(1, 1, 1, 4\)",
         ),
         (
             changed(HEAD, numbers(32, 3)),
-            r"kernel with shape \(32, 3\); the network wants \(1, 1, 32, 3\)",
+            r"kernel with shape \(32, 3\); the network needs \(1, 1, 32, 3\)",
         ),
         (
             changed(BIAS, np.arange(3)),
-            "bias as int64; wanted are float16, bfloat16, float32 or float64",
+            "bias as int64; expected float16, bfloat16, float32 or float64",
         ),
-        (changed(BIAS, np.zeros(3, complex)), "bias as complex128; wanted"),
-        (changed(BIAS, np.array([1.0, None, 2.0], object)), "bias as object; wanted"),
+        (changed(BIAS, np.zeros(3, complex)), "bias as complex128; expected"),
+        (changed(BIAS, np.array([1.0, None, 2.0], object)), "bias as object; expected"),
         (changed(BIAS, np.zeros(3, [("数", "f4")])), r"bias in version \(3, 0\) of numpy's format"),
         (
             changed(BIAS, np.array([1, np.nan, np.inf], np.float32)),
@@ -234,7 +243,7 @@ def without(*keys):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Stored array in format 3.0")
-def test_what_does_not_fit_is_refused(arrays, message, tmp_path):
+def test_a_file_that_does_not_fit_is_refused(arrays, message, tmp_path):
     path = write(tmp_path / "file.npz", arrays)
     with pytest.raises(UserError, match=message) as refused:
         files.read(path, CONFIG)
@@ -242,7 +251,7 @@ def test_what_does_not_fit_is_refused(arrays, message, tmp_path):
 
 
 def member(header, size):
-    """A member of an archive that announces `header` and unpacks to `size` zeros."""
+    """An archive member with this header, whose data are `size` zero bytes."""
     content = io.BytesIO()
     np.lib.format.write_array_header_1_0(content, header)
     return content.getvalue() + bytes(size)
@@ -254,12 +263,12 @@ def member(header, size):
         (
             (3,),
             2**25,
-            "holds 33554432 bytes for resnet/head/conv2d/bias, whose header announces 12",
+            "holds 33554432 bytes for resnet/head/conv2d/bias, whose header states 12",
         ),
         (
             (2**60,),
             12,
-            "holds 12 bytes for resnet/head/conv2d/bias, whose header announces 4611686018427387904",
+            "holds 12 bytes for resnet/head/conv2d/bias, whose header states 4611686018427387904",
         ),
         ((2**23,), 2**25, r"bias with shape \(8388608,\)"),
     ],
@@ -277,7 +286,7 @@ def test_arrays_of_another_size_are_refused_before_they_are_unpacked(
         files.read(path, CONFIG)
 
 
-def test_a_file_that_is_broken_or_no_npz_is_refused(tmp_path):
+def test_a_broken_file_is_refused(tmp_path):
     path = tmp_path / "file.npz"
     with pytest.raises(UserError, match="FileNotFoundError"):
         files.read(path, CONFIG)

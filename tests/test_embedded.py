@@ -1,4 +1,4 @@
-"""Tiles of photographs, against a reference that goes through colours; the digits' split is held in test_task.py."""
+"""Tiles of photographs, against a reference computed from RGB. test_task.py checks the digits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_tiles_are_the_photographs_luminance_averaged_by_area():
                 [square[4 * i : 4 * i + 4, 4 * j : 4 * j + 4].mean() for j in range(8)]
                 for i in range(8)
             ]
-            # Colours are cut off at 0 and 255, so that luminance made of them differs by a little.
+            # RGB is clipped to 0 and 255, so that luminance computed from it differs a little.
             np.testing.assert_allclose(images[260 * p + tile, :, :, 0] / 16, expected, atol=4)
 
 
@@ -54,9 +54,8 @@ def test_the_split_of_the_photographs_is_frozen_and_scaled_like_the_digits():
     together = np.concatenate([train.images, test.images])
     assert -1 <= together.min() < -0.95
     assert 0.95 < together.max() <= 1
-    assert (
-        len(np.unique(together.reshape(520, -1), axis=0)) == 520
-    )  # none is in both, and none is twice
+    # No image occurs twice, neither within a split nor in both.
+    assert len(np.unique(together.reshape(520, -1), axis=0)) == 520
     np.testing.assert_allclose((train.images[:3, 0, 0, 0] + 1) * 2040, [936, 1151, 243], rtol=1e-6)
 
 
@@ -65,15 +64,15 @@ def test_other_photographs_are_refused():
         dataset.load_embedded(dataclasses.replace(PHOTOGRAPHS, sha256="0" * 64))
 
 
-def test_views_are_of_the_photographs_and_the_exam_of_the_digits(tiny_task):
-    """And a student learns from them, whom the labels of photographs could tell nothing."""
+def test_a_student_learns_from_views_of_photographs_and_is_evaluated_on_digits(tiny_task):
+    """Only the teacher's logits can teach it: photographs have no labels."""
     task = dataclasses.replace(tiny_task, images=PHOTOGRAPHS)
     engine = open_engine(task, make_layout(jax.devices()[:1]))
     tiles, digits = dataset.load_embedded(PHOTOGRAPHS)[0], dataset.load_embedded(task.dataset)[1]
     np.testing.assert_array_equal(engine.source.images, tiles.images)
     np.testing.assert_array_equal(engine.eval_set.labels, digits.labels)
-    seen = step_views(task, jnp.asarray(tiles.images), 0, 0)
-    np.testing.assert_allclose(engine.chunk(0, 0).views[0, 0], seen.student, atol=1e-6)
+    views = step_views(task, jnp.asarray(tiles.images), 0, 0)
+    np.testing.assert_allclose(engine.chunk(0, 0).views[0, 0], views.student, atol=1e-6)
     points = [
         event.metrics
         for event in train(engine, [Lane(lambda hparams, horizon: optax.sgd(0.3), {}, 100, 0)])

@@ -118,7 +118,7 @@ def test_the_loss_is_the_cross_entropy_and_the_steps_follow_the_rule(flowers):
 
     split, params = (
         SPLITS["train"],
-        jax.tree.map(np.asarray, files.read(lookup.place("mine"), NETWORK)[0]),
+        jax.tree.map(np.asarray, files.read(lookup.path_of("mine"), NETWORK)[0]),
     )
     params["head"]["conv2d"] = {
         "kernel": np.zeros((32, CLASSES), np.float32),
@@ -372,7 +372,7 @@ def test_fine_tuning_evaluates_on_validation_and_trains_on_the_tasks_data(flower
         ),
         (
             ["--task=flowers102", "--from=narrow"],
-            "narrow is 7 channels wide, which 2 groups, the task's, do not divide",
+            "narrow is 7 channels wide, which the task's 2 groups do not divide",
         ),
         (["--task=flowers102", "--from=mine", "--lr=0.1,fast"], "'fast' is not a learning rate"),
         (["--task=flowers102", "--from=mine", "--lr=-1"], "'-1' is not a learning rate"),

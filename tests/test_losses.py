@@ -1,3 +1,5 @@
+"""The distillation loss against a float64 reference."""
+
 from __future__ import annotations
 
 import jax
@@ -33,7 +35,7 @@ def test_kl_matches_float64_and_is_not_negative(seed, temperature, scale):
     assert found >= -1e-6
 
 
-def test_kl_is_zero_for_a_perfect_student_and_so_is_its_gradient():
+def test_kl_and_its_gradient_are_zero_for_a_perfect_student():
     logits = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3)), jnp.float32)
     loss, gradient = jax.value_and_grad(lambda s: kl_divergence(logits, s, 2.0))(logits + 5.0)
     assert float(loss) == pytest.approx(0, abs=1e-6)

@@ -1,3 +1,5 @@
+"""MobileNetV3: published sizes, and the forward pass against a float64 reference."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -25,9 +27,9 @@ TINY = MobileNetConfig(
     features=32,
     hidden=24,
 )
-SMALL = dataclasses.replace(
+SMALL = dataclasses.replace(  # compiles quickly
     TINY, channels=1, classes=10, rows=(BottleneckConfig(3, 8, 8, True, "hard_swish", 1),)
-)  # quickly compiled
+)
 
 
 def random_params(config, seed):
@@ -39,31 +41,27 @@ def random_params(config, seed):
 
 
 def test_mobilenetv3_large_has_the_published_size():
-    """Parameters as in torchvision. Multiply-accumulates of convolutions, squeeze-and-excite and head: Keras states 217 M, the paper 219 M."""
+    """The number of parameters is torchvision's; multiply-accumulates are Keras' and the paper's.
+
+    For convolutions, squeeze-and-excite and head, Keras states 217 M; the paper states 219 M.
+    """
     large = MobileNetConfig(1000)
     shapes = jax.eval_shape(lambda: network.init(large, jax.random.key(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 5_483_032
     assert network.macs(large, 224) / 1e6 == pytest.approx(217, rel=5e-3)
-    # The paper does not say what it counts; biases, the weighing of channels and the means over images make up for the difference.
+    # The paper does not say what it counts. Biases, the weighting of channels and the means over
+    # the image make up the difference.
     assert network.macs(large, 224) / 1e6 == pytest.approx(219, rel=0.0125)
 
 
 def test_the_squeezed_widths_are_the_published_ones():
-    assert [mobilenet.squeezed(row.expanded) for row in mobilenet.LARGE if row.squeeze] == [
-        24,
-        32,
-        32,
-        120,
-        168,
-        168,
-        240,
-        240,
-    ]
+    widths = [mobilenet.squeezed(row.expanded) for row in mobilenet.LARGE if row.squeeze]
+    assert widths == [24, 32, 32, 120, 168, 168, 240, 240]
     assert mobilenet.squeezed(16) == 8
-    assert mobilenet.squeezed(88) == 24  # 22 would become 16 or 24; 16 is below nine tenths
+    assert mobilenet.squeezed(88) == 24  # a quarter is 22; 16 would be less than nine tenths of it
 
 
-# An independent float64 forward, written from the definition.
+# An independent float64 forward pass, written from the definition.
 
 
 def depthwise64(x, kernel, stride, padding):
@@ -137,7 +135,7 @@ def test_forward_matches_float64(size):
 @pytest.mark.parametrize(
     ("size", "stride", "dtype"), [(3, 1, "float32"), (3, 2, "bfloat16"), (5, 2, "float32")]
 )
-def test_the_cpu_form_of_a_depthwise_convolution_equals_xlas(size, stride, dtype):
+def test_cpu_depthwise_convolution_equals_xla(size, stride, dtype):
     rng = np.random.default_rng(0)
     x, kernel = (
         jnp.asarray(rng.standard_normal(shape), dtype)
@@ -162,7 +160,7 @@ def test_the_cpu_form_of_a_depthwise_convolution_equals_xlas(size, stride, dtype
         )
 
 
-def test_bfloat16_is_computed_in_bfloat16_and_close():
+def test_bfloat16_logits_are_rounded_but_close():
     params, images = (
         random_params(TINY, 0),
         jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (8, 16, 16, 2)), jnp.float32),
@@ -173,7 +171,7 @@ def test_bfloat16_is_computed_in_bfloat16_and_close():
     )
     assert exact.dtype == rounded.dtype == jnp.float32
     error = float(jnp.linalg.norm(exact - rounded) / jnp.linalg.norm(exact))
-    assert 1e-5 < error < 0.05  # bfloat16 has eight bits
+    assert 1e-5 < error < 0.05  # bfloat16 has 8 significant bits
 
 
 def test_init_is_he_normal_with_a_zero_classifier_and_every_kernel_learns():
@@ -187,9 +185,8 @@ def test_init_is_he_normal_with_a_zero_classifier_and_every_kernel_learns():
         network.init(SMALL, jax.random.key(0)),
         np.random.default_rng(1).uniform(-1, 1, (4, 16, 16, 1)).astype(np.float32),
     )
-    small["head"]["kernel"] = jax.random.normal(
-        jax.random.key(1), small["head"]["kernel"].shape
-    )  # as after the first step
+    # As after the first step: a zero classifier passes no gradient on.
+    small["head"]["kernel"] = jax.random.normal(jax.random.key(1), small["head"]["kernel"].shape)
     gradients = jax.jit(jax.grad(lambda p: network.apply(SMALL, p, images)[:, 0].sum()))(small)
     assert all(
         np.abs(leaf).max() > 0
@@ -199,7 +196,7 @@ def test_init_is_he_normal_with_a_zero_classifier_and_every_kernel_learns():
     )
 
 
-def test_computing_activations_again_changes_no_gradient_and_keeps_less():
+def test_remat_changes_no_gradient_and_stores_less():
     def loss(config, params, remat):
         return jnp.sum(
             mobilenet.apply(
@@ -211,7 +208,7 @@ def test_computing_activations_again_changes_no_gradient_and_keeps_less():
             ** 2
         )
 
-    def kept(remat):
+    def stored(remat):
         shapes = jax.eval_shape(lambda: mobilenet.init(TINY, jax.random.key(0)))
         return sum(
             leaf.size
@@ -220,7 +217,7 @@ def test_computing_activations_again_changes_no_gradient_and_keeps_less():
             )
         )
 
-    assert kept(True) < 0.6 * kept(False)
+    assert stored(True) < 0.6 * stored(False)
     params, gradient = random_params(SMALL, 0), jax.jit(jax.grad(loss, 1), static_argnums=(0, 2))
     for found, expected in zip(
         *(jax.tree.leaves(gradient(SMALL, params, remat)) for remat in (True, False)), strict=True
@@ -230,8 +227,8 @@ def test_computing_activations_again_changes_no_gradient_and_keeps_less():
         )
 
 
-def test_a_batch_of_networks_is_each_by_itself():
-    """Under vmap depthwise convolutions become grouped by network and channel."""
+def test_networks_under_vmap_equal_each_network_alone():
+    """Under vmap, a depthwise convolution becomes one that is grouped by network and channel."""
     images = jnp.asarray(
         np.random.default_rng(3).standard_normal((4, 16, 16, SMALL.channels)), jnp.float32
     )

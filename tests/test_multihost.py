@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import pickle
 import socket
 import subprocess
 
@@ -30,13 +28,11 @@ def losses(folder):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_two_processes_give_the_losses_of_one(script, tmp_path, monkeypatch, request, streamed):
-    if streamed:
-        (tmp_path / "streamed.pickle").write_bytes(
-            pickle.dumps(dataclasses.replace(request.getfixturevalue("small_sun"), name="tiny"))
-        )
-        monkeypatch.setenv("TINY_TASK", str(tmp_path / "streamed.pickle"))
+def test_two_processes_give_the_losses_of_one(script, tmp_path, request, streamed):
     flags = [f"--opt={CALM}", "--lr=0.02", "--horizons=20", "--trials=1", "--seeds=1"]
+    if streamed:
+        request.getfixturevalue("small_sun")  # sets the folder from which the scripts read it
+        flags += ["--task=support.small_sun:from_environment"]
     assert script("run", *flags).returncode == 0
     (tmp_path / "runs").rename(tmp_path / "single")
     meeting = [

@@ -1,4 +1,4 @@
-"""Packing data sets of TFDS, on a small one in TFDS's own format: what the packed arrays hold, and how packing can end."""
+"""Packing a small data set in TFDS's own format: what the arrays hold, and how packing can fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 
 
 def area_average(pixels, height, width):
-    """Every pixel repeated so often that equal shares are whole numbers of them."""
+    """Repeats every pixel until each output pixel is the mean of a whole number of them."""
     rows = (
         pixels.astype(np.float64)
         .repeat(height, 0)
@@ -36,7 +36,7 @@ def area_average(pixels, height, width):
     return rows.repeat(width, 1).reshape(height, width, pixels.shape[1], 3).mean(2)
 
 
-def test_splits_hold_the_whole_images_in_order_with_their_labels_and_sizes(once_packed):
+def test_splits_hold_the_intact_images_in_order_with_labels_and_sizes(once_packed):
     train, test = prepared.load(DATASET, once_packed, pytest.fail)
     expected = [pixels.shape[:2] for _, pixels in WHOLE.values()]
     for split, labels in (train, KEPT), (test, list(range(90, 90 + len(FILES)))):
@@ -74,11 +74,11 @@ def test_a_squeezed_image_holds_the_colours_of_the_original(once_packed, kind):
     assert np.abs(squeezed - smooth).mean() < 6
 
 
-def test_a_ramp_keeps_its_ramp_along_both_axes(once_packed):
+def test_a_ramp_stays_a_ramp_along_both_axes(once_packed):
     _, test = prepared.load(DATASET, once_packed)
     squeezed = test.images[list(WHOLE).index("ramp")]
     columns, rows = ((np.arange(SIDE) + 0.5) * n / SIDE - 0.5 for n in (300, 400))
-    inside = slice(1, -1)  # at the border the filter is cut
+    inside = slice(1, -1)  # at the border, the filter is cut off
     np.testing.assert_allclose(
         squeezed[..., 0][inside, inside], np.tile(columns * 0.5, (SIDE, 1))[inside, inside], atol=1
     )
@@ -100,13 +100,13 @@ def test_a_clean_image_is_the_central_crop_of_the_area_average(once_packed, kind
     np.testing.assert_allclose(test.clean[list(WHOLE).index(kind)], expected, atol=0.5 + 1e-6)
 
 
-def test_loading_packs_what_tfds_has_made_without_network_and_without_tensorflow(fresh):
+def test_loading_packs_tfds_files_without_network_or_tensorflow(fresh):
     code = f"""{NO_NETWORK}
 import sys
 from pathlib import Path
-from distill_bench import prepared
-from distill_bench.data import TfdsDataset
-from distill_bench.status import listen, to_stderr
+from distill_bench.data import prepared
+from distill_bench.data.dataset import TfdsDataset
+from distill_bench.log import listen, to_stderr
 listen(to_stderr)
 train, test = prepared.load({DATASET}, Path(sys.argv[1]))
 assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "keras")]
@@ -120,37 +120,37 @@ print(len(train.images), len(test.images))
     assert prepared.load(DATASET, fresh, pytest.fail)[0].labels.tolist() == KEPT
 
 
-def test_a_killed_preparation_is_not_taken_for_whole_and_starts_over(fresh, once_packed):
+def test_a_killed_preparation_counts_as_incomplete_and_starts_over(fresh, once_packed):
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from distill_bench import prepared
-from distill_bench.data import TfdsDataset
-def say(text):
+from distill_bench.data import prepared
+from distill_bench.data.dataset import TfdsDataset
+def report(text):
     if "test: 50 %" in text:
         os.kill(os.getpid(), signal.SIGKILL)
-prepared.prepare({DATASET}, Path(sys.argv[1]), say)
+prepared.prepare({DATASET}, Path(sys.argv[1]), report)
 """
     assert python(code, fresh).returncode == -signal.SIGKILL
     assert list(prepared.folder(DATASET, fresh).glob("test_*.npy"))
     assert not prepared.is_packed(DATASET, fresh)
-    said: list[str] = []
-    again, whole = (
-        prepared.load(DATASET, fresh, said.append),
+    reported: list[str] = []
+    repeated, complete = (
+        prepared.load(DATASET, fresh, reported.append),
         prepared.load(DATASET, once_packed, pytest.fail),
     )
-    assert "packing" in said[0]
-    for a, b in zip(again, whole, strict=True):
+    assert "packing" in reported[0]
+    for a, b in zip(repeated, complete, strict=True):
         np.testing.assert_array_equal(a.images, b.images)
         np.testing.assert_array_equal(a.labels, b.labels)
 
 
-def test_one_packs_while_others_wait(fresh):
-    said: list[str] = []
+def test_only_one_of_several_packs_and_the_others_wait(fresh):
+    reported: list[str] = []
     with ThreadPoolExecutor(3) as pool:
-        both = list(pool.map(lambda _: prepared.load(DATASET, fresh, said.append), range(3)))
-    assert sum(": packing" in text for text in said) == 1
-    assert all(train.labels.tolist() == both[0][0].labels.tolist() for train, _ in both)
+        loaded = list(pool.map(lambda _: prepared.load(DATASET, fresh, reported.append), range(3)))
+    assert sum(": packing" in text for text in reported) == 1
+    assert all(train.labels.tolist() == loaded[0][0].labels.tolist() for train, _ in loaded)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 1 << 16, -10])
@@ -167,10 +167,10 @@ def test_a_truncated_or_missing_shard_is_refused(fresh, keep):
     assert not list(prepared.folder(DATASET, fresh).glob("*.npy"))
 
 
-def test_a_split_without_a_whole_image_is_refused(tmp_path):
+def test_a_split_without_an_intact_image_is_refused(tmp_path):
     small_tfds.write(tmp_path, {"train": [(b"", 0)] * 4, "test": [(FILES[0], 0)] * 4})
     with pytest.raises(
-        UserError, match=r"None of the 4 images of train .* no JPEG, PNG, GIF or BMP file"
+        UserError, match=r"None of the 4 images of train .* not a JPEG, PNG, GIF or BMP file"
     ):
         prepared.load(
             dataclasses.replace(DATASET, train_size=4, test_size=4), tmp_path, lambda text: None

@@ -1,4 +1,4 @@
-"""Reading packed data sets of TFDS: what is refused, what is made first, and the command that prepares them."""
+"""Reading packed data sets of TFDS: what is refused, what is made first, and the `data` command."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def cut(content):
     [
         ("train_images.npy", cut, "mmap length"),
         ("train_images.npy", lambda content: content.extend(b"x"), "bytes, expected"),
-        ("test_clean.npy", lambda content: content.clear(), "is not as it was packed"),
-        ("train_labels.npy", flip, "train_labels.npy has changed"),
-        ("test_sizes.npy", flip, "test_sizes.npy has changed"),
-        ("manifest.json", cut, "is not as it was packed"),
+        ("test_clean.npy", lambda content: content.clear(), "has changed since it was packed"),
+        ("train_labels.npy", flip, "train_labels.npy does not have the sha256"),
+        ("test_sizes.npy", flip, "test_sizes.npy does not have the sha256"),
+        ("manifest.json", cut, "has changed since it was packed"),
         (
             "manifest.json",
             lambda content: content.__setitem__(slice(None), b"[1]"),
-            "is not as it was packed",
+            "has changed since it was packed",
         ),
     ],
 )
@@ -46,14 +46,14 @@ def test_changed_files_are_refused_and_packed_again_by_prepare(
 ):
     monkeypatch.setitem(datasets.CATALOGUE, "flowers102", DATASET)
     place = prepared.folder(DATASET, packed)
-    whole = (place / name).read_bytes()
+    original = (place / name).read_bytes()
     damage(place / name, change)
     with pytest.raises(
         UserError, match=rf"(?s){message}.*prepare --task=flowers102 --data_dir={packed}"
     ):
         prepared.load(DATASET, packed)
     prepared.prepare(DATASET, packed, lambda text: None)
-    assert (place / name).read_bytes() == whole
+    assert (place / name).read_bytes() == original
 
 
 @pytest.mark.parametrize(
@@ -71,23 +71,23 @@ def test_changed_files_are_refused_and_packed_again_by_prepare(
         (np.array([{}]), "Python objects"),
     ],
 )
-def test_other_arrays_in_the_place_of_packed_ones_are_refused(packed, array, message):
+def test_other_arrays_in_place_of_packed_ones_are_refused(packed, array, message):
     np.save(prepared.folder(DATASET, packed) / "test_images.npy", array, allow_pickle=True)
     with pytest.raises(UserError, match=message):
         prepared.load(DATASET, packed)
 
 
-def test_prepare_compares_every_pixel(packed):
+def test_prepare_verifies_every_pixel(packed):
     damage(prepared.folder(DATASET, packed) / "train_images.npy", flip)
-    said: list[str] = []
-    prepared.prepare(DATASET, packed, said.append)
-    assert "train_images.npy has changed" in said[0]
-    said.clear()
-    prepared.prepare(DATASET, packed, said.append)
-    assert said == [f"{prepared.folder(DATASET, packed)}: every byte is as it was packed."]
+    reported: list[str] = []
+    prepared.prepare(DATASET, packed, reported.append)
+    assert "train_images.npy does not have the sha256" in reported[0]
+    reported.clear()
+    prepared.prepare(DATASET, packed, reported.append)
+    assert reported == [f"{prepared.folder(DATASET, packed)}: every byte is as it was packed."]
 
 
-def test_the_folder_of_a_variation_which_no_command_names_is_to_be_removed(packed, monkeypatch):
+def test_the_advice_for_a_damaged_variation_is_to_remove_its_folder(packed, monkeypatch):
     monkeypatch.setitem(datasets.CATALOGUE, "flowers102", DATASET)
     variation = dataclasses.replace(DATASET, side=16)
     prepared.load(variation, packed, lambda text: None)
@@ -95,14 +95,15 @@ def test_the_folder_of_a_variation_which_no_command_names_is_to_be_removed(packe
     damage(place / "train_labels.npy", flip)
     with pytest.raises(
         UserError,
-        match=rf"{place} is not .* has changed.*\nRemove that folder: the next run packs it again\.$",
+        match=rf"{place} has changed.* does not have the sha256.*\n"
+        r"Remove that folder: the next run packs it again\.$",
     ):
         prepared.load(variation, packed)
     shutil.rmtree(place)
     assert prepared.load(variation, packed, lambda text: None)[0].labels.tolist() == KEPT
 
 
-def test_another_side_or_split_is_another_folder(packed):
+def test_another_side_or_split_gets_another_folder(packed):
     for other in (
         dataclasses.replace(DATASET, side=16),
         dataclasses.replace(DATASET, train="train[:50%]", train_size=len(TRAIN) // 2),
@@ -113,21 +114,23 @@ def test_another_side_or_split_is_another_folder(packed):
     assert len(prepared.load(DATASET, packed, pytest.fail)[0].images) == len(FILES)
 
 
-def test_other_counts_than_the_tasks_are_refused(fresh):
-    with pytest.raises(UserError, match=rf"train of .* has {len(TRAIN)} images, the task's 1020"):
+def test_a_wrong_number_of_images_is_refused(fresh):
+    with pytest.raises(
+        UserError, match=rf"train of .* has {len(TRAIN)} images; the task's has 1020"
+    ):
         prepared.load(dataclasses.replace(DATASET, train_size=1020), fresh)
     with pytest.raises(UserError, match=r"nowhere of .* cannot be read"):
         prepared.load(dataclasses.replace(DATASET, test="nowhere"), fresh)
     assert not prepared.is_packed(DATASET, fresh)
 
 
-def test_a_folder_that_cannot_be_written_is_told(fresh):
+def test_a_folder_that_cannot_be_written_is_reported(fresh):
     (fresh / "distill-bench").write_text("a file in its place")
     with pytest.raises(UserError, match=r"cannot be written: .*\n.*choose a --data_dir"):
         prepared.load(DATASET, fresh)
 
 
-def test_too_small_a_disk_is_told_before(fresh, monkeypatch):
+def test_a_disk_that_is_too_small_is_reported_before_packing(fresh, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(UserError, match=r"takes 0\.0 GB in .* make room"):
         prepared.load(DATASET, fresh)
@@ -143,7 +146,7 @@ def test_the_newest_version_is_read(fresh):
     assert set(prepared.load(DATASET, fresh, lambda text: None)[0].labels) == {5}
 
 
-def test_prepare_follows_the_version_that_streamed_images_are_read_from(fresh):
+def test_prepare_packs_again_if_tfds_has_a_newer_version_of_streamed_images(fresh):
     streamed = dataclasses.replace(DATASET, side=None)
     prepared.prepare(streamed, fresh, lambda text: None)
     small_tfds.write(
@@ -151,16 +154,18 @@ def test_prepare_follows_the_version_that_streamed_images_are_read_from(fresh):
         {"train": [(FILES[0], 5)] * len(TRAIN), "test": [(FILES[0], 5)] * len(FILES)},
         version="2.1.10",
     )
-    with pytest.raises(UserError, match=r"refers to TFDS's version 2\.1\.1, and 2\.1\.10 is there"):
+    with pytest.raises(
+        UserError, match=r"refers to TFDS's version 2\.1\.1, but 2\.1\.10 was found"
+    ):
         prepared.load(streamed, fresh)
-    said = []
-    prepared.prepare(streamed, fresh, said.append)
-    assert "refers to TFDS's version 2.1.1" in said[0]
+    reported = []
+    prepared.prepare(streamed, fresh, reported.append)
+    assert "refers to TFDS's version 2.1.1" in reported[0]
     train = prepared.load(streamed, fresh, pytest.fail)[0]
     assert (set(train.labels), train.images[3]) == ({5}, FILES[0])
 
 
-def test_streamed_images_that_are_gone_are_missed_and_made_again_by_prepare(
+def test_missing_streamed_images_are_reported_and_made_again_by_prepare(
     published, fresh, monkeypatch
 ):
     streamed = dataclasses.replace(DATASET, side=None)
@@ -169,7 +174,7 @@ def test_streamed_images_that_are_gone_are_missed_and_made_again_by_prepare(
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(UserError) as missed:
         prepared.load(streamed, fresh)
-    assert f"there is not a version in the format array_record in {fresh / DATASET.name}" in str(
+    assert f"there is no version in the format array_record in {fresh / DATASET.name}" in str(
         missed.value
     )
     assert "manifest.json" not in str(missed.value)
@@ -182,9 +187,9 @@ def test_streamed_images_that_are_gone_are_missed_and_made_again_by_prepare(
             shutil.copytree(published / dataset.name, data_dir / dataset.name) / "2.1.1"
         ),
     )
-    said = []
-    prepared.prepare(streamed, fresh, said.append)
-    assert said == [
+    reported = []
+    prepared.prepare(streamed, fresh, reported.append)
+    assert reported == [
         f"{DATASET.name}: TFDS makes it in {fresh}",
         f"{prepared.folder(streamed, fresh)}: every byte is as it was packed.",
     ]
@@ -203,7 +208,7 @@ def test_without_data_the_error_names_folder_and_command(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_training_makes_what_is_missing_where_it_can(published, tmp_path, monkeypatch):
+def test_loading_makes_what_is_missing_if_it_can(published, tmp_path, monkeypatch):
     monkeypatch.setattr(
         tfds_records,
         "make",
@@ -211,16 +216,17 @@ def test_training_makes_what_is_missing_where_it_can(published, tmp_path, monkey
             shutil.copytree(published / dataset.name, data_dir / dataset.name) / "2.1.1"
         ),
     )
-    said = []
-    _, validation = prepared.load(DATASET, tmp_path, said.append, ("train", "validation"))
+    reported = []
+    _, validation = prepared.load(DATASET, tmp_path, reported.append, ("train", "validation"))
     assert (
-        said[0] == f"oxford_flowers102 is not in {tmp_path}: TFDS makes it, once, from the network"
+        reported[0]
+        == f"oxford_flowers102 is not in {tmp_path}: TFDS makes it, once, from the network"
     )
     test = prepared.load(DATASET, tmp_path, pytest.fail)[1]
     np.testing.assert_array_equal(validation.clean, test.clean[:2])
 
 
-def test_data_dir_is_the_argument_else_the_environment_else_tfdss_own(monkeypatch):
+def test_data_dir_is_the_argument_else_the_environment_else_tfds_default(monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", "/environment")
     assert datasets.data_dir("/given") == Path("/given")
     assert datasets.data_dir(None) == Path("/environment")
@@ -236,12 +242,10 @@ def test_the_command_prepares_and_lists(fresh, monkeypatch, capsys):
     assert data_command.main(["data", "prepare", "--task=flowers102", f"--data_dir={fresh}"]) == 0
     assert "4 images are damaged and left out" in capsys.readouterr().out
     assert data_command.main(listing) == 0
-    said = capsys.readouterr().out
-    assert f"flowers102    packed in {prepared.folder(DATASET, fresh)}" in said
-    assert (
-        f"pet37         not prepared: python -m distill_bench.data prepare --task=pet37 --data_dir={fresh}"
-        in said
-    )
+    reported = capsys.readouterr().out
+    assert f"flowers102    packed in {prepared.folder(DATASET, fresh)}" in reported
+    command = f"python -m distill_bench.data prepare --task=pet37 --data_dir={fresh}"
+    assert f"pet37         not prepared: {command}" in reported
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The cache of published weights against a server on loopback."""
+"""The cache of published weights, with a server on loopback."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from distill_bench.errors import UserError
+from distill_bench.machine import WEIGHTS_VARIABLE
 from distill_bench.networks import bit
 from distill_bench.weights import formats, published
 from distill_bench.weights.__main__ import main
@@ -34,7 +35,7 @@ PARAMETERS = {
 
 
 def archive(seed=0, size=600_000):
-    """An .npz of random bytes, which do not compress: more than two chunks of a download."""
+    """An .npz of random bytes, which do not compress: with this size, more than two chunks."""
     buffer = io.BytesIO()
     np.savez(buffer, a=np.random.default_rng(seed).integers(0, 256, size, np.uint8))
     return buffer.getvalue()
@@ -46,7 +47,7 @@ FILE = archive()
 @pytest.fixture(autouse=True)
 def direct(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.delenv(published.CACHE_VARIABLE, raising=False)
+    monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
 
 
 def fetch(served, cache, **how):
@@ -71,13 +72,13 @@ def test_the_catalogue_names_networks_of_the_published_size():
 
 
 def test_a_file_is_fetched_once_and_used_without_a_network_afterwards(tmp_path):
-    told = []
+    calls = []
     with serve(FILE) as served:
-        path = fetch(served, tmp_path, progress=lambda there, total: told.append((there, total)))
+        path = fetch(served, tmp_path, progress=lambda there, total: calls.append((there, total)))
     assert path == tmp_path / f"{NAME}.npz"
     assert path.read_bytes() == FILE
-    assert [there for there, _ in told] == sorted({there for there, _ in told})
-    assert told[-1] == (len(FILE), len(FILE))
+    assert [there for there, _ in calls] == sorted({there for there, _ in calls})
+    assert calls[-1] == (len(FILE), len(FILE))
     digest = hashlib.sha256(FILE).hexdigest()
     assert (tmp_path / f"{NAME}.npz.sha256").read_text() == f"{digest}  {NAME}.npz\n"
     assert fetch(served, tmp_path) == path  # the server is gone
@@ -90,10 +91,10 @@ def test_a_file_is_fetched_once_and_used_without_a_network_afterwards(tmp_path):
 
 def test_the_cache_is_the_argument_else_the_variable_else_the_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert published.place(NAME) == tmp_path / ".cache/distill-bench/weights" / f"{NAME}.npz"
-    monkeypatch.setenv(published.CACHE_VARIABLE, "~/there")
-    assert published.place(NAME) == tmp_path / "there" / f"{NAME}.npz"
-    assert published.place(NAME, tmp_path) == tmp_path / f"{NAME}.npz"
+    assert published.path_of(NAME) == tmp_path / ".cache/distill-bench/weights" / f"{NAME}.npz"
+    monkeypatch.setenv(WEIGHTS_VARIABLE, "~/there")
+    assert published.path_of(NAME) == tmp_path / "there" / f"{NAME}.npz"
+    assert published.path_of(NAME, tmp_path) == tmp_path / f"{NAME}.npz"
 
 
 def test_without_a_network_the_message_says_what_to_do(tmp_path):
@@ -101,18 +102,18 @@ def test_without_a_network_the_message_says_what_to_do(tmp_path):
         pass
     with pytest.raises(UserError) as refused:
         fetch(served, tmp_path)
-    for said in (
+    for text in (
         f"{served.url}/distill/{NAME}.npz",
         str(tmp_path / f"{NAME}.npz"),
         f"--name={NAME} --cache={tmp_path}",
         "cannot be reached",
     ):
-        assert said in str(refused.value)
-    assert "tries" not in str(refused.value)
+        assert text in str(refused.value)
+    assert "attempts" not in str(refused.value)
 
 
-def test_the_command_of_the_message_fetches_to_where_the_file_was_missed(tmp_path, monkeypatch):
-    def said():
+def test_the_message_names_the_command_that_fetches_into_this_cache(tmp_path, monkeypatch):
+    def command():
         with pytest.raises(UserError) as refused:
             published.fetch(NAME, base_url=served.url, pauses=())
         return re.search(r"^  command  (.*)$", str(refused.value), re.MULTILINE)[1]
@@ -120,9 +121,9 @@ def test_the_command_of_the_message_fetches_to_where_the_file_was_missed(tmp_pat
     with serve(FILE) as served:
         pass
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert said() == f"python -m distill_bench.weights --name={NAME}"
-    monkeypatch.setenv(published.CACHE_VARIABLE, str(tmp_path / "my weights"))
-    assert shlex.split(said())[3:] == [f"--name={NAME}", f"--cache={tmp_path / 'my weights'}"]
+    assert command() == f"python -m distill_bench.weights --name={NAME}"
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "my weights"))
+    assert shlex.split(command())[3:] == [f"--name={NAME}", f"--cache={tmp_path / 'my weights'}"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -130,28 +131,30 @@ def test_the_command_of_the_message_fetches_to_where_the_file_was_missed(tmp_pat
     "headers",
     [{"ETag": '"1"'}, {"ETag": 'W/"1"', "Last-Modified": "Wed, 09 Jun 2021 00:00:00 GMT"}, {}],
 )
-def test_a_broken_download_goes_on_where_it_was(tmp_path, ranges, headers):
-    told = []
+def test_a_broken_download_is_resumed(tmp_path, ranges, headers):
+    calls = []
     with serve(FILE, ranges=ranges, headers=headers, faults=[300_000, 503]) as served:
         assert (
-            fetch(served, tmp_path, progress=lambda there, _: told.append(there)).read_bytes()
+            fetch(served, tmp_path, progress=lambda there, _: calls.append(there)).read_bytes()
             == FILE
         )
     assert served.asked[0] is None
     assert served.asked[-1] == ("bytes=300000-" if headers else None)
-    assert (told == sorted(told)) == bool(ranges and headers)
+    assert (calls == sorted(calls)) == bool(ranges and headers)
 
 
-def test_what_came_is_kept_for_the_next_command(tmp_path):
+def test_a_partial_download_is_kept_for_the_next_command(tmp_path):
     with serve(FILE, faults=[300_000, 100_000, 503, 500]) as served:
-        with pytest.raises(UserError, match=r"answered 500 .*4 tries; what came is kept"):
+        with pytest.raises(
+            UserError, match=r"answered 500 .*4 attempts; the part that was downloaded is kept"
+        ):
             fetch(served, tmp_path)
         assert (tmp_path / f"{NAME}.npz.part").read_bytes() == FILE[:400_000]
         assert fetch(served, tmp_path).read_bytes() == FILE
     assert served.asked[-1] == "bytes=400000-"
 
 
-def test_what_came_is_worth_waiting_for_a_network(tmp_path, monkeypatch):
+def test_a_partial_download_waits_for_the_network(tmp_path, monkeypatch):
     with (
         serve(FILE, faults=[300_000, 503, 503, 503]) as served,
         pytest.raises(UserError, match="503"),
@@ -173,7 +176,7 @@ def test_what_came_is_worth_waiting_for_a_network(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("ranges", [True, "careless"])
 @pytest.mark.parametrize("size", [100_000, 600_000, 700_000])
-def test_a_file_that_changed_meanwhile_is_fetched_from_its_beginning(tmp_path, ranges, size):
+def test_the_download_starts_over_if_the_file_changed_meanwhile(tmp_path, ranges, size):
     with serve(FILE, ranges=ranges, faults=[300_000, 503, 503, 503]) as served:
         with pytest.raises(UserError, match="503"):
             fetch(served, tmp_path)
@@ -181,7 +184,7 @@ def test_a_file_that_changed_meanwhile_is_fetched_from_its_beginning(tmp_path, r
         assert fetch(served, tmp_path).read_bytes() == served.content
 
 
-def test_a_part_that_was_complete_is_not_fetched_again(tmp_path):
+def test_a_complete_part_is_not_fetched_again(tmp_path):
     with serve(FILE, faults=[len(FILE) - 1, 503, 503, 503]) as served:
         with pytest.raises(UserError, match="503"):
             fetch(served, tmp_path)
@@ -193,7 +196,7 @@ def test_a_part_that_was_complete_is_not_fetched_again(tmp_path):
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_a_refusal_is_not_tried_again(tmp_path, status):
+def test_a_refused_request_is_not_repeated(tmp_path, status):
     with (
         serve(FILE, faults=[status]) as served,
         pytest.raises(UserError, match=f"answered {status}.*\n.*distill/{NAME}.npz"),
@@ -203,10 +206,10 @@ def test_a_refusal_is_not_tried_again(tmp_path, status):
     assert not (tmp_path / f"{NAME}.npz").exists()
 
 
-def test_something_else_than_an_npz_is_refused(tmp_path):
+def test_a_file_that_is_not_an_npz_is_refused(tmp_path):
     with (
         serve(b"<html>please log in</html>") as served,
-        pytest.raises(UserError, match="something else than an"),
+        pytest.raises(UserError, match="something that is not an"),
     ):
         fetch(served, tmp_path)
     assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == []
@@ -214,10 +217,10 @@ def test_something_else_than_an_npz_is_refused(tmp_path):
         published.fetch(NAME, tmp_path, "bit_models")
 
 
-def test_a_file_put_there_by_hand_is_used_if_it_is_whole(tmp_path):
+def test_a_file_put_there_by_hand_is_used_if_it_is_complete(tmp_path):
     path = tmp_path / f"{NAME}.npz"
     path.write_bytes(FILE[:-100])
-    with pytest.raises(UserError, match="is no complete"):
+    with pytest.raises(UserError, match="is not a complete"):
         published.fetch(NAME, tmp_path)
     path.write_bytes(FILE)
     assert published.fetch(NAME, tmp_path) == path
@@ -229,7 +232,7 @@ def test_a_file_that_changed_since_its_first_use_is_refused(tmp_path):
         path = fetch(served, tmp_path)
     path.write_bytes(changed := archive(1))
     with pytest.raises(
-        UserError, match=r"remove R152x2_T_flowers128.npz.sha256 beside it; otherwise remove both"
+        UserError, match=r"remove R152x2_T_flowers128.npz.sha256 next to it; otherwise remove both"
     ) as refused:
         fetch(served, tmp_path)
     for content in (FILE, changed):
@@ -238,13 +241,18 @@ def test_a_file_that_changed_since_its_first_use_is_refused(tmp_path):
     assert fetch(served, tmp_path) == path
 
 
-def test_a_cache_that_is_no_folder_is_refused(tmp_path):
+def test_a_cache_that_is_not_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="has to be a folder"):
+    with pytest.raises(UserError, match="must be a folder"):
         published.fetch(NAME, tmp_path / "file")
 
 
-FETCH = f"import sys; from distill_bench import published; print('ready', flush=True); published.fetch({NAME!r}, sys.argv[1], sys.argv[2], pauses=())"
+FETCH = f"""
+import sys
+from distill_bench.weights import published
+print("ready", flush=True)
+published.fetch({NAME!r}, sys.argv[1], sys.argv[2], pauses=())
+"""
 
 
 def start(served, cache, code=FETCH):
@@ -258,30 +266,34 @@ def start(served, cache, code=FETCH):
     )
 
 
-def test_two_processes_at_once_fetch_once(tmp_path):
+def test_two_processes_at_once_fetch_only_once(tmp_path):
     with serve(FILE) as served:
         served.gate.clear()
         processes = [start(served, tmp_path) for _ in range(2)]
         for process in processes:
             assert process.stdout.readline() == "ready\n"
-        time.sleep(0.2)  # for a second request, if one were to come
+        time.sleep(0.2)  # time for a second request, which must not come
         served.gate.set()
         for process in processes:
-            _, said = process.communicate(timeout=60)
-            assert process.returncode == 0, said
+            _, output = process.communicate(timeout=60)
+            assert process.returncode == 0, output
     assert served.asked == [None]
     assert (tmp_path / f"{NAME}.npz").read_bytes() == FILE
 
 
 def test_a_full_disk_loses_nothing(tmp_path):
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY));"
+    limit = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+"""
     with serve(FILE) as served:
         process = start(served, tmp_path, limit + FETCH)
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
         assert re.search(
-            r"UserError: .*part cannot be written: File too large.\nWhat came is kept there. Make room",
-            said,
-        ), said
+            r"UserError: .*part cannot be written: File too large.\n"
+            r"The part that was downloaded is kept there. Make room",
+            output,
+        ), output
         assert (tmp_path / f"{NAME}.npz.part").read_bytes() == FILE[:300_000]
         assert fetch(served, tmp_path).read_bytes() == FILE
     assert served.asked[-1] == "bytes=300000-"
@@ -312,7 +324,7 @@ def test_the_command_fetches_and_describes(tmp_path, capsys):
             f"--base_url={served.url}",
         ]
         assert main(command) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for line in (
         "layout        published (pool_padding='zero')",
         "architecture  depths (3, 4, 6, 3), width 64",
@@ -320,7 +332,7 @@ def test_the_command_fetches_and_describes(tmp_path, capsys):
         "parameters    25,549,352",
         f"sha256        {hashlib.sha256(content).hexdigest()}",
     ):
-        assert line in said.splitlines()
+        assert line in output.splitlines()
     assert main(["published", f"--cache={tmp_path}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert re.search(r"R50x1_224 +R50x1 +1,000 +224  \d.* MiB", "\n".join(lines))
@@ -331,22 +343,27 @@ def test_the_command_fetches_and_describes(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flag", "said"),
+    ("flag", "message"),
     [
         ("--nane=x", "Unknown flag --nane. Did you mean '--name'?"),
         ("x", "Unexpected argument 'x'"),
         ("--name=x", "no published weights"),
     ],
 )
-def test_a_mistyped_command_is_one_message(flag, said, capsys):
+def test_a_mistyped_command_is_one_message(flag, message, capsys):
     assert main(["published", flag]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_help_and_catalogue_need_no_jax(tmp_path):
-    code = "import sys; from distill_bench import published; published.main(['', sys.argv[1]]); assert 'jax' not in sys.modules"
-    for flag, said in (("--help", "DISTILL_BENCH_CACHE"), (f"--cache={tmp_path}", NAME)):
+    code = """
+import sys
+from distill_bench.weights.__main__ import main
+main(["", sys.argv[1]])
+assert "jax" not in sys.modules
+"""
+    for flag, text in (("--help", "DISTILL_BENCH_CACHE"), (f"--cache={tmp_path}", NAME)):
         done = subprocess.run(
             [sys.executable, "-c", code, flag], cwd=ROOT, capture_output=True, text=True, check=True
         )
-        assert said in done.stdout
+        assert text in done.stdout

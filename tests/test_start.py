@@ -158,7 +158,7 @@ def test_students_of_a_synthetic_task_start_from_random_weights_of_the_same_shap
         (lambda task: vary(task, Variation(teacher="BiT-M-R50x2")), "Did you mean 'BiT-M-R50x"),
         (
             lambda task: vary(task, Variation(start="../mine")),
-            r"'\.\./mine' is no name of weights: put the file into",
+            r"'\.\./mine' is not a name of weights: put the file into",
         ),
         (
             lambda task: vary(task, Variation(start="deep")),
@@ -180,15 +180,15 @@ def test_students_of_a_synthetic_task_start_from_random_weights_of_the_same_shap
         ),
         (
             lambda task: vary(task, Variation(teacher="BiT-S-R50x1")),
-            "sees 3 channels; the task's images have 1",
+            "takes images of 3 channels; the task's images have 1",
         ),
         (
             lambda task: vary(task, Variation(teacher="narrow")),
-            "narrow is 6 channels wide, which 4 groups, the task's, do not divide",
+            "narrow is 6 channels wide, which the task's 4 groups do not divide",
         ),
         (
             lambda task: vary(task, Variation(start="none")),
-            r"none.npz names its arrays as in neither layout",
+            r"none.npz has array names of neither format",
         ),
         (lambda task: vary(task, Variation(start="torn")), "torn.npz"),
     ],
@@ -227,6 +227,6 @@ def test_weights_with_an_unreadable_array_header_are_refused(folder, header):
                 else whole.read(name),
             )
     with pytest.raises(
-        UserError, match=r"mine.npz holds .*head/conv2d/bias under a header that cannot be read"
+        UserError, match=r"mine.npz holds .*head/conv2d/bias with a header that cannot be read"
     ):
         lookup.find("mine")

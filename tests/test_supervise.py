@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-import pickle
 import random
 import shlex
 import signal
@@ -14,6 +12,7 @@ import time
 
 import pytest
 
+from support import tiny
 from support.paths import CALM
 from support.stores import contents, rows
 
@@ -173,10 +172,7 @@ def test_a_full_disk_loses_nothing(script, tmp_path):
 def test_a_slow_download_is_not_blamed_on_an_optimizer(script, tiny_task, tmp_path, monkeypatch):
     """A named pipe stands in for a file that arrives slowly."""
     os.mkfifo(slow := tmp_path / "slow.npz")
-    (tmp_path / "slow.pickle").write_bytes(
-        pickle.dumps(dataclasses.replace(tiny_task, teacher_file=str(slow)))
-    )
-    monkeypatch.setenv("TINY_TASK", str(tmp_path / "slow.pickle"))
+    monkeypatch.setenv(tiny.TEACHER, str(slow))
     command = script.command(
         "run", f"--opt={CALM}", "--horizons=20", "--trials=1", "--seeds=1", "--stall_seconds=12"
     )

@@ -76,7 +76,7 @@ def test_a_damaged_teacher_file_is_refused(tmp_path):
     content[1000] ^= 1
     path = tmp_path / "teacher.npz"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="were changed: sha256"):
+    with pytest.raises(UserError, match="have changed: sha256"):
         load_teachers(dataclasses.replace(DIGITS, teacher_file=str(path)))
     with pytest.raises(UserError, match="Cannot read"):
         load_teachers(dataclasses.replace(DIGITS, teacher_file=str(tmp_path / "missing.npz")))
@@ -100,18 +100,18 @@ def test_parameters_round_trip_in_the_published_format(tmp_path):
         assert archive["resnet/head/conv2d/kernel"].shape == (1, 1, 64, 10)
         assert archive["resnet/root_block/standardized_conv2d/kernel"].shape == (3, 3, 1, 16)
     digest = hashlib.sha256(content).hexdigest()
-    loaded = files.load(path, config, digest)
+    loaded = files.load_verified(path, config, digest)
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
     for wrong, message in [
-        (dataclasses.replace(config, depths=(2,)), "lacks"),
-        (dataclasses.replace(config, classes=7), "with shape"),
+        (dataclasses.replace(config, depths=(2,)), "another architecture: depths"),
+        (dataclasses.replace(config, classes=7), "has 10 classes; expected 7"),
     ]:
         with pytest.raises(UserError, match=message):
-            files.load(path, wrong, digest)
+            files.load_verified(path, wrong, digest)
     bigger = dataclasses.replace(config, depths=(2,))
     path.write_bytes(content := files.dumps(bit.init(bigger, jax.random.key(0))))
-    with pytest.raises(UserError, match="that the network lacks"):
-        files.load(path, config, hashlib.sha256(content).hexdigest())
+    with pytest.raises(UserError, match="another architecture: depths"):
+        files.load_verified(path, config, hashlib.sha256(content).hexdigest())
 
 
 @pytest.mark.parametrize("name", ["flowers102", "pet37", "food101"])

@@ -174,7 +174,7 @@ def test_the_script_refuses_what_it_does_not_understand(arguments, message, tmp_
     import subprocess
     import sys
 
-    from conftest import ROOT
+    from support.paths import ROOT
 
     done = subprocess.run(
         [sys.executable, str(ROOT / "sweeps" / "verify.py"), *arguments],

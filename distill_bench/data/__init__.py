@@ -1,1 +1,1 @@
-"""Data sets: what a split is, where images come from, and how they are prepared and read."""
+"""Data sets: what a split is, where its images come from, how they are prepared and read."""

@@ -90,7 +90,7 @@ def _show(data_dir: Path) -> int:
         elif source := tfds_records.find(dataset, data_dir):
             state = f"not packed, but TFDS has made it in {source}"
         else:
-            state = f"not prepared: {datasets.command(dataset, data_dir)}"
+            state = f"not prepared: {datasets.prepare_command(dataset, data_dir)}"
         print(f"{task:12}  {state}")
     return OK
 

@@ -1,4 +1,7 @@
-"""Arrays and splits. Some come inside scikit-learn's wheel (embedded.py): nothing is downloaded. The data sets of TFDS are prepared once:
+"""Data sets and their splits.
+
+The embedded data sets come inside scikit-learn's wheel, without a download (embedded.py). Those of
+TensorFlow Datasets (TFDS) are prepared once:
 
 python -m distill_bench.data prepare --task=flowers102
 """
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from distill_bench.errors import UserError
 
-if TYPE_CHECKING:  # imported where it is used: the command tells of itself without it
+if TYPE_CHECKING:  # imported in the functions that use it, so that --help needs no numpy
     import numpy as np
 
 
@@ -20,10 +23,12 @@ class Dataset:
     """An embedded data set of grey images and its frozen split.
 
     Attributes:
-      name: "digits" or "photographs", see embedded.py.
-      train_size: images in the train split; the others are the test split.
-      split_seed: seed of the permutation that splits, by `numpy.random.RandomState`, whose stream numpy froze.
-      sha256: digest of images and labels as loaded, so that another release cannot change the task unseen.
+      name: "digits" or "photographs"; see embedded.py.
+      train_size: number of images in the train split; the other images are the test split.
+      split_seed: seed of the permutation that splits, drawn by `numpy.random.RandomState`, whose
+        stream numpy keeps the same in all versions.
+      sha256: digest of images and labels as loaded, so that another release of scikit-learn cannot
+        change the task unnoticed.
     """
 
     name: str
@@ -41,11 +46,11 @@ class TfdsDataset:
     """A data set of TensorFlow Datasets, with the paper's splits.
 
     Attributes:
-      name: as TFDS has it, with the config where there are several, such as "sun397/tfds".
-      train, validation, test: its splits in TFDS's own notation, such as "train[:90%]".
-      train_size, validation_size, test_size: how many images these hold.
-      side: images are kept squeezed to squares of so many pixels, small enough for all to lie on a device; None keeps them as they were published,
-        and each is read and decoded anew for each of its views.
+      name: TFDS's name, with the config if there are several, such as "sun397/tfds".
+      train, validation, test: the splits in TFDS's notation, such as "train[:90%]".
+      train_size, validation_size, test_size: number of images in each split.
+      side: side in pixels of the squares to which images are squeezed, so that all of them fit on a
+        device; None to keep the published files, which are read and decoded again for each view.
       clean: (shorter side, central crop) of the clean test images, in pixels.
     """
 
@@ -65,7 +70,7 @@ class TfdsDataset:
 
 
 class Files(Protocol):
-    """Encoded images, to be read from several threads."""
+    """Encoded images; several threads may read them at once."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> bytes: ...
@@ -78,8 +83,10 @@ class Split:
     Attributes:
       images: [N, H, W, C], float32 in [-1, 1] or uint8; or N encoded files.
       labels: [N], int32.
-      sizes: [N, 2], float32, height and width that each image had before it was squeezed to [H, W]; None where none was squeezed.
-      clean: [N, h, w, C] like `images`, the whole images as they are shown for evaluation; None where `images` are.
+      sizes: [N, 2], float32, height and width in pixels that each image had before it was squeezed
+        to [H, W]; None if the images were not squeezed.
+      clean: [N, h, w, C], same dtype as `images`, the images as evaluation uses them; None if
+        evaluation uses `images`.
     """
 
     images: np.ndarray | Files
@@ -96,7 +103,7 @@ def load_embedded(dataset: Dataset) -> tuple[Split, Split]:
     """The (train, test) splits, scaled to [-1, 1].
 
     Raises:
-      UserError: where the installed data is not the data of the task.
+      UserError: if the installed images are not those of the task.
     """
     import numpy as np
 
@@ -105,8 +112,9 @@ def load_embedded(dataset: Dataset) -> tuple[Split, Split]:
     images, labels = embedded.arrays(dataset.name)
     if (found := digest(images, labels)) != dataset.sha256:
         raise UserError(
-            f"The {dataset.name} images on this machine are not those of the task: sha256 {found[:16]}, "
-            f"expected {dataset.sha256[:16]}.\nInstall the tested versions: pip install -c constraints.txt scikit-learn pillow"
+            f"The {dataset.name} images on this machine are not those of the task: "
+            f"sha256 {found[:16]}, expected {dataset.sha256[:16]}.\n"
+            "Install the tested versions: pip install -c constraints.txt scikit-learn pillow"
         )
     order = np.random.RandomState(dataset.split_seed).permutation(len(images))
     scaled = images.astype(np.float32) / (embedded.PEAK[dataset.name] / 2) - 1

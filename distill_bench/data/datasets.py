@@ -1,6 +1,7 @@
-"""The data sets of the paper, by the names that tasks have, and where they lie.
+"""The data sets of the paper, by task name, and the folder that holds them.
 
-Splits and sizes are those of Beyer et al. 2021, arXiv:2106.05237; where TFDS keeps too few splits, the end of train is for validation.
+Splits and sizes are those of Beyer et al. 2021, arXiv:2106.05237. If TFDS has too few splits, the
+end of the train split is used for validation.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import os
 import shlex
 from pathlib import Path
 
-from distill_bench import machine
 from distill_bench.data.dataset import TfdsDataset
 from distill_bench.errors import UserError, suggestion
+from distill_bench.machine import DATA_VARIABLE
 
 _IMAGENET = TfdsDataset(
     "imagenet2012",
@@ -26,7 +27,8 @@ _IMAGENET = TfdsDataset(
     clean=(256, 224),
 )
 
-# Those whose training images, squeezed, fit into a gigabyte lie on the device; the others are streamed as they were published.
+# A data set whose squeezed training images fit into a gigabyte is kept on the device; the others
+# are streamed from the published files.
 CATALOGUE = {
     "flowers102": TfdsDataset(
         "oxford_flowers102",
@@ -83,32 +85,39 @@ def get(name: str) -> TfdsDataset:
     """The data set of the task called `name`.
 
     Raises:
-      UserError: where there is none, with the nearest name.
+      UserError: if no such task has a data set to prepare; suggests the nearest name.
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
     raise UserError(
-        f"There is no task {name!r} with a data set to prepare.{suggestion(name, CATALOGUE)}\nTasks: {', '.join(CATALOGUE)}"
+        f"There is no task {name!r} with a data set to prepare.{suggestion(name, CATALOGUE)}\n"
+        f"Tasks: {', '.join(CATALOGUE)}"
     )
 
 
 def data_dir(given: str | None) -> Path:
-    """The folder of all data sets: the one given, else TFDS_DATA_DIR, else ~/tensorflow_datasets, as TFDS has it."""
-    return Path(given or os.environ.get(machine.DATA) or "~/tensorflow_datasets").expanduser()
+    """The data folder: `given`, else $TFDS_DATA_DIR, else TFDS's default."""
+    folder = given or os.environ.get(DATA_VARIABLE) or "~/tensorflow_datasets"
+    return Path(folder).expanduser()
 
 
-def command(dataset: TfdsDataset, data_dir: Path) -> str:
+def prepare_command(dataset: TfdsDataset, data_dir: Path) -> str:
     """The command line that prepares the data set."""
-    likely = sorted(
+    task = min(  # the data set itself, else one of the same name: `dataset` may be a variation
         CATALOGUE,
         key=lambda task: (CATALOGUE[task] != dataset, CATALOGUE[task].name != dataset.name),
     )
-    task = likely[0]
-    return f"python -m distill_bench.data prepare --task={task} --data_dir={shlex.quote(str(data_dir))}"
+    return (
+        f"python -m distill_bench.data prepare --task={task} "
+        f"--data_dir={shlex.quote(str(data_dir))}"
+    )
 
 
-def repair(dataset: TfdsDataset, data_dir: Path) -> str:
-    """What to do where the folder of the packed data set is not as it was packed: no command names that of a variation."""
+def repair_advice(dataset: TfdsDataset, data_dir: Path) -> str:
+    """What the user must do if the packed data set is damaged.
+
+    A variation of a data set has no task name, so that no command can pack it again.
+    """
     if dataset in CATALOGUE.values():
-        return f"Pack it again: {command(dataset, data_dir)}"
+        return f"Pack it again: {prepare_command(dataset, data_dir)}"
     return "Remove that folder: the next run packs it again."

@@ -1,4 +1,4 @@
-"""From a file's bytes to the pixels that are kept: squeezed squares for training, clean crops for evaluation."""
+"""From a file's bytes to pixels: squeezed squares for training, clean crops for evaluation."""
 
 from __future__ import annotations
 
@@ -7,39 +7,44 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-# What TensorFlow's decode_image reads. PIL knows more formats, some of which start other programs.
+# The formats of TensorFlow's decode_image. PIL knows more, some of which start other programs.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP")
 
 
 def decode(content: bytes) -> Image.Image:
-    """The image in RGB, whatever colours its file has; transparency is dropped and EXIF's rotation ignored, as TensorFlow does.
+    """The image in RGB, whatever the file's colour space.
+
+    Drops transparency and ignores EXIF's rotation, as TensorFlow does.
 
     Raises:
-      Exception: of almost any class, where the file is damaged; its words are PIL's.
+      Exception: of almost any class, with PIL's message, if the file is damaged.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            # A palette may hold transparent colours, which PIL takes straight to RGB only with a warning.
+            # By way of RGBA: PIL warns if a palette with transparent colours goes straight to RGB.
             return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
-    except UnidentifiedImageError:  # whose words hold an address in memory
-        raise ValueError(f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file") from None
+    except UnidentifiedImageError:  # its message contains a memory address
+        raise ValueError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file") from None
 
 
 def squeeze(image: Image.Image, side: int) -> np.ndarray:
-    """The whole image as [side, side, 3], uint8: each axis scaled by itself, with a triangle filter as wide as the scale where it shrinks.
+    """The whole image as [side, side, 3], uint8, each axis scaled on its own.
 
-    Linear ramps stay linear, so a box in the original, scaled like the image, holds the same content.
+    An axis that shrinks is averaged by a triangle filter as wide as the scale. Linear ramps stay
+    linear, so that a box in the original, scaled like the image, holds the same content.
     """
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
 def cut(image: Image.Image, box_4: np.ndarray, size: int) -> np.ndarray:
-    """The box (top, left, height, width, in pixels, not rounded) of the image as [size, size, 3], uint8: bilinear, without antialiasing."""
+    """A box of the image as [size, size, 3], uint8; bilinear, without antialiasing.
+
+    box_4: (top, left, height, width) in pixels, not rounded.
+    """
     top, left, height, width = map(float, box_4)
     extent = left, top, min(left + width, image.width), min(top + height, image.height)
-    if (
-        max(height, width) <= size
-    ):  # nothing shrinks, so the faster filter does not average either: the same to a level
+    # If nothing shrinks, the faster filter does not average either: they agree to one grey level.
+    if max(height, width) <= size:
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, extent))
     return np.asarray(
         image.transform((size, size), Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
@@ -47,9 +52,11 @@ def cut(image: Image.Image, box_4: np.ndarray, size: int) -> np.ndarray:
 
 
 def clean(image: Image.Image, shorter: int, crop: int) -> np.ndarray:
-    """The central [crop, crop, 3], uint8, of the image whose shorter side is averaged by area to `shorter` pixels.
+    """Resizes the shorter side to `shorter` pixels by area average and crops the centre.
 
-    The released evaluation of Beyer et al. 2021 (`resize_small`, then `central_crop`), rounded to the nearest level where it truncates.
+    The result is [crop, crop, 3], uint8. This is the released evaluation of Beyer et al. 2021
+    (`resize_small`, then `central_crop`), except that it rounds to the nearest level; theirs
+    truncates.
     """
     factor = shorter / min(image.size)
     rows, columns = (
@@ -62,7 +69,10 @@ def clean(image: Image.Image, shorter: int, crop: int) -> np.ndarray:
 
 
 def _edges(side: int, resized: int, crop: int) -> np.ndarray:
-    """Where the central `crop` of `resized` equal shares of a side begin and end: crop + 1 places."""
+    """Edges [crop + 1], in pixels, of the central `crop` output pixels on one side of the image.
+
+    The side is cut into `resized` equal parts, one for each output pixel.
+    """
     first = (resized - crop) // 2
     return np.arange(first, first + crop + 1) * (side / resized)
 
@@ -72,9 +82,12 @@ def _span(edges: np.ndarray) -> slice:
 
 
 def _means(pixels_HWC: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Mean of the rows between each edge and the next, which may lie within rows: differences of the running sum."""
-    sums_HWC = np.cumsum(pixels_HWC, axis=0)  # bytes add up exactly, in 64 bits
+    """Mean of the rows between each edge and the next, by differences of the running sum.
+
+    An edge may lie within a row.
+    """
+    sums_HWC = np.cumsum(pixels_HWC, axis=0)  # exact: bytes are summed in 64 bits
     row = np.minimum(edges.astype(np.intp), len(pixels_HWC) - 1)
-    # The sum up to an edge: all of the row that it lies in, less what of this row is beyond it.
+    # The sum up to an edge: through the end of the edge's row, minus the part beyond the edge.
     at_edges = sums_HWC[row] - (row + 1 - edges)[:, None, None] * pixels_HWC[row]
     return np.diff(at_edges, axis=0) / np.diff(edges)[:, None, None]

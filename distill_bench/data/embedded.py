@@ -1,7 +1,8 @@
-"""Arrays from files that come inside scikit-learn's wheel: nothing is downloaded.
+"""Images that come inside scikit-learn's wheel, without a download.
 
-"digits": the UCI optical digits, 1,797 scans of 8x8, 0 to 16. "photographs": two colour photographs of 427x640 (a Chinese palace and a flower), cut into
-520 squares of 32 pixels that do not overlap, their luminance averaged to 8x8; they have no classes.
+"digits": the UCI optical digits, 1,797 scans of 8x8 with values 0 to 16.
+"photographs": two colour photographs of 427x640 (a Chinese palace and a flower), cut into 520
+squares of 32 pixels that do not overlap; their luminance is averaged to 8x8. They have no classes.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from PIL import Image
 
 from distill_bench.errors import UserError
 
-SIDE = 8  # of every image
-TILE = 32  # side of a square of a photograph
+SIDE = 8  # side of every image, in pixels
+TILE = 32  # side of the squares cut from photographs, in pixels
 PEAK = {"digits": 16, "photographs": 255 * (TILE // SIDE) ** 2}
-"""The largest value of an image's pixels; the least is 0."""
+"""The largest possible value of a pixel; the smallest is 0."""
 
 
 @functools.lru_cache(maxsize=2)
@@ -26,13 +27,14 @@ def arrays(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Images [N, 8, 8, 1], integers in [0, PEAK[name]], and labels [N], int32.
 
     Raises:
-      UserError: where scikit-learn is not installed.
+      UserError: if scikit-learn is not installed.
     """
-    # scikit-learn's own files, without importing scikit-learn, which takes a second.
+    # Find scikit-learn's files without importing it, which takes a second.
     package = importlib.util.find_spec("sklearn")
     if package is None or package.origin is None:
         raise UserError(
-            f"The {name} come with scikit-learn, which is not installed: pip install scikit-learn"
+            f"The {name} images come with scikit-learn, which is not installed.\n"
+            "Install it: pip install scikit-learn"
         )
     folder = Path(package.origin).parent / "datasets"
     return _digits(folder) if name == "digits" else _photographs(folder)
@@ -51,11 +53,13 @@ def _photographs(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tiles(path: Path) -> np.ndarray:
-    """The whole squares of the photograph, row by row, as [N, 8, 8, 1], uint16: sums over squares of 4 by 4 pixels, so that nothing is rounded."""
+    """The photograph's complete squares, row by row, as [N, 8, 8, 1], uint16.
+
+    Values are sums over 4 by 4 pixels, so that nothing is rounded.
+    """
     with Image.open(path) as image:
-        image.draft(
-            "L", image.size
-        )  # the luminance as it is stored, without a way through colours that decoders may round differently
+        # The luminance as stored in the file: decoders may round its conversion to RGB differently.
+        image.draft("L", image.size)
         pixels_HW = np.asarray(image, np.uint16)
     rows, columns, part = pixels_HW.shape[0] // TILE, pixels_HW.shape[1] // TILE, TILE // SIDE
     cut = pixels_HW[: rows * TILE, : columns * TILE].reshape(rows, SIDE, part, columns, SIDE, part)

@@ -1,4 +1,4 @@
-"""Decodes a split on all cores and appends it, in its order, to .npy files."""
+"""Decodes the images of a split on all cores and appends them, in order, to .npy files."""
 
 from __future__ import annotations
 
@@ -19,14 +19,20 @@ from distill_bench.data import decoding
 from distill_bench.data.dataset import TfdsDataset
 from distill_bench.data.tfds_records import Records
 from distill_bench.errors import UserError
+from distill_bench.machine import core_count
 
-_AHEAD = 8  # images in hand for each core: enough that one large image holds up no other
+_AHEAD = 8  # images in progress for each core, so that a large image does not hold up the others
 Fields = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What was written of a split: of each array its shape, type and digest, in plain data, and a line for each damaged image."""
+    """What was written for a split.
+
+    Attributes:
+      arrays: shape, dtype and sha256 of each array, as plain data for the manifest.
+      damaged: one line for each damaged image.
+    """
 
     arrays: dict[str, dict[str, Any]]
     damaged: list[str]
@@ -34,7 +40,13 @@ class Packed:
 
 @dataclass(frozen=True)
 class _DecodedImage:
-    """What is kept of an image, a row of each array; where it is damaged, none, and the reason."""
+    """What is kept of one image.
+
+    Attributes:
+      key: name of the image's file.
+      arrays: one row for each array; empty if the image is damaged.
+      reason: why the image cannot be decoded; None if it can.
+    """
 
     key: str
     arrays: dict[str, np.ndarray]
@@ -42,9 +54,9 @@ class _DecodedImage:
 
 
 def fields(dataset: TfdsDataset, split: str) -> Fields:
-    """The arrays of "train", "validation" or "test": the shape of a row, and the type.
+    """Shape of a row and dtype of each array of the split "train", "validation" or "test".
 
-    "records" is where in TFDS's own split the image is, which is read from there where it is not kept squeezed.
+    If images are not kept squeezed, "records" says which record of TFDS's split holds the image.
     """
     side, crop = dataset.side, dataset.clean[1]
     kept: Fields = {"labels": ((), np.dtype("<i4")), "sizes": ((2,), np.dtype("<f4"))}
@@ -61,12 +73,14 @@ def pack(
     split: str,
     examples: Records,
     path: Callable[[str], Path],
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Packed:
-    """Writes each array of the split at path(field), without the damaged images, and says every tenth of it how far it is.
+    """Writes each array of the split to the file path(field), without the damaged images.
+
+    report: called with a line of text after each tenth of the images.
 
     Raises:
-      UserError: where a record cannot be read, or no image decoded.
+      UserError: if a record cannot be read, or if none of the images can be decoded.
     """
     kept, damaged = fields(dataset, split), []
 
@@ -76,10 +90,9 @@ def pack(
             image = decoding.decode(example.image)
         except MemoryError:
             raise
-        except Exception as error:  # PIL lets through whatever a damaged file trips over
-            return _DecodedImage(
-                example.key, {}, " ".join(f"{type(error).__name__}: {error}".split())
-            )
+        except Exception as error:  # a damaged file can raise almost any class in PIL
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            return _DecodedImage(example.key, {}, reason)
         make = {
             "images": lambda: decoding.squeeze(image, dataset.side or 0),
             "records": lambda: np.array(index),
@@ -91,25 +104,28 @@ def pack(
 
     with ExitStack() as stack:
         files = {field: stack.enter_context(_Npy(path(field), *kept[field])) for field in kept}
-        for index, made in enumerate(_in_order(row, len(examples))):
-            if made.reason is not None:
-                damaged.append(f"{split}\t{index}\t{made.key}\t{made.reason}\n")
-            for field, array in made.arrays.items():
+        for index, image_row in enumerate(_in_order(row, len(examples))):
+            if image_row.reason is not None:
+                damaged.append(f"{split}\t{index}\t{image_row.key}\t{image_row.reason}\n")
+            for field, array in image_row.arrays.items():
                 files[field].append(array)
             if (done := (index + 1) * 10 // len(examples)) > index * 10 // len(examples):
-                say(f"  {split}: {done * 10} %, {index + 1} of {len(examples)} images")
+                report(f"  {split}: {done * 10} %, {index + 1} of {len(examples)} images")
     if len(damaged) == len(examples):
         raise UserError(
-            f"None of the {len(examples)} images of {split} can be decoded; the first: {damaged[0].strip()}"
+            f"None of the {len(examples)} images of {split} can be decoded. "
+            f"The first: {damaged[0].strip()}\n"
+            "Move TFDS's folder of the data set away and prepare it again."
         )
     return Packed({field: file.about() for field, file in files.items()}, damaged)
 
 
 def _in_order(work: Callable[[int], _DecodedImage], n: int) -> Iterator[_DecodedImage]:
-    """work(0) ... work(n - 1), a few ahead on each core. Threads suffice: PIL and numpy work outside of Python's lock."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    """Yields work(0), ..., work(n - 1) and works a few ahead on each core.
+
+    Threads suffice, because PIL and numpy release Python's global lock.
+    """
+    cores = core_count()
     ahead: deque[Future[_DecodedImage]] = deque()
     with ThreadPoolExecutor(cores) as pool:
         try:
@@ -124,7 +140,10 @@ def _in_order(work: Callable[[int], _DecodedImage], n: int) -> Iterator[_Decoded
 
 
 class _Npy:
-    """A .npy file that grows by rows; its header, whose length numpy keeps free for this, is set right when it is closed."""
+    """A .npy file that grows row by row.
+
+    Closing it writes the final header over the first one; numpy pads headers to allow this.
+    """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._shape, self._dtype, self._rows, self._digest = shape, dtype, 0, hashlib.sha256()

@@ -1,9 +1,13 @@
-"""Data sets of TFDS, decoded once into memory-mapped arrays, and read without network and without TensorFlow.
+"""Data sets of TFDS, decoded once into memory-mapped arrays.
 
-The folder `distill-bench/<name>-<side>-<digest>/` beside TFDS's own holds `images`, `labels` and `sizes` of each split, and `clean` of
-validation and test, as `data.Split` has them, each in an .npy file. Where a data set is too large to be kept squeezed, `records` stands in for
-`images`: it tells which of TFDS's records is which, and the files are read from there. `manifest.json` is written last: a folder without it is
-not whole. Images that cannot be decoded are left out; `damaged.txt` names them.
+Reading them needs neither a network nor TensorFlow.
+
+The arrays of a data set are in `distill-bench/<name>-<side>-<digest>/`, next to TFDS's own folder,
+each in a .npy file: `images`, `labels` and `sizes` of each split, and `clean` of validation and
+test. `dataset.Split` describes them. A data set that is too large to be squeezed has `records`
+instead of `images`: the index of each image in TFDS's files, from which it is then read.
+`manifest.json` is written last; without it, a folder is incomplete. Images that cannot be decoded
+are left out and listed in `damaged.txt`.
 """
 
 from __future__ import annotations
@@ -21,27 +25,26 @@ from typing import Any
 
 import numpy as np
 
-from distill_bench.data import datasets, packing
-from distill_bench.data import tfds_records as records
+from distill_bench.data import packing, tfds_records
 from distill_bench.data.dataset import Split, TfdsDataset
+from distill_bench.data.datasets import prepare_command, repair_advice
 from distill_bench.errors import UserError
-from distill_bench.files import replace_atomically
+from distill_bench.files import locked_file, replace_atomically
 from distill_bench.log import LOG
 
-# Raised whenever code changes what is packed; folders of another layout are left alone.
+# The version of the packed format: increase it whenever the code changes what is packed. Folders
+# of other versions are left alone.
 LAYOUT = 2
 MANIFEST, DAMAGED = "manifest.json", "damaged.txt"
-_SMALL = (
-    "labels",
-    "sizes",
-    "records",
-)  # a few bytes an image: their digests are compared whenever they are loaded
+# A few bytes per image, so that their digests are verified at every load.
+_SMALL = ("labels", "sizes", "records")
 
 
 def folder(dataset: TfdsDataset, data_dir: Path) -> Path:
-    """Where the data set's packed arrays lie, or would."""
-    about = json.dumps([LAYOUT, dataclasses.asdict(dataset)], sort_keys=True)
-    name = f"{dataset.name.replace('/', '-')}-{dataset.side or 'files'}-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+    """The folder of the packed data set, whether it exists or not."""
+    content = json.dumps([LAYOUT, dataclasses.asdict(dataset)], sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+    name = f"{dataset.name.replace('/', '-')}-{dataset.side or 'files'}-{digest}"
     return data_dir / "distill-bench" / name
 
 
@@ -50,71 +53,78 @@ def is_packed(dataset: TfdsDataset, data_dir: Path) -> bool:
 
 
 def prepare(
-    dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None], manual_dir: Path | None = None
+    dataset: TfdsDataset,
+    data_dir: Path,
+    report: Callable[[str], None],
+    manual_dir: Path | None = None,
 ) -> None:
-    """Downloads the data set through TFDS where it is not there, and packs it; where it is packed, compares every byte with its digest.
+    """Packs the data set, after TFDS has downloaded it if necessary.
 
-    say: is told what happens, a line at a time.
-    manual_dir: where archives lie that TFDS may not download; `data_dir/downloads/manual` where None.
+    If it is packed already, verifies every byte by its digest, and packs it again if one differs.
+
+    report: called with each line of progress.
+    manual_dir: folder of the archives that TFDS may not download; None for
+      `data_dir/downloads/manual`.
 
     Raises:
-      UserError: where TensorFlow is needed and missing, TFDS fails, its files are damaged or hold other counts, or the disk is too small.
+      UserError: if TensorFlow is needed and not installed, if TFDS fails, if its files are damaged
+        or hold other numbers of images, or if the disk is too small.
     """
-    place, source = folder(dataset, data_dir), records.find(dataset, data_dir)
+    packed_dir, source = folder(dataset, data_dir), tfds_records.find(dataset, data_dir)
 
     def make() -> Path:
-        say(f"{dataset.name}: TFDS makes it in {data_dir}")
-        return records.make(dataset, data_dir, manual_dir)
+        report(f"{dataset.name}: TFDS makes it in {data_dir}")
+        return tfds_records.make(dataset, data_dir, manual_dir)
 
     if dataset.side is None:
         source = source or make()
     if is_packed(dataset, data_dir):
         try:
             _open(dataset, data_dir, source, every_byte=True)
-            say(f"{place}: every byte is as it was packed.")
+            report(f"{packed_dir}: every byte is as it was packed.")
             return
         except UserError as error:
-            say(str(error).partition("\n")[0])
-            (place / MANIFEST).unlink()
-    _pack(dataset, data_dir, source or make(), say)
+            report(str(error).partition("\n")[0])
+            (packed_dir / MANIFEST).unlink()
+    _pack(dataset, data_dir, source or make(), report)
 
 
 def load(
     dataset: TfdsDataset,
     data_dir: Path,
-    say: Callable[[str], None] = LOG.info,
+    report: Callable[[str], None] = LOG.info,
     splits: Sequence[str] = ("train", "test"),
 ) -> tuple[Split, ...]:
-    """The splits of these names, as memory maps; where nothing is there yet, `prepare`s them first, if it can.
+    """The splits with these names, memory-mapped. Prepares the data set first if necessary.
 
-    Shapes, types, lengths, and the digests of labels and sizes are compared with the manifest; those of the pixels only by `prepare`.
+    Compares shapes, dtypes, lengths, and the digests of labels and sizes with the manifest. Only
+    `prepare` verifies the pixels.
 
     Raises:
-      UserError: where the data set is not prepared and cannot be, or its files are not as they were packed.
+      UserError: if the data set is not prepared and cannot be, or if its files have changed since
+        they were packed.
     """
-    source = records.find(dataset, data_dir)
+    source = tfds_records.find(dataset, data_dir)
     if not is_packed(dataset, data_dir) or (dataset.side is None and source is None):
-        source = source or _make(dataset, data_dir, say)
-        _pack(dataset, data_dir, source, say)
-    found = _open(dataset, data_dir, source)
-    return tuple(_split(dataset, split, found[split], source) for split in splits)
+        source = source or _make(dataset, data_dir, report)
+        _pack(dataset, data_dir, source, report)
+    arrays = _open(dataset, data_dir, source)
+    return tuple(_split(dataset, split, arrays[split], source) for split in splits)
 
 
-def _make(dataset: TfdsDataset, data_dir: Path, say: Callable[[str], None]) -> Path:
-    """What `prepare` would have TFDS do, where it can."""
-    say(f"{dataset.name} is not in {data_dir}: TFDS makes it, once, from the network")
+def _make(dataset: TfdsDataset, data_dir: Path, report: Callable[[str], None]) -> Path:
+    """Lets TFDS make the data set, for a run that needs it now; returns TFDS's folder."""
+    report(f"{dataset.name} is not in {data_dir}: TFDS makes it, once, from the network")
     try:
-        return records.make(dataset, data_dir, None)
+        return tfds_records.make(dataset, data_dir, None)
     except UserError as error:
-        missing = f"a version in the format {records.FORMAT} in {data_dir / dataset.name}"
-        neither = (
-            "not"
-            if is_packed(dataset, data_dir)
-            else f"neither {folder(dataset, data_dir) / MANIFEST}\nnor"
-        )
+        missing = f"no version in the format {tfds_records.FORMAT} in {data_dir / dataset.name}"
+        if not is_packed(dataset, data_dir):
+            missing = f"no {folder(dataset, data_dir) / MANIFEST}\nand {missing}"
         raise UserError(
-            f"{dataset.name} is not prepared: there is {neither} {missing}, and it cannot be made here.\n{error}\n"
-            f"Prepare it where there is a network, once: {datasets.command(dataset, data_dir)}"
+            f"{dataset.name} is not prepared: there is {missing}, and it cannot be made here.\n"
+            f"{error}\n"
+            f"Prepare it once, with a network: {prepare_command(dataset, data_dir)}"
         ) from None
 
 
@@ -125,15 +135,20 @@ def _split(
         return Split(**arrays)
     assert source is not None
     rest = {field: array for field, array in arrays.items() if field != "records"}
-    examples = records.Records(source, getattr(dataset, split), _sizes(dataset)[split])
-    return Split(images=_Kept(examples, np.asarray(arrays["records"])), **rest)
+    examples = tfds_records.Records(source, getattr(dataset, split), _sizes(dataset)[split])
+    return Split(images=_Intact(examples, np.asarray(arrays["records"])), **rest)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Kept:
-    """The encoded files of the images that are not damaged."""
+class _Intact:
+    """The encoded files of the images that are not damaged.
 
-    examples: records.Records
+    Attributes:
+      examples: all of TFDS's records.
+      records: [N], the index of each intact image in `examples`.
+    """
+
+    examples: tfds_records.Records
     records: np.ndarray
 
     def __len__(self) -> int:
@@ -151,150 +166,166 @@ def _sizes(dataset: TfdsDataset) -> dict[str, int]:
     }
 
 
-def _path(place: Path, split: str, field: str) -> Path:
-    return place / f"{split}_{field}.npy"
+def _array_path(packed_dir: Path, split: str, field: str) -> Path:
+    return packed_dir / f"{split}_{field}.npy"
 
 
 @contextlib.contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Makes the folder and holds it for one process; others wait. The system lets go when the process ends, however it ends."""
-    import fcntl
-
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        lock = open(place / ".lock", "a")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise UserError(
-            f"{place} cannot be written: {error.strerror}.\nImages are packed there: choose a --data_dir that can be written."
-        ) from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def _locked(packed_dir: Path) -> Iterator[None]:
+    """Makes the folder and holds it for this process alone; other processes wait."""
+    with contextlib.ExitStack() as stack:
+        try:
+            packed_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked_file(packed_dir / ".lock"))
+        except OSError as error:
+            raise UserError(
+                f"{packed_dir} cannot be written: {error.strerror}.\n"
+                "Images are packed there: choose a --data_dir that can be written."
+            ) from None
         yield
 
 
-def _pack(dataset: TfdsDataset, data_dir: Path, source: Path, say: Callable[[str], None]) -> None:
-    """Packs TFDS's files in `source`, unless another process has by the time that the folder is free."""
-    place = folder(dataset, data_dir)
-    with _alone(place):
+def _pack(
+    dataset: TfdsDataset, data_dir: Path, source: Path, report: Callable[[str], None]
+) -> None:
+    """Packs TFDS's files in `source`, unless another process does it while this one waits."""
+    packed_dir = folder(dataset, data_dir)
+    with _locked(packed_dir):
         if is_packed(dataset, data_dir):
             return
-        _clear(place)
+        _clear(packed_dir)
         examples = {
-            split: records.Records(source, getattr(dataset, split), size)
+            split: tfds_records.Records(source, getattr(dataset, split), size)
             for split, size in _sizes(dataset).items()
         }
-        _check_room(dataset, place)
-        say(f"{place}: packing {dataset.name}, {sum(_sizes(dataset).values())} images")
-        try:
-            packed = {
-                split: packing.pack(
-                    dataset,
-                    split,
-                    examples[split],
-                    lambda field, split=split: _path(place, split, field),
-                    say,
-                )
-                for split in examples
-            }
-        except BaseException:
-            _clear(place)
-            raise
+        _check_room(dataset, packed_dir)
+        report(f"{packed_dir}: packing {dataset.name}, {sum(_sizes(dataset).values())} images")
+        packed = _pack_splits(dataset, packed_dir, examples, report)
         damaged = [line for split in packed.values() for line in split.damaged]
-        (place / DAMAGED).write_text("".join(["split\tindex\tfile\treason\n", *damaged]))
+        (packed_dir / DAMAGED).write_text("".join(["split\tindex\tfile\treason\n", *damaged]))
         if damaged:
-            say(f"{len(damaged)} images are damaged and left out: see {place / DAMAGED}")
-        manifest = {
-            "layout": LAYOUT,
-            "dataset": dataclasses.asdict(dataset),
-            "version": examples["train"].version,
-            "made_with": {
-                name: importlib.metadata.version(name)
-                for name in ("tensorflow-datasets", "pillow", "numpy")
-            },
-            "splits": {
-                split: {"damaged": len(it.damaged), "arrays": it.arrays}
-                for split, it in packed.items()
-            },
+            report(f"{len(damaged)} images are damaged and left out: see {packed_dir / DAMAGED}")
+        _write_manifest(dataset, packed_dir, examples["train"].version, packed)
+        report(f"{packed_dir}: packed")
+
+
+def _pack_splits(
+    dataset: TfdsDataset,
+    packed_dir: Path,
+    examples: dict[str, tfds_records.Records],
+    report: Callable[[str], None],
+) -> dict[str, packing.Packed]:
+    """Writes the arrays of all splits; if that fails, leaves none behind."""
+    try:
+        return {
+            split: packing.pack(
+                dataset,
+                split,
+                examples[split],
+                lambda field, split=split: _array_path(packed_dir, split, field),
+                report,
+            )
+            for split in examples
         }
-        replace_atomically(
-            place / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode())
-        )
-        say(f"{place}: packed")
+    except BaseException:
+        _clear(packed_dir)
+        raise
 
 
-def _clear(place: Path) -> None:
-    """Removes what an earlier attempt left. Unlinked and not overwritten, arrays stay whole for those who have them mapped."""
-    for left in [*place.glob("*.npy"), *place.glob(f".{MANIFEST}.*")]:
-        left.unlink()
-
-
-def _check_room(dataset: TfdsDataset, place: Path) -> None:
-    rows = {
-        split: sum(
-            math.prod(shape) * dtype.itemsize
-            for shape, dtype in packing.fields(dataset, split).values()
-        )
-        for split in _sizes(dataset)
+def _write_manifest(
+    dataset: TfdsDataset, packed_dir: Path, version: str, packed: dict[str, packing.Packed]
+) -> None:
+    manifest = {
+        "layout": LAYOUT,
+        "dataset": dataclasses.asdict(dataset),
+        "version": version,
+        "made_with": {
+            name: importlib.metadata.version(name)
+            for name in ("tensorflow-datasets", "pillow", "numpy")
+        },
+        "splits": {
+            name: {"damaged": len(split.damaged), "arrays": split.arrays}
+            for name, split in packed.items()
+        },
     }
-    needed, free = (
-        sum(size * rows[split] for split, size in _sizes(dataset).items()),
-        shutil.disk_usage(place).free,
+    content = json.dumps(manifest, indent=1).encode()
+    replace_atomically(packed_dir / MANIFEST, lambda file: file.write(content))
+
+
+def _clear(packed_dir: Path) -> None:
+    """Removes what an earlier attempt left.
+
+    Deletes arrays instead of overwriting them: a process that has one mapped keeps it intact.
+    """
+    for path in [*packed_dir.glob("*.npy"), *packed_dir.glob(f".{MANIFEST}.*")]:
+        path.unlink()
+
+
+def _check_room(dataset: TfdsDataset, packed_dir: Path) -> None:
+    needed = sum(
+        size * math.prod(shape) * dtype.itemsize
+        for split, size in _sizes(dataset).items()
+        for shape, dtype in packing.fields(dataset, split).values()
     )
+    free = shutil.disk_usage(packed_dir).free
     if needed > free:
         raise UserError(
-            f"Packing {dataset.name} takes {needed / 1e9:.1f} GB in {place}, where {free / 1e9:.1f} GB are free: make room there."
+            f"Packing {dataset.name} takes {needed / 1e9:.1f} GB in {packed_dir}, "
+            f"but only {free / 1e9:.1f} GB are free there: make room, or choose another --data_dir."
         )
 
 
 def _open(
     dataset: TfdsDataset, data_dir: Path, source: Path | None, every_byte: bool = False
 ) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of each split by field, memory-mapped, refused with `UserError` unless they are what the manifest says.
+    """The memory-mapped arrays of each split, by field, if they agree with the manifest.
 
-    source: TFDS's own files, of whose version arrays have to be that refer to them.
+    source: TFDS's folder. Arrays that refer to TFDS's files must be made from this version.
+    every_byte: also verify the digests of the large arrays.
+
+    Raises:
+      UserError: if an array differs from what the manifest says.
     """
-    place = folder(dataset, data_dir)
+    packed_dir = folder(dataset, data_dir)
     version = source.name if source and dataset.side is None else None
     try:
-        manifest = json.loads((place / MANIFEST).read_text())
-        # Through JSON, as the manifest went: tuples are lists there.
-        if (manifest["layout"], manifest["dataset"]) != (
-            LAYOUT,
-            json.loads(json.dumps(dataclasses.asdict(dataset))),
-        ):
-            raise ValueError(f"{MANIFEST} is of another data set")
+        manifest = json.loads((packed_dir / MANIFEST).read_text())
+        # Through JSON like the manifest, which turns tuples into lists.
+        expected = LAYOUT, json.loads(json.dumps(dataclasses.asdict(dataset)))
+        if (manifest["layout"], manifest["dataset"]) != expected:
+            raise ValueError(f"{MANIFEST} describes another data set")
         if version not in (None, manifest["version"]):
             raise ValueError(
-                f"it refers to TFDS's version {manifest['version']}, and {version} is there"
+                f"it refers to TFDS's version {manifest['version']}, but {version} was found"
             )
         return {
-            split: _open_split(dataset, split, manifest["splits"][split], place, every_byte)
+            split: _open_split(dataset, split, manifest["splits"][split], packed_dir, every_byte)
             for split in _sizes(dataset)
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = error if isinstance(error, ValueError) else repr(error)
         raise UserError(
-            f"{place} is not as it was packed: {error if isinstance(error, ValueError) else repr(error)}.\n{datasets.repair(dataset, data_dir)}"
+            f"{packed_dir} has changed since it was packed: {reason}.\n"
+            f"{repair_advice(dataset, data_dir)}"
         ) from None
 
 
 def _open_split(
-    dataset: TfdsDataset, split: str, manifest: dict[str, Any], place: Path, every_byte: bool
+    dataset: TfdsDataset, split: str, manifest: dict[str, Any], packed_dir: Path, every_byte: bool
 ) -> dict[str, np.ndarray]:
-    found = {}
+    arrays = {}
     for field, (shape, dtype) in packing.fields(dataset, split).items():
-        path, about = _path(place, split, field), manifest["arrays"][field]
-        found[field] = array = np.lib.format.open_memmap(path, mode="r")  # never unpickles
+        path, recorded = _array_path(packed_dir, split, field), manifest["arrays"][field]
+        arrays[field] = array = np.lib.format.open_memmap(path, mode="r")  # never unpickles
         expected = (_sizes(dataset)[split] - manifest["damaged"], *shape)
-        if array.shape != expected or array.dtype != dtype or [*expected] != about["shape"]:
+        if array.shape != expected or array.dtype != dtype or [*expected] != recorded["shape"]:
             raise ValueError(
                 f"{path.name} holds {array.dtype}{[*array.shape]}, expected {dtype}{[*expected]}"
             )
-        if path.stat().st_size != array.offset + array.nbytes:
-            raise ValueError(
-                f"{path.name} has {path.stat().st_size} bytes, expected {array.offset + array.nbytes}"
-            )
-        if (every_byte or field in _SMALL) and hashlib.sha256(array.data).hexdigest() != about[
-            "sha256"
-        ]:
-            raise ValueError(f"{path.name} has changed: its sha256 is another")
-    return found
+        size, expected_size = path.stat().st_size, array.offset + array.nbytes
+        if size != expected_size:
+            raise ValueError(f"{path.name} has {size} bytes, expected {expected_size}")
+        verify = every_byte or field in _SMALL
+        if verify and hashlib.sha256(array.data).hexdigest() != recorded["sha256"]:
+            raise ValueError(f"{path.name} does not have the sha256 of the manifest")
+    return arrays

@@ -1,4 +1,4 @@
-"""Random arrays of a task's real shapes in place of its images and its teacher's weights: for dry runs and benchmarks, not for results."""
+"""Random images in a task's real shapes: for dry runs and benchmarks, not for results."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from PIL import Image
 
 from distill_bench.data.dataset import Split, TfdsDataset
 
-MAX_BYTES = 2 << 30  # of squeezed images in a split; larger ones repeat their first images
-MAX_TEST = 1024  # an eval_set on random images needs no more
-FILES = 256  # different ones among a split's streamed images
-PHOTOGRAPH = (375, 500)  # height and width that most of ImageNet's images have
+MAX_BYTES = 2 << 30  # size of a split's squeezed images; the rest of a larger split is left out
+MAX_TEST = 1024  # number of test images; evaluation on random images needs no more
+FILES = 256  # number of different files in a streamed split; a larger split repeats them
+PHOTOGRAPH = (375, 500)  # height and width in pixels of most images in ImageNet
 
 
 class _Repeated:
-    """`count` encoded images, of which only the first few differ."""
+    """`count` encoded images that repeat `files`."""
 
     def __init__(self, files: list[bytes], count: int) -> None:
         self._files, self._count = files, count
@@ -29,7 +29,10 @@ class _Repeated:
 
 
 def load(dataset: TfdsDataset, seed: int = 0) -> tuple[Split, Split]:
-    """(train, test) splits of random images: as many to train on as the data set has, at most MAX_TEST to be examined on."""
+    """(train, test) splits of random images.
+
+    As many training images as the data set has, up to MAX_BYTES, and at most MAX_TEST test images.
+    """
     rng = np.random.default_rng(seed)
 
     def split(count: int, clean: bool) -> Split:
@@ -56,17 +59,15 @@ def load(dataset: TfdsDataset, seed: int = 0) -> tuple[Split, Split]:
 
 
 def _photographs(rng: np.random.Generator) -> list[bytes]:
-    """JPEG files of smooth noise with some grain, about as large as photographs' (100 KB)."""
+    """JPEG files of smooth noise with some grain, about as large as photographs (100 KB)."""
     height, width = PHOTOGRAPH
     files = []
     for _ in range(FILES):
-        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize(
-            (width, height), Image.Resampling.BICUBIC
-        )
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8))
+        smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16)
         grain = rng.integers(-20, 21, (height, width, 3), np.int16)
+        pixels = np.clip(smooth + grain, 0, 255).astype(np.uint8)
         file = io.BytesIO()
-        Image.fromarray(
-            np.clip(np.asarray(coarse, np.int16) + grain, 0, 255).astype(np.uint8)
-        ).save(file, "JPEG", quality=85)
+        Image.fromarray(pixels).save(file, "JPEG", quality=85)
         files.append(file.getvalue())
     return files

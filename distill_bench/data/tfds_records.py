@@ -1,4 +1,7 @@
-"""What TFDS keeps of a data set: array_record files of encoded images. Making them needs TensorFlow, reading them does not."""
+"""TFDS's own files of a data set: encoded images in array_record.
+
+Making them needs TensorFlow; reading them does not.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,18 @@ from distill_bench.data.dataset import TfdsDataset
 from distill_bench.errors import UserError
 
 FORMAT = "array_record"
-_KEYS = ("file_name", "id")  # what data sets call the name of an image's file, where they have it
+_KEYS = ("file_name", "id")  # features that may hold the name of an image's file
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image as it was published: its encoded bytes, its label, and the name of its file, or "" where the data set has none."""
+    """One image as it was published.
+
+    Attributes:
+      image: encoded bytes.
+      label: class.
+      key: name of the image's file; "" if the data set does not have it.
+    """
 
     image: bytes
     label: int
@@ -25,7 +34,7 @@ class Example:
 
 
 def find(dataset: TfdsDataset, data_dir: Path) -> Path | None:
-    """The folder of the newest version that TFDS has made in array_record; None where there is none."""
+    """The folder of the newest version that TFDS has made in array_record, or None."""
     versions = [
         path.parent
         for path in (data_dir / dataset.name).glob("*/dataset_info.json")
@@ -47,17 +56,18 @@ def _version(folder: Path) -> list[int]:
 
 
 def make(dataset: TfdsDataset, data_dir: Path, manual_dir: Path | None) -> Path:
-    """Downloads the data set and writes it as array_record files; the folder that holds them.
+    """Lets TFDS download the data set and write it as array_record files; returns their folder.
 
-    manual_dir: where archives lie that TFDS may not download; its own default where None.
+    manual_dir: folder of the archives that TFDS may not download; None for TFDS's default.
 
     Raises:
-      UserError: without TensorFlow, where TFDS fails, or where it has made the data set in another format.
+      UserError: if TensorFlow is not installed, if TFDS fails, or if TFDS has already made the data
+        set in another format.
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            f"Making {dataset.name} needs TensorFlow, which is not installed; only making does, reading does not.\n"
-            "Install it: pip install 'distill-bench[prepare]'"
+            f"Making {dataset.name} needs TensorFlow, which is not installed.\n"
+            "Reading it does not. Install TensorFlow: pip install 'distill-bench[prepare]'"
         )
     import tensorflow_datasets as tfds
 
@@ -65,7 +75,7 @@ def make(dataset: TfdsDataset, data_dir: Path, manual_dir: Path | None) -> Path:
     try:
         builder: Any = tfds.builder(dataset.name, data_dir=data_dir)
         builder.download_and_prepare(download_config=config, file_format=FORMAT)
-    except Exception as error:  # whatever goes wrong between here and a university's server
+    except Exception as error:  # anything may go wrong between here and a university's server
         raise UserError(
             f"TFDS could not make {dataset.name} in {data_dir}: {type(error).__name__}: {error}"
         ) from error
@@ -73,19 +83,21 @@ def make(dataset: TfdsDataset, data_dir: Path, manual_dir: Path | None) -> Path:
     if found is None:
         raise UserError(
             f"{builder.data_path} holds {dataset.name} in another format than {FORMAT}.\n"
-            f"Move that folder away and try again: what TFDS has downloaded to {data_dir / 'downloads'} is used again."
+            "Move that folder away and try again. "
+            f"TFDS reuses what it has downloaded to {data_dir / 'downloads'}."
         )
     return found
 
 
 class Records:
-    """One split's examples in TFDS's order; may be indexed from several threads.
+    """One split's examples in TFDS's order; several threads may index it at once.
 
     Attributes:
-      version: of the data set, as TFDS counts.
+      version: TFDS's version of the data set.
 
     Raises:
-      UserError: where the split is missing or does not hold `size` examples, and from indexing where files are damaged.
+      UserError: if the split is missing or does not hold `size` examples; when indexed, if its
+        files are damaged.
     """
 
     def __init__(self, folder: Path, split: str, size: int) -> None:
@@ -95,19 +107,20 @@ class Records:
         try:
             builder: Any = tfds.builder_from_directory(folder)
             self.version = str(builder.info.version)
-            # Undecoded, masks too: a picture that TFDS cannot decode would end the reading.
+            # Decode nothing, not even masks: one that TFDS cannot decode would end the reading.
             decoders = {
                 key: tfds.decode.SkipDecoding()
                 for key, feature in builder.info.features.items()
                 if isinstance(feature, tfds.features.Image)
             }
             self._source = builder.as_data_source(split=split, decoders=decoders)
-        except Exception as error:  # TFDS asserts, raises and view_specs up what is not there
+        except Exception as error:  # a missing split or file raises almost any class
             raise self._unreadable(error) from error
         if len(self._source) != size:
             raise UserError(
-                f"{split} of {folder} has {len(self._source)} images, the task's {size}.\n"
-                f"It is another version of the data set, or was made in part: move it away and prepare it again."
+                f"{split} of {folder} has {len(self._source)} images; the task's has {size}.\n"
+                "It is another version of the data set, or only a part was made: "
+                "move that folder away and prepare the data set again."
             )
 
     def __len__(self) -> int:
@@ -123,5 +136,6 @@ class Records:
 
     def _unreadable(self, error: Exception) -> UserError:
         return UserError(
-            f"{self._split} of {self._folder} cannot be read: {type(error).__name__}: {error}\nMove that folder away and prepare the data set again."
+            f"{self._split} of {self._folder} cannot be read: {type(error).__name__}: {error}\n"
+            "Move that folder away and prepare the data set again."
         )

@@ -1,11 +1,12 @@
 """BiT ResNet-V2: bottleneck units with GroupNorm, weight standardisation and pre-activation.
 
-Kolesnikov et al. 2020, *Big Transfer*, arXiv:1912.11370. One class covers every network of the
-project: the digits teacher and student are instances with few channels and a small root, R50x1 is
-`BiTConfig((3, 4, 6, 3), width=64, classes=K)` and R152x2 is `BiTConfig((3, 8, 36, 3), width=128, classes=K)`.
+Kolesnikov et al. 2020, *Big Transfer*, arXiv:1912.11370. One class covers every BiT network here:
+the digits teacher and student have few channels and a small root, R50x1 is
+`BiTConfig((3, 4, 6, 3), width=64, classes=K)`, and R152x2 is
+`BiTConfig((3, 8, 36, 3), width=128, classes=K)`.
 
-Module attributes carry the names of the published checkpoints, so that a parameter's path *is* its key
-(see checkpoints.py).
+Module attributes have the names of the published weights, so that a parameter's path *is* its key
+in the file (see weights/formats.py).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from jax import lax
 from distill_bench.networks import layers
 from distill_bench.networks.layers import Dense, GroupNorm, Params, conv
 
-EXPANSION = 4  # a unit's output channels over its middle channels
+EXPANSION = 4  # a unit's output channels divided by its middle channels
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,15 @@ class BiTConfig:
     """Shape of a BiT network.
 
     Attributes:
-      depths: units in each block; every block but the first halves the resolution and doubles the width.
+      depths: number of units in each block. Every block except the first halves the resolution
+        and doubles the width.
       width: middle channels of the first block's units (64 times BiT's width factor).
       classes: number of logits.
       channels: channels of the input image.
-      groups: groups of every GroupNorm; must divide `width`.
-      root: "imagenet" is 7x7/2 convolution and 3x3/2 max-pool; "small" is a 3x3/2 convolution alone.
-      pool_padding: what the root's max-pool sees beyond the border: "zero" (Big Transfer) or "inf"
-        (big_vision, minus infinity). Use the one that a checkpoint was trained with.
+      groups: number of groups in every GroupNorm; must divide `width`.
+      root: "imagenet" is a 7x7/2 convolution and a 3x3/2 max-pool; "small" is a 3x3/2 convolution.
+      pool_padding: value with which the root's max-pool pads the border: "zero" (Big Transfer) or
+        "inf" (minus infinity, big_vision). Use the one with which the weights were trained.
     """
 
     depths: tuple[int, ...]
@@ -50,7 +52,10 @@ class BiTConfig:
 
 
 def standardize(kernel_HWIO: jax.Array) -> jax.Array:
-    """Weight standardisation: zero mean and unit variance (biased, + 1e-10) over H, W, I for each output channel."""
+    """Weight standardisation: each output channel gets zero mean and unit variance over H, W, I.
+
+    The variance is the biased one, plus 1e-10.
+    """
     flat = kernel_HWIO.reshape(-1, kernel_HWIO.shape[-1])
     # Means as matrix products: XLA:CPU's reduction over rows costs several times as much.
     average = jnp.full((1, flat.shape[0]), 1 / flat.shape[0], flat.dtype)
@@ -60,7 +65,7 @@ def standardize(kernel_HWIO: jax.Array) -> jax.Array:
 
 
 class StdConv(nnx.Module):
-    """Convolution without bias whose kernel is standardised at each use."""
+    """Convolution without bias. Its kernel is standardised at each use, unless it is frozen."""
 
     def __init__(self, size: int, cin: int, cout: int, stride: int = 1):
         self.kernel = nnx.Param(jnp.zeros((size, size, cin, cout)))
@@ -83,7 +88,7 @@ class Projection(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """GroupNorm -> ReLU -> standardised convolution. `pre` returns what enters the convolution."""
+    """GroupNorm -> ReLU -> standardised convolution. `pre` returns the convolution's input."""
 
     def __init__(
         self,
@@ -96,7 +101,7 @@ class Stage(nnx.Module):
     ):
         self.group_norm = GroupNorm(cin, groups)
         self.standardized_conv2d = StdConv(size, cin, cout, stride)
-        self.proj = proj  # kept here, and not by the unit, because the published keys say so
+        self.proj = proj  # part of this stage, not of the unit, as in the published keys
 
     def pre(self, x_NHWC: jax.Array) -> jax.Array:
         return jax.nn.relu(self.group_norm(x_NHWC))
@@ -108,7 +113,7 @@ class Stage(nnx.Module):
 class Unit(nnx.Module):
     """Pre-activation bottleneck: 1x1 (a), 3x3 with the stride (b), 1x1 (c), plus the shortcut.
 
-    A block's first unit projects its shortcut from the activation after the first GroupNorm and ReLU.
+    In a block's first unit, the shortcut is a projection of what the first GroupNorm and ReLU give.
     """
 
     def __init__(self, cin: int, middle: int, groups: int, stride: int, project: bool):
@@ -124,7 +129,7 @@ class Unit(nnx.Module):
 
 
 class Root(nnx.Module):
-    """From image to first features: see `BiTConfig.root`."""
+    """From the image to the first features; see `BiTConfig.root`."""
 
     def __init__(self, config: BiTConfig):
         size = 7 if config.root == "imagenet" else 3
@@ -147,7 +152,10 @@ class Head(nnx.Module):
 
 
 class BiT(nnx.Module):
-    """Images [N, H, W, C] -> logits [N, classes], float32. Its convolutions start at zero: see `init`."""
+    """Images [N, H, W, C] -> logits [N, classes], float32.
+
+    A new instance has all-zero kernels; `init` draws them.
+    """
 
     def __init__(self, config: BiTConfig):
         self.config, self.remat = config, False
@@ -180,14 +188,16 @@ class BiT(nnx.Module):
 
 
 def init(config: BiTConfig, key: jax.Array) -> Params:
-    """Fresh parameters: see `layers.fresh`."""
+    """Fresh parameters; see `layers.fresh`."""
     return layers.fresh(BiT(config), key)
 
 
 def freeze(params: Params, dtype: str = "float32") -> Params:
-    """Parameters that will not change, with their kernels standardised once and for all, to be used with `apply(..., frozen=True)`.
+    """Standardises all kernels once, for parameters that will not change.
 
-    dtype: of the convolutions' kernels, that in which the network computes.
+    Use the result with `apply(..., frozen=True)`.
+
+    dtype: dtype of the convolutions' kernels; the one in which the network will compute.
     """
     return jax.tree.map(
         lambda leaf: standardize(leaf).astype(dtype) if leaf.ndim == 4 else leaf, params
@@ -201,9 +211,14 @@ def apply(
     frozen: bool = False,
     remat: bool = False,
 ) -> jax.Array:
-    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes; a pure function to be used under `jax.jit`.
+    """Logits [N, classes], float32. A pure function; use it under `jax.jit`.
 
-    remat: a gradient keeps what enters each unit and no more, and computes the rest of the unit's activations again (Chen et al. 2016, arXiv:1604.06174).
+    The network computes in the dtype of `images_NHWC`.
+
+    Args:
+      frozen: `params` come from `freeze`.
+      remat: the backward pass stores only the input of each unit and recomputes the unit's other
+        activations (Chen et al. 2016, arXiv:1604.06174).
     """
     network = nnx.eval_shape(lambda: BiT(config))
     network.remat = remat
@@ -214,7 +229,7 @@ def apply(
 
 
 def macs(config: BiTConfig, image_size: int) -> int:
-    """Multiply-accumulates of one image's forward pass, convolutions and head (normalisation not counted)."""
+    """Multiply-accumulates of one image's forward pass: convolutions and head, no normalisation."""
     size = math.ceil(image_size / 2)
     kernel = 7 if config.root == "imagenet" else 3
     total = size * size * kernel * kernel * config.channels * config.width

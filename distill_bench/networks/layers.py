@@ -1,4 +1,4 @@
-"""What the networks share: convolutions in the platform's fastest form, GroupNorm, the classifier, and pure functions of NNX modules."""
+"""What the networks share: fast convolutions, GroupNorm, the classifier, init and apply."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ Params = dict  # nested dict of arrays, keyed by module attribute
 def _slices(
     x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, padding: int
 ) -> list[jax.Array]:
-    """What each place of the kernel meets of the zero-padded images: arrays [N, rows, columns, C], in the order of the kernel's places."""
+    """For each position in the kernel, the pixels of the zero-padded images that it multiplies.
+
+    A list of arrays [N, rows, columns, C], in the kernel's row-major order.
+    """
     kh, kw = kernel_HWIO.shape[:2]
     _, height, width, _ = x_NHWC.shape
     rows = (height + 2 * padding - kh) // stride + 1
@@ -34,8 +37,8 @@ def _slices(
 def patches_conv(x_NHWI: jax.Array, kernel_HWIO: jax.Array, stride: int, padding: int) -> jax.Array:
     """Convolution as one matrix product over shifted slices.
 
-    XLA:CPU runs a convolution inside a loop about 30 times slower than outside of one; a matrix product
-    has no such cliff.
+    XLA:CPU runs a convolution about 30 times slower inside a loop than outside; a matrix product
+    is equally fast in both.
     """
     out = kernel_HWIO.shape[-1]
     slices = _slices(x_NHWI, kernel_HWIO, stride, padding)
@@ -45,19 +48,19 @@ def patches_conv(x_NHWI: jax.Array, kernel_HWIO: jax.Array, stride: int, padding
 
 
 def shifted_conv(x_NHWC: jax.Array, kernel_HW1C: jax.Array, stride: int, padding: int) -> jax.Array:
-    """Depthwise convolution as the sum of shifted slices, each times its place in the kernel; summed in float32.
+    """Depthwise convolution as a sum of shifted slices times kernel weights, summed in float32.
 
-    In a loop on XLA:CPU, a gradient takes a hundredth of the time of `lax.conv_general_dilated`'s (8 images of 8x8x120, 5x5: 1.6 and 148 ms).
+    In a loop on XLA:CPU, its gradient takes about a hundredth of the time of
+    `lax.conv_general_dilated`'s (8 images of 8x8x120, 5x5 kernel: 1.6 against 148 ms).
     """
-    places = kernel_HW1C.astype(jnp.float32).reshape(-1, 1, 1, 1, kernel_HW1C.shape[-1])
+    weights = kernel_HW1C.astype(jnp.float32).reshape(-1, 1, 1, 1, kernel_HW1C.shape[-1])
     slices = _slices(x_NHWC.astype(jnp.float32), kernel_HW1C, stride, padding)
-    return sum(
-        (x * place for x, place in zip(slices[1:], places[1:], strict=True)), slices[0] * places[0]
-    ).astype(x_NHWC.dtype)
+    rest = (x * weight for x, weight in zip(slices[1:], weights[1:], strict=True))
+    return sum(rest, slices[0] * weights[0]).astype(x_NHWC.dtype)
 
 
 def xla_conv(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, padding: int) -> jax.Array:
-    """Convolution, in as many groups as the kernel's I wants, by XLA's own operation."""
+    """Convolution by XLA's own operation; the kernel's I axis determines the number of groups."""
     return lax.conv_general_dilated(
         x_NHWC,
         kernel_HWIO,
@@ -69,7 +72,10 @@ def xla_conv(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, padding: in
 
 
 def conv(x_NHWI: jax.Array, kernel_HWIO: jax.Array, stride: int = 1, padding: int = 0) -> jax.Array:
-    """2-D convolution (cross-correlation), zero-padded by `padding` on each side, in the platform's fastest form."""
+    """2-D convolution (cross-correlation), by the platform's fastest method.
+
+    padding: number of zero pixels added on each side.
+    """
     if jax.default_backend() == "cpu":
         return patches_conv(x_NHWI, kernel_HWIO, stride, padding)
     return xla_conv(x_NHWI, kernel_HWIO, stride, padding)
@@ -78,23 +84,28 @@ def conv(x_NHWI: jax.Array, kernel_HWIO: jax.Array, stride: int = 1, padding: in
 def depthwise_conv(
     x_NHWC: jax.Array, kernel_HW1C: jax.Array, stride: int = 1, padding: int = 0
 ) -> jax.Array:
-    """2-D convolution of each channel with a kernel of its own, zero-padded by `padding` on each side, in the platform's fastest form."""
+    """2-D convolution of each channel with its own kernel, by the platform's fastest method.
+
+    padding: number of zero pixels added on each side.
+    """
     if jax.default_backend() == "cpu":
         return shifted_conv(x_NHWC, kernel_HW1C, stride, padding)
     return xla_conv(x_NHWC, kernel_HW1C, stride, padding)
 
 
 class GroupNorm(nnx.Module):
-    """Group normalisation (Wu & He 2018), eps 1e-5, written as one affine map per image and channel.
+    """Group normalisation (Wu & He 2018), eps 1e-5, as one affine map per image and channel.
 
-    Sums per channel, then per group by a small matrix product, then x * a + b. On one CPU core the digits student's
-    gradient takes 5.7 ms so, and 8.0 ms with the groups summed by reshaping.
+    It sums over each channel, then over each group by a small matrix product, then computes
+    x * a + b. On one CPU core, the digits student's gradient takes 5.7 ms this way, and 8.0 ms if
+    the groups are summed by reshaping.
     """
 
     def __init__(self, channels: int, groups: int):
         if channels % groups:
             raise ValueError(
-                f"GroupNorm cannot split {channels} channels into {groups} groups: choose groups that divide them."
+                f"GroupNorm cannot split {channels} channels into {groups} groups of equal size: "
+                "choose a number of groups that divides the channels."
             )
         self.gamma = nnx.Param(jnp.ones(channels))
         self.beta = nnx.Param(jnp.zeros(channels))
@@ -117,7 +128,7 @@ class GroupNorm(nnx.Module):
 
 
 class Dense(nnx.Module):
-    """The classifier; its kernel starts at zero."""
+    """The classifier. Its kernel starts at zero."""
 
     def __init__(self, cin: int, cout: int):
         self.kernel = nnx.Param(jnp.zeros((cin, cout)))
@@ -128,9 +139,10 @@ class Dense(nnx.Module):
 
 
 def fresh(network: nnx.Module, key: jax.Array) -> Params:
-    """Fresh parameters: kernels of convolutions He-normal (std sqrt(2 / fan-in), a group's own for grouped ones), the others as the modules have them.
+    """Fresh parameters: convolution kernels are He-normal, all others as the modules define them.
 
-    All kernels are cut from one draw of normals, which compiles much faster than a draw for each.
+    The standard deviation is sqrt(2 / fan-in); for grouped convolutions, the fan-in of one group.
+    All kernels are cut from one draw of normals, which compiles much faster than one draw each.
     """
     params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     leaves, tree = jax.tree.flatten(params)
@@ -145,7 +157,7 @@ def fresh(network: nnx.Module, key: jax.Array) -> Params:
 
 
 def call(network: nnx.Module, params: Params, images_NHWC: jax.Array) -> jax.Array:
-    """What the network, which may be abstract, says of `images_NHWC` with these parameters."""
+    """The network's output for `images_NHWC` with `params`; `network` may be abstract."""
     graph, state = nnx.split(network, nnx.Param)
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graph, state)(images_NHWC)

@@ -1,7 +1,8 @@
 """MobileNetV3 with GroupNorm in place of batch normalisation.
 
-Howard et al. 2019, *Searching for MobileNetV3*, arXiv:1905.02244: figures 3 and 4, table 1 (Large), sections 5.2 and 5.3. Beyer et al. 2021,
-arXiv:2106.05237, section 3.5: GroupNorm of 8 groups. `MobileNetConfig(K)` is MobileNetV3-Large.
+Howard et al. 2019, *Searching for MobileNetV3*, arXiv:1905.02244: figures 3 and 4, table 1 (Large),
+sections 5.2 and 5.3. Beyer et al. 2021, arXiv:2106.05237, section 3.5: GroupNorm with 8 groups.
+`MobileNetConfig(K)` is MobileNetV3-Large with K classes.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ _ACTIVATIONS = {"relu": jax.nn.relu, "hard_swish": jax.nn.hard_swish}
 
 @dataclass(frozen=True)
 class BottleneckConfig:
-    """One bottleneck.
+    """Shape of one bottleneck.
 
     Attributes:
-      size: of the depthwise kernel, which carries the stride.
-      expanded: channels between the two pointwise convolutions; without the first of them where these are the input's.
+      size: height and width of the depthwise kernel.
+      expanded: channels between the two pointwise convolutions. If the input already has this many,
+        the first pointwise convolution is left out.
       out: channels of the output.
-      squeeze: whether squeeze-and-excite weighs the expanded channels.
-      activation: of the expanded channels.
-      stride: of the depthwise convolution.
+      squeeze: whether squeeze-and-excite weights the expanded channels.
+      activation: activation function of the expanded channels.
+      stride: stride of the depthwise convolution.
     """
 
     size: int
@@ -59,7 +61,7 @@ LARGE = (
     BottleneckConfig(5, 960, 160, True, "hard_swish", 1),
     BottleneckConfig(5, 960, 160, True, "hard_swish", 1),
 )
-"""The bottlenecks of table 1."""
+"""The bottlenecks of MobileNetV3-Large, table 1 of the paper."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,12 @@ class MobileNetConfig:
     Attributes:
       classes: number of logits.
       channels: channels of the input image.
-      groups: groups of every GroupNorm; must divide all channels that are normalised.
+      groups: number of groups in every GroupNorm; must divide every number of channels that is
+        normalised.
       stem: channels of the first convolution, 3x3 with stride 2.
-      rows: the bottlenecks.
-      features: channels that are averaged over the image.
-      hidden: units between these and the logits.
+      rows: the bottlenecks, one for each row of the paper's table.
+      features: number of channels that are averaged over the image.
+      hidden: number of units between the averaged features and the logits.
     """
 
     classes: int
@@ -86,14 +89,18 @@ class MobileNetConfig:
 
 
 def squeezed(expanded: int) -> int:
-    """Channels between the two layers of squeeze-and-excite: a quarter, to the nearest multiple of 8 that is not below 0.9 of it, at least 8."""
+    """Number of channels between the two layers of squeeze-and-excite.
+
+    A quarter of `expanded`, rounded to the nearest multiple of 8, but at least 8 and at least 0.9
+    times the quarter.
+    """
     quarter = expanded // 4
     nearest = max(8, (quarter + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * quarter else nearest
 
 
 class Conv(nnx.Module):
-    """Convolution, of each channel by itself where it is depthwise; by default without a bias."""
+    """Convolution, ordinary or depthwise; without a bias by default."""
 
     def __init__(
         self,
@@ -111,15 +118,13 @@ class Conv(nnx.Module):
     def __call__(self, x_NHWC: jax.Array) -> jax.Array:
         convolve = depthwise_conv if self.depthwise else conv
         y_NHWC = convolve(x_NHWC, self.kernel[...].astype(x_NHWC.dtype), self.stride, self.padding)
-        return (
-            y_NHWC
-            if self.bias is None
-            else y_NHWC + self.bias[...].astype(x_NHWC.dtype)[None, None, None]
-        )
+        if self.bias is None:
+            return y_NHWC
+        return y_NHWC + self.bias[...].astype(x_NHWC.dtype)[None, None, None]
 
 
 class NormedConv(nnx.Module):
-    """Convolution -> GroupNorm -> activation, where there is one."""
+    """Convolution -> GroupNorm -> activation, if one is given."""
 
     def __init__(
         self,
@@ -141,16 +146,18 @@ class NormedConv(nnx.Module):
 
 
 class SqueezeExcite(nnx.Module):
-    """Weighs channels by what their means over the image say (Hu et al. 2018), with a hard sigmoid."""
+    """Squeeze-and-excite (Hu et al. 2018) with a hard sigmoid.
+
+    Weights each channel by a function of all channels' means over the image.
+    """
 
     def __init__(self, channels: int):
         self.reduce = Conv(1, channels, squeezed(channels), bias=True)
         self.expand = Conv(1, squeezed(channels), channels, bias=True)
 
     def __call__(self, x_NHWC: jax.Array) -> jax.Array:
-        return x_NHWC * jax.nn.hard_sigmoid(
-            self.expand(jax.nn.relu(self.reduce(_mean(x_NHWC).astype(x_NHWC.dtype))))
-        )
+        reduced_N11C = jax.nn.relu(self.reduce(_mean(x_NHWC).astype(x_NHWC.dtype)))
+        return x_NHWC * jax.nn.hard_sigmoid(self.expand(reduced_N11C))
 
 
 def _mean(x_NHWC: jax.Array) -> jax.Array:
@@ -159,7 +166,10 @@ def _mean(x_NHWC: jax.Array) -> jax.Array:
 
 
 class Bottleneck(nnx.Module):
-    """Inverted residual: pointwise expansion, depthwise convolution, squeeze-and-excite, linear projection; plus the input where shapes are equal."""
+    """Inverted residual: expansion, depthwise convolution, squeeze-and-excite, projection.
+
+    The projection has no activation. The input is added if it has the output's shape.
+    """
 
     def __init__(self, cin: int, row: BottleneckConfig, groups: int):
         self.expand = (
@@ -184,7 +194,10 @@ class Bottleneck(nnx.Module):
 
 
 class MobileNet(nnx.Module):
-    """Images [N, H, W, C] -> logits [N, classes], float32. Its convolutions start at zero: see `init`."""
+    """Images [N, H, W, C] -> logits [N, classes], float32.
+
+    A new instance has all-zero kernels; `init` draws them.
+    """
 
     def __init__(self, config: MobileNetConfig):
         self.depth, self.remat = len(config.rows), False
@@ -196,9 +209,8 @@ class MobileNet(nnx.Module):
             setattr(self, _name(i), Bottleneck(cin, row, config.groups))
             cin = row.out
         self.features = NormedConv(1, cin, config.features, config.groups, "hard_swish")
-        self.hidden = Conv(
-            1, config.features, config.hidden, bias=True
-        )  # as table 1 has it; its kernel is drawn with the convolutions'
+        # A convolution, as in table 1, so that its kernel is drawn like those of the others.
+        self.hidden = Conv(1, config.features, config.hidden, bias=True)
         self.head = Dense(config.hidden, config.classes)
 
     def __call__(self, x_NHWC: jax.Array) -> jax.Array:
@@ -217,16 +229,22 @@ def _name(i: int) -> str:
 
 
 def init(config: MobileNetConfig, key: jax.Array) -> Params:
-    """Fresh parameters: see `layers.fresh`; those of squeeze-and-excite and of the hidden layer are kernels of 1x1 convolutions."""
+    """Fresh parameters; see `layers.fresh`.
+
+    The layers of squeeze-and-excite and the hidden layer count as 1x1 convolutions.
+    """
     return layers.fresh(MobileNet(config), key)
 
 
 def apply(
     config: MobileNetConfig, params: Params, images_NHWC: jax.Array, remat: bool = False
 ) -> jax.Array:
-    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes up to the features; a pure function for `jax.jit`.
+    """Logits [N, classes], float32. A pure function; use it under `jax.jit`.
 
-    remat: a gradient keeps what enters each bottleneck and no more, and computes the rest of its activations again (Chen et al. 2016, arXiv:1604.06174).
+    The network computes in the dtype of `images_NHWC` up to the features, then in float32.
+
+    remat: the backward pass stores only the input of each bottleneck and recomputes its other
+      activations (Chen et al. 2016, arXiv:1604.06174).
     """
     network = nnx.eval_shape(lambda: MobileNet(config))
     network.remat = remat
@@ -234,7 +252,11 @@ def apply(
 
 
 def macs(config: MobileNetConfig, image_size: int) -> int:
-    """Multiply-accumulates of one image's forward pass: convolutions, squeeze-and-excite's layers, head (no normalisation, no activation)."""
+    """Multiply-accumulates of one image's forward pass.
+
+    Counts convolutions, the layers of squeeze-and-excite, and the head; no normalisation and no
+    activation.
+    """
     size = math.ceil(image_size / 2)
     total = size * size * 9 * config.channels * config.stem
     cin = config.stem
@@ -246,9 +268,5 @@ def macs(config: MobileNetConfig, image_size: int) -> int:
         if row.squeeze:
             total += 2 * row.expanded * squeezed(row.expanded)
         cin = row.out
-    return (
-        total
-        + size * size * cin * config.features
-        + config.features * config.hidden
-        + config.hidden * config.classes
-    )
+    total += size * size * cin * config.features
+    return total + config.features * config.hidden + config.hidden * config.classes

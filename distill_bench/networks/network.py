@@ -1,4 +1,4 @@
-"""The networks that a student can be: one way to make, apply and count each."""
+"""The networks that a student can have, behind one interface: init, apply, macs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ NetworkConfig = BiTConfig | MobileNetConfig
 
 def init(config: NetworkConfig, key: jax.Array) -> Params:
     """Fresh parameters."""
-    return (
-        mobilenet.init(config, key)
-        if isinstance(config, MobileNetConfig)
-        else bit.init(config, key)
-    )
+    if isinstance(config, MobileNetConfig):
+        return mobilenet.init(config, key)
+    return bit.init(config, key)
 
 
 def apply(
     config: NetworkConfig, params: Params, images_NHWC: jax.Array, remat: bool = False
 ) -> jax.Array:
-    """Logits [N, classes], float32, of `images_NHWC`, in whose precision the network computes; remat: see bit.apply."""
+    """Logits [N, classes], float32. The network computes in the images' dtype.
+
+    remat: recompute activations in the backward pass instead of storing them; see `bit.apply`.
+    """
     if isinstance(config, MobileNetConfig):
         return mobilenet.apply(config, params, images_NHWC, remat=remat)
     return bit.apply(config, params, images_NHWC, remat=remat)
@@ -32,8 +33,6 @@ def apply(
 
 def macs(config: NetworkConfig, image_size: int) -> int:
     """Multiply-accumulates of one image's forward pass."""
-    return (
-        mobilenet.macs(config, image_size)
-        if isinstance(config, MobileNetConfig)
-        else bit.macs(config, image_size)
-    )
+    if isinstance(config, MobileNetConfig):
+        return mobilenet.macs(config, image_size)
+    return bit.macs(config, image_size)

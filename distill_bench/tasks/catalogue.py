@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from distill_bench.data import datasets
 from distill_bench.errors import UserError, suggestion
 from distill_bench.networks.bit import BiTConfig
-from distill_bench.tasks import choices
+from distill_bench.tasks import choices, plug_ins
 from distill_bench.tasks.task import ProbeConfig, Task, Teacher
 from distill_bench.tasks.variation import AT, Variation, vary
 from distill_bench.tasks.view_config import ViewConfig
@@ -106,15 +106,39 @@ CATALOGUE = {
 }
 
 
+def names() -> list[str]:
+    """Names of the leaderboard's tasks: the built-in ones, then those of installed packages."""
+    return list(dict.fromkeys([*CATALOGUE, *plug_ins.offered()]))
+
+
 def get(name: str) -> Task:
-    """The task called `name`: one of CATALOGUE, or a variation of one, such as "digits@same-ic".
+    """The task called `name`, or a variation of it, such as "digits@same-ic".
+
+    `name` is in CATALOGUE, is an entry point of an installed package, or is "module:NAME" (see
+    `plug_ins`).
 
     Raises:
       UserError: if there is no such task or variation; suggests the nearest name.
     """
     base, at, variation = name.partition(AT)
-    if base not in CATALOGUE or (at and not variation):
-        raise UserError(
-            f"Unknown task {name!r}.{suggestion(base, CATALOGUE)}\nTasks: {', '.join(CATALOGUE)}"
-        )
-    return vary(CATALOGUE[base], Variation.parse(variation))
+    if at and not variation:
+        raise _unknown(name, base)
+    return vary(_base(base), Variation.parse(variation))
+
+
+def _base(name: str) -> Task:
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    if ":" in name:
+        return plug_ins.load_from_module(name)
+    if name in plug_ins.offered():
+        return plug_ins.load(name)
+    raise _unknown(name, name)
+
+
+def _unknown(name: str, base: str) -> UserError:
+    known = names()
+    return UserError(
+        f"Unknown task {name!r}.{suggestion(base, known)}\nTasks: {', '.join(known)}. "
+        "Your own: --task=my_module:MY_TASK"
+    )

@@ -31,7 +31,7 @@ def load_teachers(task: Task) -> tuple[bit.Params, ...]:
 
 def _load_teacher(teacher: Teacher) -> bit.Params:
     if teacher.file.endswith(".npz"):
-        return files.load(files.EMBEDDED / teacher.file, teacher.network, teacher.sha256)
+        return files.load_verified(files.EMBEDDED / teacher.file, teacher.network, teacher.sha256)
     return lookup.load(Pretrained(teacher.file, teacher.network, teacher.sha256))
 
 

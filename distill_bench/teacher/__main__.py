@@ -126,7 +126,7 @@ def _flags() -> Flags:
         flags.DEFINE_string(
             "weights_dir",
             None,
-            f"The weights folder. Default: ${published.CACHE_VARIABLE}, else "
+            f"The weights folder. Default: ${machine.WEIGHTS_VARIABLE}, else "
             f"{published.DEFAULT_CACHE}.",
             flag_values=values,
         )
@@ -134,7 +134,7 @@ def _flags() -> Flags:
 
 
 def _run(values: Flags) -> int:
-    machine.choose(values.data_dir, values.weights_dir)
+    machine.choose_folders(values.data_dir, values.weights_dir)
     weights = values["from"].value
     if not values.task:
         raise UserError("Name the task whose teacher to train, such as --task=pet37. See --help.")
@@ -146,8 +146,9 @@ def _run(values: Flags) -> int:
         from distill_bench.tasks import catalogue
 
         task = catalogue.get(values.task)
+        command = published.fetch_command(task.teacher_file)
         raise UserError(
-            f"The teacher of {task.name} is published: {published.command(task.teacher_file)}\n"
+            f"The teacher of {task.name} is published: {command}\n"
             "To train another, name the weights to start from, such as --from=BiT-M-R101x3."
         )
     return OK

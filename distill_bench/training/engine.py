@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from distill_bench.machine import core_count
 from distill_bench.networks import bit, network
 from distill_bench.tasks.task import Task
 from distill_bench.training import lanes, stream
@@ -105,7 +105,7 @@ def is_small(task: Task) -> bool:
 
 def _pool() -> ThreadPoolExecutor:
     """Threads for compilation; a single one where other hosts must run the same programs in the same order."""
-    return ThreadPoolExecutor(1 if jax.process_count() > 1 else os.cpu_count())
+    return ThreadPoolExecutor(1 if jax.process_count() > 1 else core_count())
 
 
 def open_engine(task: Task, layout: LaneLayout | None = None) -> Engine:

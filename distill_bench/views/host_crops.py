@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import numpy as np
 from distill_bench.data import decoding
 from distill_bench.data.dataset import Files, TfdsDataset
 from distill_bench.errors import UserError
+from distill_bench.machine import core_count
 from distill_bench.tasks.task import Task
 from distill_bench.tasks.view_config import Crop, ViewConfig
 from distill_bench.views import augment
@@ -165,7 +165,7 @@ class HostCrops:
     def _open(self, seed: int, first: int) -> Any:
         import grain
 
-        n, cores = len(self.rows), _cores()
+        n, cores = len(self.rows), core_count()
         bytes_per_row = sum(3 * size**2 for size in self._view_sizes)
         ahead = max(2 * cores, min(2 * n, AHEAD_BYTES // bytes_per_row))
         places = grain.MapDataset.range(first * n, 2**62)
@@ -248,9 +248,5 @@ def ensemble_crops(
 def _map_in_threads(work: Callable[[int], np.ndarray], n: int) -> Iterator[np.ndarray]:
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         yield from pool.map(work, range(n))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

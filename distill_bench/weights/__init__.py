@@ -1,1 +1,1 @@
-"""Trained weights: published files, file formats, download and lookup. The embedded teachers lie here too."""
+"""Trained weights: published files, file formats, download, lookup, and the embedded teachers."""

@@ -7,16 +7,16 @@ import sys
 from absl import flags
 
 from distill_bench.command import OK, Flags, run
+from distill_bench.machine import WEIGHTS_VARIABLE
 from distill_bench.weights.published import (
     BASE_URL,
-    CACHE_VARIABLE,
     CATALOGUE,
     DEFAULT_CACHE,
     Weights,
     folder,
     load,
     mebibytes,
-    place,
+    path_of,
 )
 
 USAGE = """Lists the published weights and which are in the cache, or downloads, checks and
@@ -50,7 +50,7 @@ def _flags() -> Flags:
         flags.DEFINE_string(
             "cache",
             None,
-            f"Folder of the files. Default: ${CACHE_VARIABLE}, else {DEFAULT_CACHE}.",
+            f"Folder of the files. Default: ${WEIGHTS_VARIABLE}, else {DEFAULT_CACHE}.",
             flag_values=values,
         )
         flags.DEFINE_string(
@@ -71,7 +71,7 @@ def _run(values: Flags) -> int:
 def _catalogue(cache: str | None) -> str:
     lines = [f"{'name':27} {'network':>8} {'classes':>8} {'pixels':>7}  cached"]
     for name, published in CATALOGUE.items():
-        path = place(name, cache)
+        path = path_of(name, cache)
         cached = f"{path.stat().st_size / 2**20:,.1f} MiB" if path.exists() else "-"
         network = f"R{published.depth}x{published.factor}"
         lines.append(

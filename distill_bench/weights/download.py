@@ -1,4 +1,4 @@
-"""One large file over HTTP, which goes on where it was broken off (RFC 9110, ranges and If-Range)."""
+"""Downloads one large file and resumes it after an interruption (RFC 9110: ranges, If-Range)."""
 
 from __future__ import annotations
 
@@ -18,24 +18,30 @@ from pathlib import Path
 from distill_bench.errors import UserError
 
 CHUNK = 2**18  # bytes
-TIMEOUT = 30.0  # seconds without a byte
-PAUSES = (1.0, 5.0, 20.0)  # seconds before each further try
-_PASSING = {408, 429, 500, 502, 503, 504}  # statuses that may be others the next time
+TIMEOUT = 30.0  # seconds to wait for the next byte
+PAUSES = (1.0, 5.0, 20.0)  # seconds to wait before each further attempt
+_TEMPORARY = {408, 429, 500, 502, 503, 504}  # HTTP statuses that are worth another attempt
 
 Progress = Callable[[int, int | None], None]
 
 
 class DownloadFailed(Exception):
-    """The file did not come, or not all of it; the message says why."""
+    """The file was not downloaded completely; the message says why."""
 
 
 class _TryAgain(Exception):
-    """This try failed and the next may not; the message says why."""
+    """This attempt failed, but the next one may succeed; the message says why."""
 
 
 @dataclass(frozen=True)
-class _Begun:
-    """What came before: bytes, the server's name for their version of the file, and the length of the whole."""
+class _Partial:
+    """What earlier attempts received.
+
+    Attributes:
+      size: number of bytes.
+      version: the server's name for this version of the file; None if unknown.
+      length: size of the whole file in bytes; None if unknown.
+    """
 
     size: int = 0
     version: str | None = None
@@ -45,28 +51,33 @@ class _Begun:
 def download(
     url: str, part: Path, progress: Progress | None = None, pauses: Sequence[float] = PAUSES
 ) -> None:
-    """Completes `part`, the file at `url` as far as it came before; what came is kept whenever this raises.
+    """Downloads the file at `url` to `part`, and resumes what earlier calls left there.
 
-    The server's name for its version of the file is noted in `<part>.json`. Where the server has another version by now, or knows no
-    ranges, the file is fetched from its beginning.
+    If this raises, `part` is kept for the next call. The server's version of the file is noted in
+    `<part>.json`. If the server has another version by now, or does not support ranges, the
+    download starts over.
 
     Args:
-      progress: told (bytes there, bytes in all or None) after each chunk.
-      pauses: seconds to wait before each further try, after a broken connection or an error of the server.
+      progress: called with (bytes received, bytes in all or None) after each chunk.
+      pauses: seconds to wait before each further attempt, after a broken connection or an error of
+        the server.
 
     Raises:
-      DownloadFailed: where the server cannot be reached and nothing came before, where it refuses, or all tries failed.
-      UserError: where `part` cannot be written.
+      DownloadFailed: if the server refuses, if all attempts failed, or if the server cannot be
+        reached and nothing was received before.
+      UserError: if `part` cannot be written.
     """
-    said = ""
+    reason = ""
     for pause in (0.0, *pauses):
         time.sleep(pause)
         try:
             _try(url, part, progress)
             return
         except _TryAgain as error:
-            said = str(error)
-    raise DownloadFailed(f"{said} ({len(pauses) + 1} tries; what came is kept)")
+            reason = str(error)
+    raise DownloadFailed(
+        f"{reason} ({len(pauses) + 1} attempts; the part that was downloaded is kept)"
+    )
 
 
 def discard(part: Path) -> None:
@@ -79,97 +90,102 @@ def _notes(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _begun(part: Path) -> _Begun:
+def _partial(part: Path) -> _Partial:
     try:
         notes = json.loads(_notes(part).read_text())
-        return _Begun(part.stat().st_size, notes["version"], notes["length"])
+        return _Partial(part.stat().st_size, notes["version"], notes["length"])
     except (OSError, ValueError, KeyError, TypeError):
-        return _Begun()
+        return _Partial()
 
 
 def _version(headers: Message) -> str | None:
-    """What If-Range may name: a weak ETag may not."""
+    """The version that If-Range can name, which a weak ETag is not allowed to be."""
     etag = headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
 
 
 def _try(url: str, part: Path, progress: Progress | None) -> None:
-    """One request: for the rest of the version that `part` is the beginning of, else for the whole."""
-    begun = _begun(part)
-    if begun.size and begun.size == begun.length:
+    """One request: for the rest of the file if `part` holds its beginning, else for all of it."""
+    partial = _partial(part)
+    if partial.size and partial.size == partial.length:
         return
     headers = {"Accept-Encoding": "identity"}
-    if begun.size and begun.version:
-        headers |= {"Range": f"bytes={begun.size}-", "If-Range": begun.version}
+    if partial.size and partial.version:
+        headers |= {"Range": f"bytes={partial.size}-", "If-Range": partial.version}
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=TIMEOUT
-        ) as response:
-            _receive(response, part, begun, progress)
+        request = urllib.request.Request(url, headers=headers)
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            _receive(response, part, partial, progress)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # it has less of the file than came before
+        if error.code == 416:  # the server's file is shorter than the part received before
             with _writing(part):
                 discard(part)
-        if error.code in _PASSING or (error.code == 416 and "Range" in headers):
+        if error.code in _TEMPORARY or (error.code == 416 and "Range" in headers):
             raise _TryAgain(f"the server answered {error.code} {error.reason}") from None
         raise DownloadFailed(f"the server answered {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
-        failure = _TryAgain if begun.size else DownloadFailed  # it could be reached before
+        # Wait for the network only if the server could be reached before.
+        failure = _TryAgain if partial.size else DownloadFailed
         raise failure(f"the server cannot be reached: {error.reason}") from None
-    except ValueError as error:  # the URL is none
+    except ValueError as error:  # not a URL
         raise DownloadFailed(str(error)) from None
     except (http.client.HTTPException, OSError) as error:
         raise _TryAgain(f"the connection broke: {error or type(error).__name__}") from None
 
 
 def _receive(
-    response: http.client.HTTPResponse, part: Path, begun: _Begun, progress: Progress | None
+    response: http.client.HTTPResponse, part: Path, partial: _Partial, progress: Progress | None
 ) -> None:
-    """Writes the body where it belongs, and counts it."""
+    """Appends the response to `part`, or replaces `part` if the response is the whole file."""
     if response.status == 206:
         span = response.headers.get("Content-Range", "")
-        if not re.fullmatch(rf"bytes {begun.size}-\d+/{begun.length}", span) or _version(
-            response.headers
-        ) not in (None, begun.version):
+        continues = re.fullmatch(rf"bytes {partial.size}-\d+/{partial.length}", span)
+        if not continues or _version(response.headers) not in (None, partial.version):
             with _writing(part):
                 discard(part)
             raise _TryAgain("the server has another version of the file by now")
     else:
         announced = response.headers.get("Content-Length")
-        begun = _Begun(0, _version(response.headers), int(announced)) if announced else _Begun()
+        partial = (
+            _Partial(0, _version(response.headers), int(announced)) if announced else _Partial()
+        )
         with _writing(part):
-            part.unlink(
-                missing_ok=True
-            )  # first: notes of one version beside bytes of another would join the two
-            _notes(part).write_text(json.dumps({"version": begun.version, "length": begun.length}))
-    there = begun.size
+            # Before the notes: new notes next to old bytes would mix two versions.
+            part.unlink(missing_ok=True)
+            _notes(part).write_text(
+                json.dumps({"version": partial.version, "length": partial.length})
+            )
+    received = partial.size
     with _writing(part):
-        file = open(part, "ab", buffering=0)  # noqa: SIM115 - closed below, apart from the errors of opening it
+        file = open(part, "ab", buffering=0)  # noqa: SIM115 - closed by the next `with`
     with file:
         while chunk := response.read(CHUNK):
             with _writing(part):
                 _write(file.fileno(), chunk)
-            there += len(chunk)
+            received += len(chunk)
             if progress:
-                progress(there, begun.length)
+                progress(received, partial.length)
         with _writing(part):
             os.fsync(file.fileno())
-    if begun.length is not None and there != begun.length:
-        raise _TryAgain(f"the server stopped after {there:,} of {begun.length:,} bytes")
+    if partial.length is not None and received != partial.length:
+        raise _TryAgain(f"the server stopped after {received:,} of {partial.length:,} bytes")
 
 
 def _write(descriptor: int, chunk: bytes) -> None:
     rest = memoryview(chunk)
-    while rest:  # a disk that fills up takes the beginning
+    while rest:  # a disk that is nearly full takes only the first bytes of a write
         rest = rest[os.write(descriptor, rest) :]
 
 
 @contextmanager
 def _writing(part: Path) -> Iterator[None]:
+    """Turns an OSError into a UserError that names the file."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"{part} cannot be written: {error.strerror}.\nWhat came is kept there. Make room, or allow writing, and the same command goes on."
+            f"{part} cannot be written: {error.strerror}.\n"
+            "The part that was downloaded is kept there. "
+            "Make room, or allow writing, and run the same command again to continue."
         ) from None

@@ -1,8 +1,10 @@
-"""The two published layouts of BiT weights, told by their keys, and how they map to this project's parameter tree.
+"""The two published formats of BiT weights, and how they map to this project's parameter tree.
 
-"published" is Big Transfer's: `resnet/block1/unit01/a/standardized_conv2d/kernel`. "flax" is big_vision's:
-`block1/unit01/conv1/kernel`, at the top of the file or below `params/` or `opt/target/`. Both keep kernels as
-HWIO; the head is [1, 1, C, K] in the first and [C, K] in the second. GroupNorm's vectors are [C] or [1, 1, 1, C].
+"published" is Big Transfer's. Its keys look like
+`resnet/block1/unit01/a/standardized_conv2d/kernel`. "flax" is big_vision's. Its keys look like
+`block1/unit01/conv1/kernel`, at the top of the file or below `params/` or `opt/target/`. Both store
+kernels as HWIO. The head is [1, 1, C, K] in "published" and [C, K] in "flax". GroupNorm's vectors
+are [C] or [1, 1, 1, C].
 
 Sources: `bit_paper.py` and `utils.load_params` of big_vision, the loaders of Big Transfer.
 """
@@ -17,7 +19,7 @@ from typing import Literal
 WeightFormat = Literal["published", "flax"]
 Shape = tuple[int, ...]
 
-# What the root's max-pool sees beyond the border, in the code that each layout comes from.
+# How the root's max-pool pads the border in the code that each format comes from.
 POOL_PADDING: dict[WeightFormat, Literal["zero", "inf"]] = {"published": "zero", "flax": "inf"}
 
 _PREFIX = "resnet/"
@@ -26,11 +28,14 @@ _ROOT, _HEAD = "root_block/standardized_conv2d/kernel", "head/conv2d/kernel"
 
 
 class Unfit(Exception):
-    """A file's arrays are not those wanted; the message says why and goes on from the file's name."""
+    """A file does not hold the expected arrays.
+
+    The message says why. It continues a sentence that begins with the file's name.
+    """
 
 
 def stored_key(layout: WeightFormat, key: str) -> str:
-    """The name, in `layout`, of the parameter at the path `key` of the project's tree."""
+    """The name in format `layout` of the parameter at path `key` in the project's tree."""
     if layout == "published":
         return _PREFIX + key
     *module, leaf = key.split("/")
@@ -45,12 +50,16 @@ def stored_key(layout: WeightFormat, key: str) -> str:
         case [block, unit, "a", "proj", _]:
             return f"{block}/{unit}/conv_proj/{leaf}"
         case [block, unit, stage, operation]:
-            return f"{block}/{unit}/{'gn' if operation == 'group_norm' else 'conv'}{'abc'.index(stage) + 1}/{leaf}"
-    raise ValueError(f"{key!r} is no parameter of a BiT network.")
+            name = "gn" if operation == "group_norm" else "conv"
+            return f"{block}/{unit}/{name}{'abc'.index(stage) + 1}/{leaf}"
+    raise ValueError(f"{key!r} is not a parameter of a BiT network.")
 
 
 def stored_shapes(layout: WeightFormat, key: str, shape: Shape) -> tuple[Shape, ...]:
-    """The shapes in which files of `layout` hold the parameter `key`; first as its original code does, then the other form, if there is one."""
+    """The shapes that the parameter `key` may have in a file of format `layout`.
+
+    First the shape that the format's original code writes, then another accepted one, if any.
+    """
     if "group_norm" in key:
         vector, image = shape, (1, 1, 1, *shape)
         return (vector, image) if layout == "published" else (image, vector)
@@ -58,13 +67,13 @@ def stored_shapes(layout: WeightFormat, key: str, shape: Shape) -> tuple[Shape, 
 
 
 def detect(names: Iterable[str]) -> tuple[WeightFormat, dict[str, str]]:
-    """The layout of a file with arrays called `names`, and {its key in that layout: its name in the file} for each parameter.
+    """The format of a file with arrays called `names`, and {key in that format: name in the file}.
 
-    Numbers that some files carry (`standardized_conv2d_7`) are stripped. A trainer's state beside `params/` or `opt/target/`
-    is left out.
+    The keys leave out the numbers in some files' names (`standardized_conv2d_7`). A trainer's state
+    next to `params/` or `opt/target/` is ignored.
 
     Raises:
-      Unfit: where the names are of neither layout, or two of them are the same parameter.
+      Unfit: if the names follow neither format, or if two names mean the same parameter.
     """
     names = sorted(names)
     if any(name.startswith(_PREFIX) for name in names):
@@ -78,8 +87,9 @@ def detect(names: Iterable[str]) -> tuple[WeightFormat, dict[str, str]]:
                 (name.removeprefix(prefix), name) for name in names if name.startswith(prefix)
             )
     raise Unfit(
-        f"names its arrays as in neither layout of BiT weights: {_some(names)}.\n"
-        f"Expected {stored_key('published', _ROOT)!r}, or {root!r} at the top or below {' or '.join(map(repr, _FLAX_PREFIXES[:-1]))}."
+        f"has array names of neither format of BiT weights: {_some(names)}.\n"
+        f"Expected {stored_key('published', _ROOT)!r}, or {root!r} at the top "
+        f"or below {' or '.join(map(repr, _FLAX_PREFIXES[:-1]))}."
     )
 
 
@@ -100,46 +110,64 @@ def _some(names: Iterable[str], most: int = 8) -> str:
 
 @dataclass(frozen=True)
 class Network:
-    """What the names and shapes of a file's arrays tell of its network."""
+    """What the names and shapes of a file's arrays say about its network.
+
+    Attributes:
+      depths, width, channels, classes: as in `BiTConfig`.
+      root: side of the root's kernel.
+    """
 
     depths: tuple[int, ...]
     width: int
     channels: int
     classes: int
-    root: int  # size of the root's kernel
+    root: int
 
     def __str__(self) -> str:
         return f"depths {self.depths}, width {self.width}, {self.channels} channels"
 
 
 def check(layout: WeightFormat, found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:
-    """Refuses a file whose arrays `found` (keys of `layout`) are not the parameters `expected` (paths of the project's tree).
+    """Checks that a file holds the parameters of a network, no more and no fewer.
+
+    Args:
+      found: the file's shapes, by key of the format.
+      expected: the network's shapes, by path in the project's tree.
 
     Raises:
-      Unfit: where the architecture or the number of classes is another, arrays are missing or too many, or a shape is wrong.
+      Unfit: if the architecture, the number of classes, the names or the shapes differ.
     """
-    wanted = {stored_key(layout, key): key for key in expected}
-    ours = network(
-        layout, {name: stored_shapes(layout, key, expected[key])[0] for name, key in wanted.items()}
+    key_of = {stored_key(layout, key): key for key in expected}
+    expected_network = network(
+        layout, {name: stored_shapes(layout, key, expected[key])[0] for name, key in key_of.items()}
     )
-    seems = network(layout, found)
-    if seems and ours and str(seems) != str(ours):
-        raise Unfit(f"holds another architecture: {seems}; wanted are {ours}.")
-    if seems and ours and seems.classes != ours.classes:
-        raise Unfit(f"has {seems.classes} classes; wanted are {ours.classes}.")
-    if missing := wanted.keys() - found.keys():
+    found_network = network(layout, found)
+    if found_network and expected_network:
+        if str(found_network) != str(expected_network):
+            raise Unfit(
+                f"holds another architecture: {found_network}; expected {expected_network}."
+            )
+        if found_network.classes != expected_network.classes:
+            raise Unfit(
+                f"has {found_network.classes} classes; expected {expected_network.classes}."
+            )
+    if missing := key_of.keys() - found.keys():
         raise Unfit(f"lacks {len(missing)} arrays of the network: {_some(missing)}.")
-    if extra := found.keys() - wanted.keys():
-        raise Unfit(f"has {len(extra)} arrays that the network lacks: {_some(extra)}.")
-    for name, key in wanted.items():
+    if extra := found.keys() - key_of.keys():
+        raise Unfit(f"has {len(extra)} arrays that the network does not have: {_some(extra)}.")
+    for name, key in key_of.items():
         if found[name] not in (shapes := stored_shapes(layout, key, expected[key])):
             raise Unfit(
-                f"holds {name} with shape {found[name]}; the network wants {' or '.join(map(str, shapes))}."
+                f"holds {name} with shape {found[name]}; "
+                f"the network needs {' or '.join(map(str, shapes))}."
             )
 
 
 def network(layout: WeightFormat, shapes: Mapping[str, Shape]) -> Network | None:
-    """What `shapes` (keys of `layout`) seem to be of; None where root or head are missing or no kernels."""
+    """The network that has arrays of these shapes, given by key of the format.
+
+    None if the root's or the head's kernel is missing or not a kernel.
+    """
     root, head = (
         shapes.get(stored_key(layout, _ROOT), ()),
         shapes.get(stored_key(layout, _HEAD), ()),

@@ -1,4 +1,7 @@
-"""Trained weights by name: the published ones, and any .npz in the weights folder ($DISTILL_BENCH_CACHE), such as a fine-tuned teacher."""
+"""Trained weights by name: the published ones, and your own.
+
+Your own are .npz files in the weights folder ($DISTILL_BENCH_CACHE), such as fine-tuned teachers.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,23 @@ from typing import TYPE_CHECKING, Any, Literal
 from distill_bench.errors import UserError, suggestion
 from distill_bench.weights import formats, npz, published
 
-if TYPE_CHECKING:  # imported where it is used: names and files can be told without jax
+if TYPE_CHECKING:  # imported in the functions that use it: looking up a name does not need jax
     from distill_bench.networks import bit
 
-_NAME = r"[\w.+-]+"  # a part of a task's name, and of a path
-_ROOTS: dict[int, Literal["imagenet", "small"]] = {
-    7: "imagenet",
-    3: "small",
-}  # by the size of the root's kernel
+_NAME = r"[\w.+-]+"  # safe as a part of a task's name and of a path
+# By the side of the root's kernel.
+_ROOTS: dict[int, Literal["imagenet", "small"]] = {7: "imagenet", 3: "small"}
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What weights are of.
+    """Trained weights and the network that they belong to.
 
     Attributes:
-      name: under which they are found; or the path of a file that lies elsewhere.
-      network: the network, with the pool padding that goes with the weights.
-      sha256: digest of the file; empty for a published one, whose digest is recorded when it is first fetched.
+      name: name of the weights, or path of a file outside the weights folder.
+      network: the network, with the pool padding with which the weights were trained.
+      sha256: digest of the file; "" if published, because the digest is recorded when the file is
+        first fetched.
     """
 
     name: str
@@ -38,39 +40,41 @@ class Pretrained:
     sha256: str
 
 
-def place(name: str) -> Path:
-    """The file called `name`, in the weights folder unless it is a path."""
+def path_of(name: str) -> Path:
+    """The path of the file called `name`: in the weights folder, unless `name` is a path itself."""
     return Path(name) if "/" in name else published.folder() / f"{name}.npz"
 
 
 def find(name: str) -> Pretrained:
-    """What the weights called `name` are of, by the catalogue, or by the names and shapes of the file's arrays; no parameter is read.
+    """The weights called `name` and their network; reads no parameters.
 
-    A published file is taken for what the catalogue says, whether it is there or not. No file tells the groups of its network: 32, as all published
-    ones have; a task whose networks have another number takes that.
+    For published weights, the catalogue says what the network is, whether the file exists or not.
+    For others, the names and shapes of the file's arrays say it. No file says the number of groups:
+    it is set to 32, as in all published networks. `find_grouped` sets another number.
 
     Raises:
-      UserError: where there is none of this name, or the file holds no BiT network.
+      UserError: if no weights have this name, or if the file does not hold a BiT network.
     """
     if name in published.CATALOGUE:
-        entry = published.CATALOGUE[name]
-        # Big Transfer trained its networks with zeros beyond the border, big_vision the distilled ones with minus infinity.
-        return Pretrained(
-            name, entry.config("zero" if entry.name.startswith("BiT-") else "inf"), ""
-        )
-    path = place(name)
+        # Big Transfer trained its networks with zero padding, big_vision with minus infinity.
+        padding = "zero" if name.startswith("BiT-") else "inf"
+        return Pretrained(name, published.CATALOGUE[name].config(padding), "")
+    path = path_of(name)
     if not path.is_file():
         known = [
             *published.CATALOGUE,
             *sorted(file.stem for file in published.folder().glob("*.npz")),
         ]
         raise UserError(
-            f"There are no weights {name!r}: they are not published, and {path} is not there.{suggestion(name, known)}\n"
-            "Published: python -m distill_bench.weights. Your own: put the .npz there, or fine-tune: python -m distill_bench.teacher --help"
+            f"There are no weights {name!r}: they are not published, and {path} does not exist."
+            f"{suggestion(name, known)}\n"
+            "Published weights: python -m distill_bench.weights\n"
+            "Your own: put the .npz there, or fine-tune: python -m distill_bench.teacher --help"
         )
     if not re.fullmatch(_NAME, path.stem):
         raise UserError(
-            f"{path} cannot be named in a task: rename it to letters, digits and any of '-_.+'."
+            f"{path.name!r} cannot be part of a task's name. "
+            f"Rename {path}: only letters, digits and '-_.+' are allowed."
         )
     stat = path.stat()
     network, digest = _inspect(path, stat.st_mtime_ns, stat.st_size)
@@ -78,24 +82,30 @@ def find(name: str) -> Pretrained:
 
 
 def find_grouped(name: str, groups: int) -> Pretrained:
-    """What `find` gives, with the groups of the task's network where the weights are not published.
+    """Like `find`, but weights that are not published get `groups` groups.
+
+    groups: number of groups of the task's networks.
 
     Raises:
-      UserError: as `find`, and where so many groups do not divide the channels.
+      UserError: as `find` does, and if `groups` does not divide the network's width.
     """
     weights = find(name)
     if name in published.CATALOGUE:
         return weights
     if weights.network.width % groups:
         raise UserError(
-            f"{name} is {weights.network.width} channels wide, which {groups} groups, the task's, do not divide: name other weights."
+            f"{name} is {weights.network.width} channels wide, which the task's {groups} groups "
+            "do not divide: name other weights."
         )
     return dataclasses.replace(weights, network=dataclasses.replace(weights.network, groups=groups))
 
 
 @functools.lru_cache(maxsize=16)
 def _inspect(path: Path, changed: int, size: int) -> tuple[bit.BiTConfig, str]:
-    """The file's network and its sha256; kept while the file is `size` bytes of the time `changed`."""
+    """The file's network and sha256.
+
+    The result is cached for as long as the file has this modification time and size.
+    """
     from distill_bench.networks import bit
 
     try:
@@ -104,7 +114,7 @@ def _inspect(path: Path, changed: int, size: int) -> tuple[bit.BiTConfig, str]:
             shapes = {key: file.shape(stored) for key, stored in names.items()}
             found = formats.network(layout, shapes)
         if found is None or found.root not in _ROOTS:
-            raise formats.Unfit("holds no BiT network: its root or its head is another.")
+            raise formats.Unfit("does not hold a BiT network: its root or its head is different.")
     except formats.Unfit as error:
         raise UserError(f"{path} {error}") from None
     with open(path, "rb") as file:
@@ -121,48 +131,56 @@ def _inspect(path: Path, changed: int, size: int) -> tuple[bit.BiTConfig, str]:
 
 
 def load(weights: Pretrained) -> bit.Params:
-    """Their parameters, float32 on the host.
+    """The parameters, as float32 arrays on the host.
 
     Raises:
-      UserError: where the file cannot be had, is not what it was found to be, or was changed since.
+      UserError: if the file cannot be downloaded or read, or does not have the digest or the
+        network that `weights` state.
     """
     from distill_bench.weights import files
 
     if weights.name in published.CATALOGUE:
         return published.load(weights.name).params
-    path = place(weights.name)
+    path = path_of(weights.name)
     if (found := find(weights.name).sha256) != weights.sha256:
         raise UserError(
-            f"{path} is not the file that the task names: sha256 {found[:16]}…, expected {weights.sha256[:16]}….\n"
-            "Other weights are another task: put the file back, or start the command again, under another --outdir."
+            f"{path} is not the file that the task names: sha256 {found[:16]}…, "
+            f"expected {weights.sha256[:16]}….\n"
+            "Other weights make another task: put the file back, or start the command again with "
+            "another --outdir."
         )
     return files.read(path, weights.network)[0]
 
 
-def _named(name: str, groups: int) -> Pretrained:
-    """What `find_grouped` gives, of a name that may stand in a task's."""
+def _find_by_name(name: str, groups: int) -> Pretrained:
+    """Like `find_grouped`, but refuses paths, which cannot be part of a task's name."""
     if not re.fullmatch(_NAME, name):
         raise UserError(
-            f"{name!r} is no name of weights: put the file into {published.folder()} and name it without folder and .npz."
+            f"{name!r} is not a name of weights: put the file into {published.folder()} and give "
+            "its name without folder and .npz."
         )
     return find_grouped(name, groups)
 
 
 def as_teacher(name: str, teacher: bit.BiTConfig) -> dict[str, Any]:
-    """The fields of a task whose only teacher these weights are, in place of one with the network `teacher`.
+    """The fields of a task that make these weights its only teacher.
+
+    teacher: network of the teacher that they replace.
 
     Raises:
-      UserError: as `find`, and where they are of another number of classes or channels.
+      UserError: as `find` does, and if the number of classes or channels is different.
     """
-    network = (weights := _named(name, teacher.groups)).network
+    network = (weights := _find_by_name(name, teacher.groups)).network
     if network.channels != teacher.channels:
         raise UserError(
-            f"--teacher={name} sees {network.channels} channels; the task's images have {teacher.channels}: name other weights."
+            f"--teacher={name} takes images of {network.channels} channels; the task's images have "
+            f"{teacher.channels}: name other weights."
         )
     if network.classes != teacher.classes:
         raise UserError(
             f"--teacher={name} has {network.classes} classes; the task has {teacher.classes}.\n"
-            f"Fine-tune it to the task, and name the result: python -m distill_bench.teacher --task=TASK --from={name}"
+            "Fine-tune it to the task, and name the result: "
+            f"python -m distill_bench.teacher --task=TASK --from={name}"
         )
     return {
         "teacher": network,
@@ -174,30 +192,29 @@ def as_teacher(name: str, teacher: bit.BiTConfig) -> dict[str, Any]:
 
 
 def as_start(name: str, student: Any) -> dict[str, Any]:
-    """The fields of a task whose students, of the network `student`, start from these weights: the student's pool is padded as theirs.
+    """The fields of a task whose students start from these weights.
+
+    student: the network of the students. It gets the pool padding of the weights.
 
     Raises:
-      UserError: as `find`, and where they are of another network.
+      UserError: as `find` does, and if the weights belong to another network.
     """
     from distill_bench.networks import bit
 
-    weights = _named(name, student.groups)
-    fits = isinstance(student, bit.BiTConfig)
-    expected = (
-        dataclasses.replace(
-            student, classes=weights.network.classes, pool_padding=weights.network.pool_padding
-        )
-        if fits
-        else None
+    weights = _find_by_name(name, student.groups)
+    padding = weights.network.pool_padding
+    fits = isinstance(student, bit.BiTConfig) and weights.network == dataclasses.replace(
+        student, classes=weights.network.classes, pool_padding=padding
     )
-    if weights.network != expected:
+    if not fits:
         raise UserError(
-            f"--start={name} is a {_describe(weights.network)}; the student is a {_describe(student)}: name weights of the student's network."
+            f"--start={name} is a {_describe(weights.network)}; "
+            f"the student is a {_describe(student)}: name weights of the student's network."
         )
     return {
         "start": name,
         "start_sha256": weights.sha256,
-        "student": dataclasses.replace(student, pool_padding=weights.network.pool_padding),
+        "student": dataclasses.replace(student, pool_padding=padding),
     }
 
 
@@ -206,4 +223,7 @@ def _describe(network: Any) -> str:
 
     if not isinstance(network, bit.BiTConfig):
         return type(network).__name__.removesuffix("Config")
-    return f"BiT of depths {network.depths}, width {network.width}, {network.channels} channels, {network.groups} groups, {network.root} root"
+    return (
+        f"BiT of depths {network.depths}, width {network.width}, {network.channels} channels, "
+        f"{network.groups} groups, {network.root} root"
+    )

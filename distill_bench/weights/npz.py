@@ -1,4 +1,4 @@
-"""The arrays of an .npz that others wrote, judged by their headers before any of them is unpacked."""
+"""Reads an .npz of unknown origin: checks each array's header before unpacking the array."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ import numpy as np
 from distill_bench.weights.formats import Shape, Unfit
 
 _FLOATS = {np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)}
-_BFLOAT16 = np.dtype(
-    "V2"
-)  # numpy's format knows no bfloat16: it arrives as two bytes without a meaning
+_BFLOAT16 = np.dtype("V2")  # numpy's file format stores bfloat16 as two bytes of unknown type
 _BROKEN = (
     OSError,
     ValueError,
@@ -32,17 +30,16 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_NO_HEADER = (
-    TypeError,
-    SyntaxError,
-    IndexError,
-    MemoryError,
-    tokenize.TokenError,
-)  # what numpy lets through of text that is no header
+# Errors, beyond ValueError, that numpy raises for text that is not a header.
+_BAD_HEADER = (TypeError, SyntaxError, IndexError, MemoryError, tokenize.TokenError)
 
 
 class Npz:
-    """An open .npz: `names` of its arrays, `shape` of one from its header, `read` for one at a time, as float32."""
+    """An open .npz.
+
+    Attributes:
+      names: names of its arrays.
+    """
 
     def __init__(self, archive: zipfile.ZipFile):
         self._archive = archive
@@ -52,41 +49,41 @@ class Npz:
         self.names = list(self._members)
 
     def shape(self, name: str) -> Shape:
-        """The array's shape.
+        """The array's shape, from its header.
 
         Raises:
-          Unfit: where it is not made of floating-point numbers, or its size is not the one that its header announces.
+          Unfit: if its elements are not floating-point numbers, or if its size is not the one that
+            the header states.
         """
         info = self._members[name]
         with self._archive.open(info) as file:
             version = np.lib.format.read_magic(file)
             if version not in _HEADERS:
                 raise Unfit(
-                    f"holds {name} in version {version} of numpy's format, which no array of numbers needs."
+                    f"holds {name} in version {version} of numpy's format; "
+                    "arrays of numbers have version (1, 0) or (2, 0)."
                 )
             try:
                 shape, _, dtype = _HEADERS[version](file)
-            except _NO_HEADER as error:
+            except _BAD_HEADER as error:
                 raise Unfit(
-                    f"holds {name} under a header that cannot be read ({type(error).__name__}: {error})."
+                    f"holds {name} with a header that cannot be read "
+                    f"({type(error).__name__}: {error})."
                 ) from None
-            begins = file.tell()
+            header_size = file.tell()
         if dtype.newbyteorder("=") not in _FLOATS and dtype != _BFLOAT16:
-            raise Unfit(
-                f"holds {name} as {dtype}; wanted are float16, bfloat16, float32 or float64."
-            )
-        announced = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if info.file_size - begins != announced:
-            raise Unfit(
-                f"holds {info.file_size - begins} bytes for {name}, whose header announces {announced}."
-            )
+            raise Unfit(f"holds {name} as {dtype}; expected float16, bfloat16, float32 or float64.")
+        stated = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        size = info.file_size - header_size
+        if size != stated:
+            raise Unfit(f"holds {size} bytes for {name}, whose header states {stated}.")
         return shape
 
     def read(self, name: str) -> np.ndarray:
         """The array as float32.
 
         Raises:
-          Unfit: where a number is not finite, or too large for float32.
+          Unfit: if a number is not finite or too large for float32.
         """
         with self._archive.open(self._members[name]) as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
@@ -100,10 +97,10 @@ class Npz:
 
 @contextmanager
 def open_npz(path: Path) -> Iterator[Npz]:
-    """The file at `path`; nothing is unpickled, ever.
+    """Opens the .npz at `path`. Nothing is ever unpickled.
 
     Raises:
-      Unfit: where it cannot be read, here or inside the `with` block.
+      Unfit: if the file cannot be read, here or inside the `with` block.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,12 +1,13 @@
-"""The published BiT weights: what there is, fetched once and checked at every use.
+"""The published BiT weights: a catalogue of files, each fetched once and verified at every use.
 
-    python -m distill_bench.weights                             # the catalogue, and what is in the cache
-    python -m distill_bench.weights --name=R152x2_T_flowers128  # fetches or finds a file and reads it
+    python -m distill_bench.weights                             # catalogue and content of the cache
+    python -m distill_bench.weights --name=R152x2_T_flowers128  # fetch and describe a file
 
-Files lie in --cache, else $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights. One that is put there by hand is used
-as it is, without a network. The sha256 of a file's first use is kept beside it; a file that changed later is refused.
+The cache is --cache, else $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights. A file that
+you put there yourself is used without a network. Each file's sha256 is recorded next to it at its
+first use; a file that changed later is refused.
 
-Sources: the READMEs of Big Transfer and of big_vision's `configs/proj/distill`, and `common.py` there.
+Sources: README of Big Transfer; README and `common.py` of big_vision's `configs/proj/distill`.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from distill_bench import machine
 from distill_bench.errors import UserError, suggestion
 from distill_bench.log import LOG
+from distill_bench.machine import WEIGHTS_VARIABLE
 from distill_bench.weights.cache import obtain
 from distill_bench.weights.download import PAUSES, Progress
 from distill_bench.weights.formats import POOL_PADDING, WeightFormat
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from distill_bench.networks import bit
 
 BASE_URL = "https://storage.googleapis.com/bit_models"
-CACHE_VARIABLE = machine.WEIGHTS
 DEFAULT_CACHE = "~/.cache/distill-bench/weights"
 
 _DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -42,12 +42,12 @@ class Published:
     """One published file.
 
     Attributes:
-      name: the key in the catalogue and, with `.npz`, the file's name in the cache.
-      path: where it is below the server's `BASE_URL`.
-      depth: layers: 50, 101 or 152.
-      factor: the width over that of an ordinary ResNet.
-      classes: of the head.
-      resolution: pixels along each side of the images that it was last trained on.
+      name: key in the catalogue; with `.npz`, the file's name in the cache.
+      path: path of the file below `BASE_URL` on the server.
+      depth: number of layers: 50, 101 or 152.
+      factor: width of the network, as a multiple of an ordinary ResNet's.
+      classes: number of logits.
+      resolution: side in pixels of the images on which the network was last trained.
     """
 
     name: str
@@ -58,8 +58,8 @@ class Published:
     resolution: int
 
     def config(self, pool_padding: Literal["zero", "inf"]) -> bit.BiTConfig:
-        """The network; `layouts.POOL_PADDING` says which padding goes with the layout that the file turns out to have."""
-        from distill_bench.networks import bit  # here: the catalogue can be read without jax
+        """The network. `formats.POOL_PADDING` gives the padding that belongs to a file's format."""
+        from distill_bench.networks import bit  # imported here: the catalogue does not need jax
 
         return bit.BiTConfig(
             _DEPTHS[self.depth], 64 * self.factor, self.classes, pool_padding=pool_padding
@@ -92,43 +92,45 @@ CATALOGUE = {
         _distilled("R152x2_T_sun128", 152, 2, 397, 128),
         *(_transfer("S", *network, "", 1000, 224) for network in _NETWORKS),  # ILSVRC-2012
         *(_transfer("M", *network, "", 21_843, 224) for network in _NETWORKS),  # ImageNet-21k
-        *(
-            _transfer("M", *network, "-ILSVRC2012", 1000, 480) for network in _NETWORKS
-        ),  # from M; 480 by BiT-HyperRule
+        # M fine-tuned to ILSVRC-2012; the resolution of 480 follows from BiT-HyperRule.
+        *(_transfer("M", *network, "-ILSVRC2012", 1000, 480) for network in _NETWORKS),
     )
 }
 
 
 def get(name: str) -> Published:
-    """The file called `name`.
+    """The published file called `name`.
 
     Raises:
-      UserError: where there is none, with the nearest name.
+      UserError: if the catalogue has no such file; suggests the nearest name.
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
     raise UserError(
-        f"There are no published weights {name!r}.{suggestion(name, CATALOGUE)}\nThe catalogue: python -m distill_bench.weights"
+        f"There are no published weights {name!r}.{suggestion(name, CATALOGUE)}\n"
+        "The catalogue: python -m distill_bench.weights"
     )
 
 
 def folder(cache: str | Path | None = None) -> Path:
-    """The cache: the folder given, else $DISTILL_BENCH_CACHE, else ~/.cache/distill-bench/weights."""
-    return Path(cache or os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser().absolute()
+    """The weights folder: `cache`, else $DISTILL_BENCH_CACHE, else `DEFAULT_CACHE`."""
+    return Path(cache or os.environ.get(WEIGHTS_VARIABLE) or DEFAULT_CACHE).expanduser().absolute()
 
 
-def place(name: str, cache: str | Path | None = None) -> Path:
-    """Where the file called `name` is in the cache, or would be."""
+def path_of(name: str, cache: str | Path | None = None) -> Path:
+    """The path of the file called `name` in the cache, whether it exists or not."""
     return folder(cache) / f"{get(name).name}.npz"
 
 
-def command(name: str, cache: str | Path | None = None) -> str:
-    """What a user types, in any shell, to have the file called `name` in this cache."""
-    there = folder(cache)
-    elsewhere = (
-        cache or there != Path(DEFAULT_CACHE).expanduser().absolute()
-    )  # which another shell's variable may not say
-    return f"python -m distill_bench.weights --name={name}{f' --cache={shlex.quote(str(there))}' if elsewhere else ''}"
+def fetch_command(name: str, cache: str | Path | None = None) -> str:
+    """The command line that fetches the file called `name` into this cache.
+
+    It works in any shell, even if $DISTILL_BENCH_CACHE is not set there.
+    """
+    command = f"python -m distill_bench.weights --name={name}"
+    if cache or folder() != Path(DEFAULT_CACHE).expanduser().absolute():
+        command += f" --cache={shlex.quote(str(folder(cache)))}"
+    return command
 
 
 def fetch(
@@ -138,15 +140,16 @@ def fetch(
     progress: Progress | None = None,
     pauses: Sequence[float] = PAUSES,
 ) -> Path:
-    """The file called `name`: found in the cache, else downloaded into it.
+    """The path of the file called `name`, which is downloaded into the cache if necessary.
 
     Args:
       cache: see `folder`.
-      base_url: the server, or a mirror with the same paths.
+      base_url: URL of the server, or of a mirror with the same paths.
       progress, pauses: see `download`.
 
     Raises:
-      UserError: where the name is unknown, the file cannot be had or written, is no .npz, or was changed since its first use.
+      UserError: if the name is unknown, or if the file cannot be downloaded or written, is not an
+        .npz, or has changed since its first use.
     """
     return _fetch(name, cache, base_url, progress, pauses)[0]
 
@@ -158,10 +161,8 @@ def _fetch(
     progress: Progress | None,
     pauses: Sequence[float],
 ) -> tuple[Path, str]:
-    path = place(name, cache)
-    return path, obtain(
-        path, f"{base_url.rstrip('/')}/{get(name).path}", command(name, cache), progress, pauses
-    )
+    path, url = path_of(name, cache), f"{base_url.rstrip('/')}/{get(name).path}"
+    return path, obtain(path, url, fetch_command(name, cache), progress, pauses)
 
 
 @dataclass(frozen=True)
@@ -169,11 +170,11 @@ class Weights:
     """A published network on the host.
 
     Attributes:
-      path: its file.
-      sha256: the file's digest.
-      layout: how the file names its arrays.
-      config: the network, with the padding that goes with the layout.
-      params: its parameters, float32.
+      path: path of its file.
+      sha256: digest of the file.
+      layout: format of the file.
+      config: the network, with the padding that belongs to the format.
+      params: parameters, float32.
     """
 
     path: Path
@@ -189,33 +190,33 @@ def load(
     base_url: str = BASE_URL,
     progress: Progress | None = None,
 ) -> Weights:
-    """The network called `name`; arguments as of `fetch`.
+    """The network called `name`. Arguments are those of `fetch`.
 
     Raises:
-      UserError: as `fetch` does, and where the file does not hold the catalogue's network.
+      UserError: as `fetch` does, and if the file does not hold the catalogue's network.
     """
     from distill_bench.weights import files
 
-    path, digest = _fetch(name, cache, base_url, progress or _Told(name), PAUSES)
+    path, digest = _fetch(name, cache, base_url, progress or _LoggedProgress(name), PAUSES)
     params, layout = files.read(path, get(name).config("zero"))
     return Weights(path, digest, layout, get(name).config(POOL_PADDING[layout]), params)
 
 
-TOLD_SECONDS = 10.0
+LOG_INTERVAL = 10.0  # seconds
 
 
 @dataclass
-class _Told:
-    """Tells how far a download is: at its begin, every ten seconds, and at its end."""
+class _LoggedProgress:
+    """Logs the progress of a download: at its start, every ten seconds, and at its end."""
 
     name: str
     last: float = -math.inf
 
-    def __call__(self, there: int, total: int | None) -> None:
-        if there == total or time.monotonic() - self.last >= TOLD_SECONDS:
+    def __call__(self, received: int, total: int | None) -> None:
+        if received == total or time.monotonic() - self.last >= LOG_INTERVAL:
             self.last = time.monotonic()
-            LOG.info(f"{self.name}: {mebibytes(there, total)}")
+            LOG.info(f"{self.name}: {mebibytes(received, total)}")
 
 
-def mebibytes(there: int, total: int | None) -> str:
-    return f"{there / 2**20:,.0f}{f' of {total / 2**20:,.0f}' if total else ''} MiB"
+def mebibytes(received: int, total: int | None) -> str:
+    return f"{received / 2**20:,.0f}{f' of {total / 2**20:,.0f}' if total else ''} MiB"

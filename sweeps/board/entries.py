@@ -144,7 +144,7 @@ def read(path: Path) -> Entry:
 def _check_whole(study: Study, rungs: Sequence[Mapping[str, Any]]) -> None:
     """Refuses what `publish.check` would not have let through, so that no entry is judged on fewer or other runs than the others."""
     horizons = [rung["horizon"] for rung in rungs]
-    if study.task in catalogue.CATALOGUE:
+    if study.task in catalogue.names():
         ladder = catalogue.get(study.task).horizons
         if (
             len(horizons) < REQUIRED_RUNGS
@@ -246,7 +246,7 @@ def load(
     only: the one optimizer that is wanted.
     """
     found, warnings = [], []
-    for name in sorted(catalogue.CATALOGUE) if names is None else names:
+    for name in sorted(catalogue.names()) if names is None else names:
         for path in sorted((folder / name).glob(f"{only or '*'}.json")):
             try:
                 entry = read(path)

@@ -42,11 +42,11 @@ def check(loaded: Loaded) -> None:
 
 def _objections(loaded: Loaded) -> list[str]:
     study, found = loaded.study, []
-    task = catalogue.CATALOGUE.get(study.task)
-    if task is None:
+    if study.task not in catalogue.names():
         return [
-            f"{study.task} is no task of the leaderboard: only {', '.join(catalogue.CATALOGUE)} are, as they are."
+            f"{study.task} is no task of the leaderboard: only {', '.join(catalogue.names())} are, as they are."
         ]
+    task = catalogue.get(study.task)
     if task.fingerprint() != study.fingerprint:
         return [
             f"it ran on another version of {study.task} ({study.fingerprint}): run it again here."

@@ -136,7 +136,7 @@ def _connect(address: str | None) -> None:
             address=address,
             include_dashboard=False,
             log_to_driver=False,
-            runtime_env={"env_vars": machine.chosen() | {"PYTHONPATH": python_path}},
+            runtime_env={"env_vars": machine.chosen_folders() | {"PYTHONPATH": python_path}},
         )
     except ConnectionError as error:
         raise UserError(f"--ray_address={address} cannot be reached: {error}") from None

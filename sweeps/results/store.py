@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from distill_bench.errors import UserError
-from distill_bench.files import replace_atomically
+from distill_bench.files import FileInUse, locked_file, replace_atomically
 from sweeps.planning.study import Result, Study, Trial
 
 
@@ -37,45 +37,29 @@ def write_atomically(path: Path, content: str) -> None:
 
 @contextmanager
 def locked(root: Path, shard: str = "", patience: float = 5.0) -> Iterator[None]:
-    """Holds the output folder for one sweep, or for one shard of it beside the others; the system lets go when the process ends.
+    """Holds the output folder for one sweep, or for one shard of it; other shards may hold it too.
+
+    patience: seconds to wait for another process: one that was just killed may not be gone yet.
 
     Raises:
-      UserError: where another process holds it, with its name.
+      UserError: if another process holds the folder; says which one.
     """
-    import fcntl
-
-    def acquire(path: Path, kind: int) -> IO[str]:
-        file = open(path, "a+")  # noqa: SIM115 - it is the caller's to close: the lock lasts as long as it is open
-        deadline = time.monotonic() + patience  # a process that was just killed may still be going
-        while True:
-            try:
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-                return file
-            except OSError:
-                if time.monotonic() > deadline:
-                    file.seek(0)
-                    owner = file.read().strip() or "another process"
-                    file.close()
-                    raise UserError(
-                        f"{root} is in use by {owner}.\nWait for it to end, stop it, or name another --outdir."
-                    ) from None
-                time.sleep(0.1)
-
     with ExitStack() as stack:
-        whole = stack.enter_context(
-            acquire(root / ".lock", fcntl.LOCK_SH if shard else fcntl.LOCK_EX)
-        )
-        own = (
-            stack.enter_context(
-                acquire(root / f".lock-{shard.replace('/', '-of-')}", fcntl.LOCK_EX)
+        try:
+            own = stack.enter_context(
+                locked_file(root / ".lock", shared=bool(shard), patience=patience)
             )
-            if shard
-            else whole
-        )
+            if shard:
+                path = root / f".lock-{shard.replace('/', '-of-')}"
+                own = stack.enter_context(locked_file(path, patience=patience))
+        except FileInUse as owner:
+            raise UserError(
+                f"{root} is in use by {owner}.\n"
+                "Wait for it to end, stop it, or name another --outdir."
+            ) from None
         own.truncate(0)
-        own.write(
-            f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
-        )
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        own.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
         own.flush()
         yield
 

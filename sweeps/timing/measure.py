@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import resource
 import statistics
 import time
@@ -16,6 +15,7 @@ import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from distill_bench.machine import core_count
 from distill_bench.networks import bit, network
 from distill_bench.training import lanes as lanes_lib
 from distill_bench.training.engine import Engine
@@ -84,11 +84,7 @@ def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, f
         elif isinstance(event, Losses):
             done += len(event.values)
     wall = time.perf_counter() - began
-    cores = (
-        len(os.sched_getaffinity(0))
-        if jax.default_backend() == "cpu" and hasattr(os, "sched_getaffinity")
-        else 1
-    )
+    cores = core_count() if jax.default_backend() == "cpu" else 1
     return {
         "ms_per_trial_step": 1e3 * wall / done,
         "core_utilisation": (time.process_time() - cpu) / (wall * cores),

@@ -1,4 +1,7 @@
-"""How large the page is, and how fast: python tests/support/page_times.py [ENTRIES ...]; prints, asserts nothing."""
+"""Prints the size and the speed of pages with the given numbers of entries. Asserts nothing.
+
+python tests/support/page_times.py [ENTRIES ...]
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (1, 2)]
 
 from support import boards, browsers
 from sweeps.board.page import render
 
 _PAINT = """
 const done = arguments[0];
-new PerformanceObserver((list) => done(list.getEntriesByName("first-contentful-paint")[0].startTime)).observe({ type: "paint", buffered: true });
+const report = (list) => done(list.getEntriesByName("first-contentful-paint")[0].startTime);
+new PerformanceObserver(report).observe({ type: "paint", buffered: true });
 """
 _LOADED = "return performance.getEntriesByType('navigation')[0].loadEventEnd"
 _SORTS = """
-return [...document.querySelectorAll("#table thead th")].map((cell) => cell.dataset.key).map((key) => {
+const heads = [...document.querySelectorAll("#table thead th")];
+return heads.map((cell) => cell.dataset.key).map((key) => {
   const start = performance.now();
   document.querySelector(`th[data-key=${key}] button`).click();
   document.body.offsetHeight; // until it is laid out
@@ -39,12 +44,14 @@ def main(counts: list[int]) -> None:
                     browser.execute_script(_LOADED),
                 )
                 print(
-                    f"{count} entries: {path.stat().st_size / 1024:.0f} KiB; first paint {paint:.0f} ms, everything drawn {loaded:.0f} ms"
+                    f"{count} entries: {path.stat().st_size / 1024:.0f} KiB; "
+                    f"first paint {paint:.0f} ms, everything drawn {loaded:.0f} ms"
                 )
                 for rows in ("first rows", "all rows"):
                     sorts = sorted(browser.execute_script(_SORTS))
                     print(
-                        f"  sorts, {rows}: {sorts[len(sorts) // 2]:.0f} ms (median), {sorts[-1]:.0f} ms (longest) of {len(sorts)} columns"
+                        f"  sorting by each of {len(sorts)} columns, {rows}: "
+                        f"median {sorts[len(sorts) // 2]:.0f} ms, longest {sorts[-1]:.0f} ms"
                     )
                     browser.execute_script("document.getElementById('rest').click()")
     finally:

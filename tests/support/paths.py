@@ -1,8 +1,13 @@
-"""Where things are."""
+"""Folders and files that the tests use."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-CALM, BRISK = (ROOT / "tests" / "support" / "plug_ins" / f"{name}.py" for name in ("calm", "brisk"))
+TESTS = Path(__file__).resolve().parents[1]
+ROOT = TESTS.parent
+CALM, BRISK = (TESTS / "support" / "plug_ins" / f"{name}.py" for name in ("calm", "brisk"))
+
+# A folder with a *.dist-info, as an installed package has it: its entry points offer the tests'
+# tasks. On sys.path it makes `--task=tiny` work.
+INSTALLED = TESTS / "support" / "installed"

@@ -1,4 +1,7 @@
-"""Shampoo and SOAP in float64 numpy, block by block, written from the papers and not from the code under test."""
+"""Shampoo and SOAP in float64 numpy, block by block.
+
+Written from the papers, not from the code under test.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ def root64(matrix, p, ridge):
 
 
 def cuts(length, block_size):
-    """Slices of whole blocks, then of the remainder."""
+    """Slices of the full blocks, then of the remainder."""
     return [slice(start, min(start + block_size, length)) for start in range(0, length, block_size)]
 
 
@@ -28,7 +31,10 @@ def gram(tensor, axis):
 
 
 def shampoo64(gradients, b1, b2, epsilon, block_size, update_every, form=None, order=None):
-    """The last of the directions of one tensor, seen in the given form (default: folded to a matrix)."""
+    """The update direction of one tensor after the last of `gradients`.
+
+    form: shape in which the tensor is preconditioned; a matrix by default.
+    """
     shape = gradients[0].shape
     form = form or (int(np.prod(shape[:-1])), shape[-1])
     blocks = list(itertools.product(*(cuts(n, block_size) for n in form)))
@@ -55,7 +61,7 @@ def shampoo64(gradients, b1, b2, epsilon, block_size, update_every, form=None, o
 
 
 def soap64(gradients, b1, b2, epsilon, block_size, update_every):
-    """The last of the directions of one matrix or kernel."""
+    """The update direction of one matrix or kernel after the last of `gradients`."""
     shape = gradients[0].shape
     form = (int(np.prod(shape[:-1])), shape[-1])
     blocks = list(itertools.product(*(cuts(n, block_size) for n in form)))

@@ -1,4 +1,4 @@
-"""A file server on loopback that fails on demand."""
+"""A file server on loopback that can fail on purpose."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Served:
-    """What the server does, and what it was asked.
+    """How the server behaves, and the requests that it got.
 
     Attributes:
-      content: the one file that it has, at every path.
-      headers: sent with it, such as its ETag.
-      ranges: whether it knows ranges; "careless" answers them whatever If-Range says.
-      faults: one for each of the first requests: a status to answer, or the number of bytes after which to hang up.
+      content: the server's only file, at every path.
+      headers: headers sent with the file, such as its ETag.
+      ranges: whether the server supports ranges; "careless" ignores If-Range.
+      faults: for each of the first requests, the status to answer, or the number of bytes after
+        which to hang up.
       gate: answers wait until it is set.
-      asked: the Range headers of the requests so far, None for the whole.
+      asked: the Range header of each request so far; None if it asked for the whole file.
+      url: URL of the folder that holds the file.
     """
 
     content: bytes
@@ -47,9 +49,8 @@ def serve(content: bytes, port: int = 0, **how) -> Iterator[Served]:
                 self.send_error(fault)
                 return
             first, total = 0, len(served.content)
-            strong = [
-                value for value in served.headers.values() if not value.startswith("W/")
-            ]  # If-Range compares strongly
+            # If-Range ignores weak ETags.
+            strong = [value for value in served.headers.values() if not value.startswith("W/")]
             current = self.headers.get("If-Range") in strong or served.ranges == "careless"
             if served.ranges and asked and current:
                 first = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])

@@ -1,4 +1,4 @@
-"""A data set of whole and damaged images of every kind, in TFDS's own format, and what packing it has to give."""
+"""A small data set of intact and damaged images of every kind, and what packing it must give."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SIDE, SHORTER, CROP = 32, 20, 16
 
 
 def ramp(height, width):
-    """Grey levels: red grows by 0.5 a column, green by 0.25 a row."""
+    """An image whose red grows by 0.5 per column and whose green grows by 0.25 per row."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([columns * 0.5, rows * 0.25, np.zeros_like(rows)], -1).round().astype(np.uint8)
 
 
 PALETTE = Image.fromarray(picture(40, 50, 4)).quantize(16)
 STRIPES = np.tile(np.array([0, 255], np.uint8), 150)[None, :, None].repeat(200, 0).repeat(3, 2)
-WHOLE = {  # a file, and the RGB pixels that are in it
+WHOLE = {  # intact files, and the RGB pixels that they hold
     "jpeg": (encode(Image.fromarray(picture(70, 90, 0)), "JPEG", quality=98), picture(70, 90, 0)),
     "grayscale jpeg": (
         encode(Image.fromarray(picture(64, 48, 1, 1)[..., 0]), "JPEG", quality=98),

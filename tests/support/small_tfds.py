@@ -1,4 +1,7 @@
-"""Small data sets in TFDS's own files, written without TensorFlow: array_record shards, dataset_info.json and features.json."""
+"""Writes small data sets in TFDS's own format, without TensorFlow.
+
+The files are array_record shards, dataset_info.json and features.json.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 
 def picture(height: int, width: int, seed: int, channels: int = 3) -> np.ndarray:
-    """Smooth noise, which JPEG keeps well."""
+    """Smooth noise, which JPEG preserves well."""
     coarse = np.random.RandomState(seed).randint(0, 256, (4, 4, channels), np.uint8)
     return np.stack(
         [
@@ -40,7 +43,10 @@ def write(
     version: str = "2.1.1",
     shards: int = 2,
 ) -> Path:
-    """Makes a version with these (encoded image, label) in each split, with the features of oxford_flowers102; its folder."""
+    """Writes a data set with the features of oxford_flowers102; returns its folder.
+
+    splits: (encoded image, label) of each example, by split.
+    """
     folder = data_dir / name / version
     folder.mkdir(parents=True)
     base, _, config = name.partition("/")

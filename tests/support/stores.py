@@ -1,4 +1,4 @@
-"""Stores of results: what is in them, and a display that keeps what it was shown."""
+"""Reading stores of results, and a display that shows nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 
 class Silent:
-    """A display that keeps what it was told."""
+    """A display that shows nothing and keeps its messages in `said`."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -25,13 +25,14 @@ class Silent:
 
 
 def rows(script, *flags):
+    """The rows of the table that sweeps/leaderboard.py prints."""
     done = script("leaderboard", "--format=json", *flags)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def contents(folder):
-    """All records and results of a store, without what a clock or a machine wrote."""
+    """Records and results of a store, by file, without what depends on time or machine."""
     found = {}
     for path in sorted(folder.rglob("*.json*")):
         content = path.read_text()

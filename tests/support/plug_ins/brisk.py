@@ -1,4 +1,4 @@
-"""Adam: an candidate for tests of everything but optimizers."""
+"""Adam, as a candidate in tests of everything except optimizers."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ def brisk(
     weight_decay: float = 0.0,
     period: int = 1,
 ) -> optax.GradientTransformation:
-    """Adam, its gradients averaged over a period."""
+    """Adam, with updates divided by `period`."""
     return optax.chain(
         optax.scale_by_adam(b2=b2),
         optax.add_decayed_weights(weight_decay),

@@ -1,4 +1,4 @@
-"""Momentum: an candidate for tests of everything but optimizers."""
+"""Momentum, as a candidate in tests of everything except optimizers."""
 
 from typing import Annotated
 
