@@ -132,6 +132,6 @@ def _explain_misuse(error: flags.Error, values: Flags) -> str:
         name, value = refused.groups()
         parser = values[name].parser
         if choices := getattr(parser, "enum_values", None):
-            return f"--{name}={value} is not one of {', '.join(choices)}."
-        return f"--{name}={value} is not {parser.syntactic_help or 'true or false'}."
+            return f"--{name}={value}: expected one of {', '.join(choices)}."
+        return f"--{name}={value}: expected {parser.syntactic_help or 'true or false'}."
     return f"{error}. See --help."

@@ -35,7 +35,12 @@ with FLAGS.group("What to compare"):
         comma_compat=True,
         flag_values=FLAGS,
     )
-    flags.DEFINE_string("task", "digits", "The task; --list shows all.", flag_values=FLAGS)
+    flags.DEFINE_string(
+        "task",
+        "digits",
+        "The task: a name that --list shows, or module:NAME for your own.",
+        flag_values=FLAGS,
+    )
     flags.DEFINE_string(
         "mode",
         "mix",

@@ -78,10 +78,10 @@ def test_help_lists_flags_with_their_defaults_by_group(capsys):
     [
         ("--trails=2", "Unknown flag --trails. Did you mean '--trials'? See --help."),
         ("--hel", "Unknown flag --hel. Did you mean '--help'? See --help."),
-        ("--trials=many", "--trials=many is not a positive integer."),
-        ("--trials=0", "--trials=0 is not a positive integer."),
-        ("--executor=slurm", "--executor=slurm is not one of local, ray."),
-        ("--remat=maybe", "--remat=maybe is not true or false."),
+        ("--trials=many", "--trials=many: expected a positive integer."),
+        ("--trials=0", "--trials=0: expected a positive integer."),
+        ("--executor=slurm", "--executor=slurm: expected one of local, ray."),
+        ("--remat=maybe", "--remat=maybe: expected true or false."),
         ("--trials", "Missing value for flag --trials. See --help."),
         (
             "digits",

@@ -380,7 +380,7 @@ def test_fine_tuning_evaluates_on_validation_and_trains_on_the_tasks_data(flower
             ["--task=flowers102", "--from=mine", "--out=BiT-M-R50x1.npz"],
             "must not be that of published weights",
         ),
-        (["--task=flowers102"], "weights --name=R152x2_T_flowers128"),
+        (["--task=flowers102"], "distill_bench.weights --name=R152x2_T_flowers128"),
         (["--task=flower102", "--from=mine"], "Did you mean 'flowers102'"),
         (["--task=flowers102", "mine"], "Unexpected argument 'mine'"),
         (

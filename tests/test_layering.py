@@ -222,7 +222,7 @@ def test_few_files_lie_directly_in_a_package(package):
 
 
 def test_scripts_are_not_imported():
-    """Their flags would be defined twice."""
+    """They are commands; what others need of them belongs elsewhere."""
     importing = {name: found & SCRIPTS for name, found in module_graph(ROOT).items()}
     assert {name: found for name, found in importing.items() if found} == {}
 

@@ -146,8 +146,9 @@ def _run(values: Flags) -> int:
         from distill_bench.tasks import catalogue
 
         task = catalogue.get(values.task)
+        command = published.fetch_command(task.teacher_file)
         raise UserError(
-            f"The teacher of {task.name} is published: {published.fetch_command(task.teacher_file)}\n"
+            f"The teacher of {task.name} is published: {command}\n"
             "To train another, name the weights to start from, such as --from=BiT-M-R101x3."
         )
     return OK
