@@ -32,30 +32,29 @@ _MARKER_OF_FIXTURE = {"script": "process", "server": "process", "browser": "brow
 
 # Tests in these files get the marker `core`, except those that are slow or start processes.
 _CORE = [
-    "bit",
-    "blocking",
-    "certificate",
-    "checkpoints",
-    "conformance",
-    "layering",
-    "losses",
-    "modes",
-    "optimizers",
-    "packing",
-    "plan",
-    "plug_in_tasks",
-    "prepared",
-    "roots",
-    "sampling",
-    "shampoo",
-    "shampoo_abuse",
-    "sharding",
-    "statistics",
-    "store",
-    "task",
-    "train",
-    "variation",
-    "views",
+    "test_bit.py",
+    "test_blocking.py",
+    "test_certificate.py",
+    "test_checkpoints.py",
+    "test_conformance.py",
+    "test_layering.py",
+    "test_losses.py",
+    "test_modes.py",
+    "test_optimizers.py",
+    "test_packing.py",
+    "test_plan.py",
+    "test_plug_in_tasks.py",
+    "test_prepared.py",
+    "test_roots.py",
+    "test_sampling.py",
+    "test_shampoo.py",
+    "test_shampoo_abuse.py",
+    "test_statistics.py",
+    "test_store.py",
+    "test_task.py",
+    "test_train.py",
+    "test_variation.py",
+    "test_views.py",
 ]
 
 
@@ -65,7 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     They take the longest, and no worker should wait for one at the end.
     """
-    core = {Path(__file__).parent / f"test_{name}.py" for name in _CORE}
+    core = {Path(__file__).parent / name for name in _CORE}
     if missing := [str(path) for path in core if not path.is_file()]:
         raise pytest.UsageError(f"_CORE in conftest.py lists files that do not exist: {missing}")
     for item in items:

@@ -121,24 +121,20 @@ def get(name: str) -> Task:
       UserError: if there is no such task or variation; suggests the nearest name.
     """
     base, at, variation = name.partition(AT)
-    if at and not variation:
-        raise _unknown(name, base)
-    return vary(_base(base), Variation.parse(variation))
+    if (at and not variation) or not _exists(base):
+        known = names()
+        raise UserError(
+            f"Unknown task {name!r}.{suggestion(base, known)}\nTasks: {', '.join(known)}. "
+            "Your own: --task=my_module:MY_TASK"
+        )
+    return vary(_load(base), Variation.parse(variation))
 
 
-def _base(name: str) -> Task:
+def _exists(name: str) -> bool:
+    return name in CATALOGUE or ":" in name or name in plug_ins.offered()
+
+
+def _load(name: str) -> Task:
     if name in CATALOGUE:
         return CATALOGUE[name]
-    if ":" in name:
-        return plug_ins.load_from_module(name)
-    if name in plug_ins.offered():
-        return plug_ins.load(name)
-    raise _unknown(name, name)
-
-
-def _unknown(name: str, base: str) -> UserError:
-    known = names()
-    return UserError(
-        f"Unknown task {name!r}.{suggestion(base, known)}\nTasks: {', '.join(known)}. "
-        "Your own: --task=my_module:MY_TASK"
-    )
+    return plug_ins.load_from_module(name) if ":" in name else plug_ins.load(name)
