@@ -338,8 +338,9 @@ def _written(value: object) -> Iterator[str]:
 
 def _literal(value: object) -> str:
     # ascii: which characters repr escapes depends on Python's version. hex: repr refuses long ones.
-    plain_int = isinstance(value, int) and not isinstance(value, bool)
-    return f"{type(value).__name__} {hex(value) if plain_int else ascii(value)}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"int {hex(value)}"
+    return f"{type(value).__name__} {ascii(value)}"
 
 
 def _string_parts(node: ast.JoinedStr) -> list[ast.expr]:

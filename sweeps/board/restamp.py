@@ -26,7 +26,8 @@ from sweeps.board import entries, rerun, verdicts, write_entry
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.entries import Entry
 from sweeps.board.verdicts import Verdict
-from sweeps.planning.plan import describe_domain, environment
+from sweeps.planning.environment import environment
+from sweeps.planning.plan import describe_domain
 from sweeps.results.store import write_atomically
 
 _NOTE = "; re-stamped later: "
