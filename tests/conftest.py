@@ -34,7 +34,6 @@ _MARKER_OF_FIXTURE = {"script": "process", "server": "process", "browser": "brow
 _CORE = [
     "test_bit.py",
     "test_blocking.py",
-    "test_certificate.py",
     "test_checkpoints.py",
     "test_conformance.py",
     "test_layering.py",
@@ -53,6 +52,7 @@ _CORE = [
     "test_store.py",
     "test_task.py",
     "test_train.py",
+    "test_validity.py",
     "test_variation.py",
     "test_views.py",
 ]
