@@ -32,13 +32,11 @@ _MARKER_OF_FIXTURE = {"script": "process", "server": "process", "browser": "brow
 
 # Tests in these files get the marker `core`, except those that are slow or start processes.
 _CORE = [
-    "test_bit.py",
     "test_blocking.py",
     "test_checkpoints.py",
     "test_conformance.py",
     "test_layering.py",
     "test_losses.py",
-    "test_modes.py",
     "test_optimizers.py",
     "test_packing.py",
     "test_plan.py",
