@@ -121,6 +121,7 @@ def test_forward_matches_float64(config, size):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_pool_paddings_give_different_logits():
     zero, inf = (BiTConfig((1,), 4, 3, groups=2, pool_padding=p) for p in ("zero", "inf"))
     params, images = (

@@ -166,6 +166,8 @@ def test_a_plug_ins_own_exception_is_a_reason_with_its_line(tmp_path):
     assert outcomes[0].reason == f"ArithmeticError: my own words ({path}:10)"
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_the_command_says_what_failed_and_how(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text(HEAD + BROKEN["keeps_shapes_and_dtypes "][1])

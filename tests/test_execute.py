@@ -112,6 +112,7 @@ def test_a_profile_waits_for_the_second_chunk_and_ends_with_the_training(tiny_en
     assert len(said) == 2
 
 
+@pytest.mark.slow
 def test_shards_together_give_the_results_of_one_process(run, tmp_path):
     said = run("sharded", "0/2")
     assert any("4 tuning trials of other shards are not finished yet" in text for text in said)
@@ -123,6 +124,7 @@ def test_shards_together_give_the_results_of_one_process(run, tmp_path):
     assert len(brisk.results) == len(calm.results) == 2 * 2 + 2 * 2
 
 
+@pytest.mark.slow
 def test_a_truncated_line_is_reported_and_its_trial_runs_again(run, tmp_path):
     run("runs")
     before = contents(tmp_path / "runs")

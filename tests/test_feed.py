@@ -141,6 +141,7 @@ def expected_losses(task, steps, seed):
     return losses
 
 
+@pytest.mark.slow
 def test_a_streamed_task_with_two_teachers_trains_by_the_definition_and_resumes(small_sun):
     engine = open_engine(small_sun, make_layout(jax.devices()[:2], LayoutOptions(batch_shards=2)))
     lanes = [Lane(sgd, {"lr": 0.1}, 30, 1)]
@@ -167,6 +168,7 @@ def test_an_ensemble_crop_depends_only_on_its_number(small_sun):
     np.testing.assert_array_equal(together[0], np.concatenate(alone))
 
 
+@pytest.mark.slow
 def test_a_streamed_task_can_average_predictions_over_crops(small_sun, monkeypatch):
     monkeypatch.setitem(MODES, "fix/ic_ens", dataclasses.replace(MODES["fix/ic_ens"], ensemble=3))
     one = vary(dataclasses.replace(small_sun, more_teachers=()), Variation(mode="fix/ic_ens"))
@@ -237,6 +239,8 @@ def test_images_packed_from_another_version_of_the_data_set_are_refused(small_su
         prepared.load(small_sun.dataset, root)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_the_benchmark_measures_how_fast_this_host_reads():
     def measure(task):
         command = [

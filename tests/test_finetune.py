@@ -100,6 +100,7 @@ def log_softmax64(logits):
     )
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_cross_entropy_and_the_steps_follow_the_rule(flowers):
     """Compares with a plain loop."""
     task = fine_tuning(flowers)
@@ -401,6 +402,7 @@ def test_an_impossible_request_ends_with_one_message(
     assert re.search(message, message_shown), message_shown
 
 
+@pytest.mark.slow
 def test_the_digits_teacher_is_written_only_where_out_says(tmp_path, monkeypatch, capsys):
     network = dataclasses.replace(NETWORK, classes=10, channels=1)
     for name, value in {
@@ -426,6 +428,7 @@ def test_an_error_says_if_every_learning_rate_diverged(flowers):
         finetune.search(engine_of(fine_tuning(flowers)), [1e31, 1e30], lambda text: None, steps=25)
 
 
+@pytest.mark.process
 def test_help_does_not_import_jax():
     code = (
         "import sys; from distill_bench.teacher import __main__, accuracy; "

@@ -97,6 +97,7 @@ def sgd(hparams, horizon):
     return optax.sgd(hparams["lr"])
 
 
+@pytest.mark.slow
 def test_training_on_prepared_data_equals_the_definition_and_needs_no_network(
     small_flowers, monkeypatch
 ):
@@ -170,6 +171,7 @@ def test_missing_data_is_reported_with_the_command_that_prepares_it(tmp_path, mo
         open_source(FLOWERS, make_layout(jax.devices()[:1]))
 
 
+@pytest.mark.slow
 def test_a_synthetic_task_opens_without_data_and_has_synthetic_in_its_name(monkeypatch):
     small = dataclasses.replace(FLOWERS.teacher, depths=(1,), width=8, groups=4)
     task = dataclasses.replace(

@@ -57,6 +57,8 @@ def test_the_table_in_readme_is_up_to_date(committed):
     )
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_the_script_prints_every_format(tmp_path):
     table = run(cwd=tmp_path)
     assert (table.returncode, table.stderr) == (0, "")
@@ -68,6 +70,7 @@ def test_the_script_prints_every_format(tmp_path):
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

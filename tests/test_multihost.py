@@ -27,6 +27,7 @@ def losses(folder):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streamed", [False, True])
 def test_two_processes_give_the_losses_of_one(script, tmp_path, request, streamed):
     flags = [f"--opt={CALM}", "--lr=0.02", "--horizons=20", "--trials=1", "--seeds=1"]

@@ -100,6 +100,7 @@ def test_a_clean_image_is_the_central_crop_of_the_area_average(once_packed, kind
     np.testing.assert_allclose(test.clean[list(WHOLE).index(kind)], expected, atol=0.5 + 1e-6)
 
 
+@pytest.mark.process
 def test_loading_packs_tfds_files_without_network_or_tensorflow(fresh):
     code = f"""{NO_NETWORK}
 import sys
@@ -120,6 +121,7 @@ print(len(train.images), len(test.images))
     assert prepared.load(DATASET, fresh, pytest.fail)[0].labels.tolist() == KEPT
 
 
+@pytest.mark.process
 def test_a_killed_preparation_counts_as_incomplete_and_starts_over(fresh, once_packed):
     code = f"""
 import os, signal, sys

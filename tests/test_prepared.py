@@ -263,6 +263,7 @@ def test_a_typo_is_one_message_and_exit_2(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_help_imports_nothing_heavy():
     code = """
 import runpy, sys

@@ -271,6 +271,7 @@ def start(served, cache, code=FETCH):
     )
 
 
+@pytest.mark.process
 def test_two_processes_at_once_fetch_only_once(tmp_path):
     with serve(FILE) as served:
         served.gate.clear()
@@ -286,6 +287,7 @@ def test_two_processes_at_once_fetch_only_once(tmp_path):
     assert (tmp_path / f"{NAME}.npz").read_bytes() == FILE
 
 
+@pytest.mark.process
 def test_a_full_disk_loses_nothing(tmp_path):
     limit = """
 import resource
@@ -360,6 +362,7 @@ def test_a_mistyped_command_is_one_message(flag, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_help_and_catalogue_need_no_jax(tmp_path):
     code = """
 import sys

@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from support.paths import BRISK, CALM
 from support.stores import contents
 from sweeps.execution.ray_executor import slices
@@ -25,6 +27,7 @@ def ray_workers():
     return found
 
 
+@pytest.mark.slow
 def test_ray_gives_the_bits_of_the_local_executor_even_if_a_worker_is_killed(script, tmp_path):
     flags = [f"--opt={CALM},{BRISK}", "--horizons=600", "--trials=2", "--seeds=1"]
     assert script("run", *flags).returncode == 0

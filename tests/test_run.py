@@ -29,6 +29,7 @@ def {name}(lr: Schedule = 0.1):
 SMALL = ["--horizons=20,60", "--trials=2", "--seeds=2"]
 
 
+@pytest.mark.slow
 def test_a_sweep_compares_stores_and_repeats(script, tmp_path):
     done = script("run", f"--opt={BRISK},{CALM}", *SMALL)
     assert done.returncode == 0, done.stderr
@@ -76,6 +77,7 @@ def test_a_sweep_compares_stores_and_repeats(script, tmp_path):
     assert alone == {name: content for name, content in first.items() if "/calm-" in name}
 
 
+@pytest.mark.slow
 def test_broken_plug_ins_cost_only_their_own_trials(script, tmp_path):
     (tmp_path / "raises.py").write_text(
         PLUG_IN.format(name="raises", body="raise ValueError('my own words')")

@@ -205,6 +205,7 @@ def test_staggered_turns_come_once_in_a_period_and_a_tolerance_skips(name):
     assert distance(updates[-1]["w"], np.asarray(always[-1]["w"])) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["exact", "iterative"])
 @pytest.mark.parametrize("name", RULES)
 def test_sharded_equals_unsharded(name, solver):
@@ -245,6 +246,7 @@ def test_resuming_at_any_phase_gives_the_same_bits(name):
         np.testing.assert_array_equal(updates["w"], expected[-1]["w"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opt", [shampoo, soap], ids=lambda opt: opt.name)
 def test_it_lives_with_the_rest_of_optax(opt):
     params = {"w": random((6, 4)).astype(jnp.bfloat16), "b": jnp.ones(4, jnp.bfloat16)}

@@ -26,6 +26,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [shampoo, soap, shampoo_funmatch], ids=lambda opt: opt.name)
 def test_whatever_a_gradient_holds_updates_stay_finite_and_recover(make):
     """Zeros, rank 1, tiny, huge, NaN, infinity, then good ones again: these move the parameters as if nothing had been."""
@@ -54,6 +55,7 @@ def test_whatever_a_gradient_holds_updates_stay_finite_and_recover(make):
     assert np.abs(updates[-1]["prime"]).max() > 1e-9
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_changes_no_average():
     for make in RULES.values():
         good, poison = {"w": random((4, 3))}, {"w": random((4, 3)).at[0, 0].set(jnp.nan)}
@@ -91,6 +93,7 @@ def test_no_batched_lapack_call_in_the_cpu_program(name):
         assert not [line for line in calls if any(f"tensor<{n}x8x8" in line for n in range(2, 20))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opt", [shampoo, soap], ids=lambda opt: opt.name)
 def test_eight_lanes_of_a_thousand_steps_over_two_devices_neither_hang_nor_blow_up(opt):
     """A thousand refreshes of several sizes at once, gradients with NaN, zeros and outliers among them; a hang ends the process."""

@@ -68,6 +68,7 @@ def one_device(tiny_task):
     return open_engine(tiny_task, make_layout(jax.devices()[:1]))
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_give_the_losses_of_the_whole(tiny_task, one_device):
     layout = make_layout(
         jax.devices()[:1],
@@ -157,6 +158,7 @@ def preconditioned(**given):
     return build
 
 
+@pytest.mark.slow
 def test_eight_devices_that_share_batch_and_roots_give_the_losses_of_one(tiny_task, one_device):
     layout = make_layout(jax.devices()[:8], LayoutOptions(batch_shards=8))
     one = losses_of(one_device, [LANES[0], Lane(preconditioned(), {}, STEPS, 0)])
@@ -184,6 +186,7 @@ def test_mixup_across_devices_gives_the_same_bits():
     np.testing.assert_allclose(mixed, 0.7 * images + 0.3 * partner, rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_eight_lanes_on_two_by_four_devices_equal_each_alone(tiny_task, one_device):
     """Each row of devices trains half the students; its four devices share every batch."""
     lanes = [Lane(sgd, {"lr": rate}, STEPS, 0) for rate in np.geomspace(0.01, 0.1, 8).tolist()]

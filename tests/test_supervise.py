@@ -46,6 +46,7 @@ def mine(lr: Schedule = 0.1):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second", "flags", "status", "messages"),
     [
@@ -116,6 +117,7 @@ KILLS = int(os.environ.get("DISTILL_BENCH_KILLS", "3"))
 FLAGS = [f"--opt={CALM}", "--horizons=1500", "--trials=2", "--seeds=1", "--checkpoint_seconds=0"]
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_path):
     for name in ("cold", "warm"):
         began = time.monotonic()
@@ -149,6 +151,7 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(script, tmp_pa
     assert not list((tmp_path / "runs").rglob("state.npz"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(script, tmp_path):
     """A limit on the size of files stands in for the full disk: writes fail within a file."""
     (tmp_path / "heavy.py").write_text(HEAVY)
@@ -169,6 +172,7 @@ def test_a_full_disk_loses_nothing(script, tmp_path):
     assert [row["status"] for row in rows(script) if row["opt"] == "heavy"] == ["ok"]
 
 
+@pytest.mark.slow
 def test_a_slow_download_is_not_blamed_on_an_optimizer(script, tiny_task, tmp_path, monkeypatch):
     """A named pipe stands in for a file that arrives slowly."""
     os.mkfifo(slow := tmp_path / "slow.npz")
@@ -192,6 +196,7 @@ def test_a_slow_download_is_not_blamed_on_an_optimizer(script, tiny_task, tmp_pa
     assert (process.returncode, "No progress" in said) == (0, False), said
 
 
+@pytest.mark.slow
 def test_two_sweeps_do_not_share_a_folder(script, tmp_path):
     process = subprocess.Popen(
         script.command("run", f"--opt={CALM}", "--horizons=1000000", "--trials=1"),
@@ -212,6 +217,7 @@ def test_two_sweeps_do_not_share_a_folder(script, tmp_path):
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_trial_is_refused_with_the_reason(script, tmp_path):
     flags = [
         f"--opt={CALM}",

@@ -251,6 +251,7 @@ def noisy(hparams, horizon):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [{1}, {2, 3}, {1, 2, 3, 4}])
 def test_a_resumed_lane_ends_with_the_same_bits(tiny_engine, wide_engine, tmp_path, stops):
     lanes = [
@@ -308,6 +309,7 @@ def test_a_checkpoint_of_another_owner_is_refused_with_the_reason(tmp_path, tiny
             lane_state.load(path, owner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [

@@ -164,6 +164,7 @@ def test_the_prediction_interval_holds_95_times_in_100():
     assert 0.94 <= hits / 3000 <= 0.96
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
