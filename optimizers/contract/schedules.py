@@ -16,9 +16,12 @@ class OfCount(Protocol):
 def warmup_cosine(peak: Any, horizon: Any, warmup: float = 0.1) -> OfCount:
     """The harness's schedule: linear over the first tenth of the horizon, then a half cosine to zero.
 
-    The rate of step t (from 0) is peak * min((t + 1) / w, (1 + cos(pi * max(t + 1 - w, 0) / (horizon - w))) / 2),
-    w = warmup * horizon; the first step moves and the last rate is zero only after the horizon. `peak` and
-    `horizon` may be traced.
+    The rate of step t (from 0) is
+
+        peak * min((t + 1) / w, (1 + cos(pi * max(t + 1 - w, 0) / (horizon - w + 1))) / 2)
+
+    with w = warmup * horizon. The first step already moves, and the rate reaches zero only after
+    the last step. `peak` and `horizon` may be traced.
     """
     import jax.numpy as jnp
 
