@@ -1,4 +1,4 @@
-"""Adam: an candidate for tests of everything but optimizers."""
+"""Adam as a plug-in, for tests that need any optimizer."""
 
 from typing import Annotated
 

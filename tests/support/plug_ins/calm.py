@@ -1,4 +1,4 @@
-"""Momentum: an candidate for tests of everything but optimizers."""
+"""Momentum as a plug-in, for tests that need any optimizer."""
 
 from typing import Annotated
 
