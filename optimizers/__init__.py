@@ -1,4 +1,4 @@
-"""One file per optimizer; this package knows jax and optax and nothing else.
+"""Optimizers, one file each or one for a family. This package needs jax and optax only.
 
 from optimizers import Choice, Log, Schedule, optimizer
 """
@@ -34,7 +34,7 @@ __all__ = [
     "scale_by_soap",
 ]
 
-# Parts that bring jax with them are imported on first use, so that declaring a space stays cheap.
+# Parts that import jax are loaded on first use, so that reading a search space stays fast.
 _LAZY = {
     "diagnostics": "optimizers.kronecker.factors",
     "fold_kernel": "optimizers.masks",

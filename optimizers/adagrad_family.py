@@ -1,4 +1,4 @@
-"""Step sizes from each coordinate's past: the relatives of Adagrad and RMSProp."""
+"""Adagrad, RMSProp and relatives: each coordinate's step size follows from its past gradients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def adagrad(
     momentum: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Adagrad with momentum (Duchi et al. 2011)."""
+    """Adagrad with momentum and weight decay on kernels (Duchi et al. 2011).
+
+    Divides by the root of the sum of squared gradients. Searched: lr.
+    """
     return optax.chain(
         optax.scale_by_rss(initial_accumulator_value=0.0, eps=1e-7),
         optax.trace(momentum),
@@ -36,7 +39,10 @@ def rmsprop(
     momentum: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """RMSProp with momentum (Tieleman & Hinton 2012), unbiased."""
+    """RMSProp with momentum and weight decay on kernels (Tieleman & Hinton 2012).
+
+    Divides by the root of an average of squared gradients, bias-corrected. Searched: lr, decay.
+    """
     return optax.chain(
         optax.scale_by_rms(decay, bias_correction=True),
         optax.trace(momentum),
@@ -53,7 +59,11 @@ def adafactor(
     b1: float = 0.9,
     min_dim_size_to_factor: int = 16,
 ) -> optax.GradientTransformation:
-    """Adafactor: second moments of rank one (Shazeer & Stern 2018, arXiv:1804.04235), with momentum, without scaling by the parameters."""
+    """Adafactor with momentum (Shazeer & Stern 2018, arXiv:1804.04235).
+
+    Keeps second moments as rank-one factors of rows and columns. Updates are not scaled by the
+    size of the parameters. Searched: lr.
+    """
     rule = optax.adafactor(
         lr,
         min_dim_size_to_factor,
@@ -72,7 +82,10 @@ def sm3(
     momentum: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """SM3: second moments of covers of rows and columns (Anil et al. 2019, arXiv:1901.11150)."""
+    """SM3 with weight decay on kernels (Anil et al. 2019, arXiv:1901.11150).
+
+    Keeps one second moment for each row and column instead of each element. Searched: lr.
+    """
     return optax.chain(
         scalars_as_vectors(optax.masked(optax.scale_by_sm3(momentum), not_empty)),
         optax.add_decayed_weights(weight_decay, kernels),
@@ -88,5 +101,8 @@ def novograd(
     b1: float = 0.9,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """NovoGrad: a second moment for each layer (Ginsburg et al. 2019, arXiv:1905.11286)."""
+    """NovoGrad: one second moment for each layer (Ginsburg et al. 2019, arXiv:1905.11286).
+
+    Searched: lr, b2.
+    """
     return optax.novograd(lr, b1, b2, weight_decay=weight_decay)

@@ -1,4 +1,7 @@
-"""The relatives of Adam: averages of gradients over the root of an average of their squares, each with decay on kernels only."""
+"""Adam and relatives: an average of gradients, divided by the root of an average of their squares.
+
+All but `adam` decay the weights of kernels, and only those. Searched in each: lr and b2.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def nadamw(
     b1: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Adam with Nesterov momentum (Dozat 2016) and decoupled decay."""
+    """NAdamW: Adam with Nesterov momentum (Dozat 2016) and decoupled weight decay."""
     return optax.nadamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels)
 
 
@@ -44,7 +47,7 @@ def amsgrad(
     b1: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Adam with the largest second moment so far (Reddi et al. 2018, arXiv:1904.09237)."""
+    """AMSGrad: divides by the largest second moment yet (Reddi et al. 2018, arXiv:1904.09237)."""
     return optax.chain(
         optax.scale_by_amsgrad(b1, b2),
         optax.add_decayed_weights(weight_decay, kernels),
@@ -61,7 +64,10 @@ def radam(
     threshold: float = 5.0,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Adam with a rectified variance (Liu et al. 2020, arXiv:1908.03265)."""
+    """RAdam: rectifies the variance of early steps (Liu et al. 2020, arXiv:1908.03265).
+
+    Steps whose variance is not yet tractable (below `threshold`) take momentum alone.
+    """
     return optax.chain(
         optax.scale_by_radam(b1, b2, threshold=threshold),
         optax.add_decayed_weights(weight_decay, kernels),
@@ -77,7 +83,10 @@ def adabelief(
     b1: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Adam with the variance about the average in place of the second moment (Zhuang et al. 2020, arXiv:2010.07468)."""
+    """AdaBelief: divides by the spread of gradients around their average.
+
+    (Zhuang et al. 2020, arXiv:2010.07468.)
+    """
     return optax.chain(
         optax.scale_by_belief(b1, b2),
         optax.add_decayed_weights(weight_decay, kernels),
@@ -94,7 +103,7 @@ def yogi(
     eps: float = 1e-3,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Adam with an additive second moment (Zaheer et al. 2018)."""
+    """Yogi: changes the second moment by additive steps (Zaheer et al. 2018)."""
     return optax.chain(
         optax.scale_by_yogi(b1, b2, eps),
         optax.add_decayed_weights(weight_decay, kernels),
@@ -111,7 +120,7 @@ def adan(
     b3: float = 0.95,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Nesterov momentum of gradient differences (Xie et al. 2022, arXiv:2208.06677)."""
+    """Adan: Nesterov momentum from gradient differences (Xie et al. 2022, arXiv:2208.06677)."""
     return optax.adan(lr, b1, b2, b3, weight_decay=weight_decay, mask=kernels)
 
 
@@ -123,7 +132,10 @@ def adopt(
     b1: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Adam normalised by the moment before the gradient, clipped at first (Taniguchi et al. 2024, arXiv:2411.02853)."""
+    """ADOPT: divides a gradient by the second moment of the steps before it, then averages.
+
+    (Taniguchi et al. 2024, arXiv:2411.02853.)
+    """
     return optax.chain(
         contrib.scale_by_adopt(b1, b2),
         optax.add_decayed_weights(weight_decay, kernels),
@@ -141,5 +153,8 @@ def ademamix(
     alpha: float = 2.0,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Adam with a second, slow average of gradients (Pagliardini et al. 2024, arXiv:2409.03137)."""
+    """AdEMAMix: adds a second, slow average of gradients.
+
+    (Pagliardini et al. 2024, arXiv:2409.03137.)
+    """
     return contrib.ademamix(lr, b1, b2, b3, alpha, weight_decay=weight_decay, mask=kernels)

@@ -20,5 +20,8 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """AdamW with decay on kernels only (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+    """AdamW with weight decay on kernels only (Loshchilov & Hutter 2019, arXiv:1711.05101).
+
+    Searched: lr, b2.
+    """
     return optax.adamw(lr, b1, b2, eps, weight_decay=weight_decay, mask=kernels)

@@ -1,4 +1,4 @@
-"""Updates scaled to the norm of each layer's parameters."""
+"""Updates scaled by the norm of each layer's parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def lamb(
     b1: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """LAMB: Adam at the norm of the parameters (You et al. 2020, arXiv:1904.00962)."""
+    """LAMB: Adam, scaled by each layer's norm (You et al. 2020, arXiv:1904.00962).
+
+    Weight decay on kernels. Searched: lr, b2.
+    """
     return optax.lamb(lr, b1, b2, weight_decay=weight_decay, mask=kernels)
 
 
@@ -31,7 +34,10 @@ def lars(
     trust_coefficient: float = 1e-3,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """LARS: momentum at the norm of the parameters (You et al. 2017, arXiv:1708.03888)."""
+    """LARS: momentum of gradients scaled by each layer's norm (You et al. 2017, arXiv:1708.03888).
+
+    Scaling and weight decay on kernels only. Searched: lr, momentum.
+    """
     return optax.lars(
         lr,
         weight_decay,

@@ -12,9 +12,9 @@ LINESEARCH_STEPS = 4
 
 @optimizer(extra_args=("value", "grad", "value_fn"), evaluations=1 + LINESEARCH_STEPS)
 def lbfgs(*, memory_size: int = 10) -> optax.GradientTransformation:
-    """L-BFGS (Liu & Nocedal 1989) with a zoom line search of at most four evaluations; nothing to tune.
+    """L-BFGS (Liu & Nocedal 1989) with a zoom line search of at most four evaluations.
 
-    Each step counts as five gradient evaluations, the most it can take.
+    Each step counts as five gradient evaluations, the most it can take. Nothing is searched.
     """
     linesearch = optax.scale_by_zoom_linesearch(LINESEARCH_STEPS, initial_guess_strategy="one")
     return keep_dtypes(optax.lbfgs(memory_size=memory_size, linesearch=linesearch))

@@ -14,7 +14,7 @@ from optimizers.masks import kernels
 
 
 class LookaheadState(NamedTuple):
-    """count: steps taken; slow: the weights that are measured; fast: the inner rule's state."""
+    """count: steps taken; slow: the slow weights; fast: state of the inner rule."""
 
     count: jax.Array
     slow: Any
@@ -24,9 +24,10 @@ class LookaheadState(NamedTuple):
 def follow(
     inner: optax.GradientTransformation, every: int, pull: float
 ) -> optax.GradientTransformation:
-    """Every so many steps of `inner`, slow <- slow + pull (fast - slow) and fast <- slow (Zhang et al. 2019, algorithm 1).
+    """Slow weights that follow the fast ones of `inner` (Zhang et al. 2019, algorithm 1).
 
-    optax.lookahead wants its own pair of parameters from the training loop; here the slow ones are state.
+    After every `every` steps: slow <- slow + pull (fast - slow), then fast <- slow.
+    optax.lookahead needs a pair of parameters from the training loop; here the slow ones are state.
     """
 
     def init(params: Any) -> LookaheadState:
@@ -51,6 +52,7 @@ def follow(
 
 
 def slow_params(state: Any, params: Any) -> Any:
+    """The slow weights, at which Lookahead is measured."""
     del params
     return state.slow
 
@@ -65,5 +67,8 @@ def lookahead(
     b2: float = 0.95,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Lookahead around AdamW (Zhang et al. 2019, arXiv:1907.08610), measured at the slow weights."""
+    """Lookahead around AdamW (Zhang et al. 2019, arXiv:1907.08610).
+
+    Measured at the slow weights. Searched: lr, pull.
+    """
     return follow(optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels), every, pull)

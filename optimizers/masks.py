@@ -1,4 +1,4 @@
-"""What a parameter's shape says about it, for rules that treat kernels and vectors differently."""
+"""Masks by shape, for rules that treat kernels, vectors and empty tensors differently."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from optax import contrib
 
 
 def kernels(params: Any) -> Any:
-    """True for kernels (two axes or more), False for biases and normalisation gains: a mask for weight decay."""
+    """True for kernels (two axes or more), False for biases and normalisation gains.
+
+    A mask for weight decay.
+    """
     return jax.tree.map(lambda p: p.ndim >= 2, params)
 
 
 def not_empty(params: Any) -> Any:
-    """True for tensors that hold anything."""
+    """True for tensors with at least one element."""
     return jax.tree.map(lambda p: p.size > 0, params)
 
 
 def fold_kernel(params: Any) -> Any:
-    """For `optax.contrib.muon`: how each kernel folds to a matrix, a convolution HWIO to [H*W*I, O]; None for vectors and empty tensors."""
+    """How `optax.contrib.muon` folds each kernel to a matrix: a convolution HWIO to [H*W*I, O].
+
+    None for vectors and empty tensors.
+    """
 
     def fold(p: jax.Array) -> contrib.MuonDimensionNumbers | None:
         if p.ndim < 2 or not p.size:

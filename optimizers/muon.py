@@ -1,4 +1,4 @@
-"""Muon: momentum, orthogonalised."""
+"""Muon: orthogonalised momentum."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def muon(
     adam_b2: float = 0.95,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) through optax.
+    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), from optax.
 
-    Every kernel is orthogonalised, a convolution as the matrix [H*W*I, O]; vectors go to Adam at the same rate.
+    Orthogonalises the momentum of each kernel, of a convolution as the matrix [H*W*I, O]. Vectors
+    take Adam at the same rate. Weight decay on kernels. Searched: lr, momentum.
     """
     return contrib.muon(
         lr,

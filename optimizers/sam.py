@@ -21,7 +21,11 @@ def sam(
     b2: float = 0.95,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """SAM around AdamW (Foret et al. 2021, arXiv:2010.01412): the gradient after a climb of length rho, two evaluations a step."""
+    """SAM around AdamW (Foret et al. 2021, arXiv:2010.01412).
+
+    Takes the gradient after a climb of length rho; a step counts as two gradient evaluations.
+    Weight decay on kernels. Searched: lr, rho.
+    """
     climb = optax.chain(contrib.normalize(), optax.sgd(rho))
     return contrib.sam(
         optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels),

@@ -1,4 +1,7 @@
-"""Schedule-Free: an average of the iterates in place of a decay (Defazio et al. 2024, arXiv:2405.15682). Measured at the average."""
+"""Schedule-Free: an average of iterates instead of a decaying rate.
+
+Defazio et al. 2024, arXiv:2405.15682. Measured at the average.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ def schedule_free_adamw(
     b1: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Schedule-Free around RMSProp, which makes it AdamW's relative."""
+    """Schedule-Free AdamW: averaged iterates around RMSProp, weight decay on kernels.
+
+    Searched: lr, b2.
+    """
     base = optax.chain(
         optax.scale_by_rms(b2, bias_correction=True),
         optax.add_decayed_weights(weight_decay, kernels),
@@ -37,7 +43,7 @@ def schedule_free_sgd(
     b1: Annotated[float, Choice(0.9, 0.95)] = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Schedule-Free around gradient descent."""
+    """Schedule-Free gradient descent, weight decay on kernels. Searched: lr, b1."""
     return contrib.schedule_free(
         optax.chain(
             optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr)

@@ -1,4 +1,4 @@
-"""Shampoo: Kronecker-factored preconditioning in blocks."""
+"""Shampoo: gradients preconditioned by Kronecker factors, in blocks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ RootSolver = Literal["auto", "eigh", "newton"]
 
 
 class ShampooState(NamedTuple):
-    """count: steps taken; momentum: average of gradients; factors: averages of G G^T and G^T G, and their inverse roots."""
+    """State of `scale_by_shampoo`.
+
+    Attributes:
+      count: steps taken.
+      momentum: average of gradients.
+      factors: averages of G G^T and G^T G with their inverse roots.
+    """
 
     count: jax.Array
     momentum: Average
@@ -36,7 +42,10 @@ _PROBES = 4
 
 
 def _distance_from_root(a: jax.Array, root: jax.Array, p: Any) -> jax.Array:
-    """||X^p A V - V|| / ||V|| of a few fixed vectors V [d, 4]: 0 where X is the inverse p-th root of A. Of whole orders p."""
+    """||X^p A V - V|| / ||V|| for a few fixed vectors V [d, 4]; p is rounded to a whole number.
+
+    0 if X is the inverse p-th root of A.
+    """
     d = a.shape[-1]
     signs = jnp.where(jax.random.bernoulli(jax.random.key(0), shape=(d, _PROBES)), 1.0, -1.0)
     v = jnp.matmul(a, signs)
@@ -47,8 +56,8 @@ def _distance_from_root(a: jax.Array, root: jax.Array, p: Any) -> jax.Array:
 
 def _solver(name: RootSolver, ridge: Any) -> Solver:
     if name not in ("auto", "eigh", "newton"):
-        raise ValueError(f"There is no root solver {name!r}: use auto, eigh or newton.")
-    # On CPU one eigendecomposition costs as much as 20 products; elsewhere it costs hundreds.
+        raise ValueError(f"unknown root solver {name!r}: use auto, eigh or newton.")
+    # An eigendecomposition costs as much as 20 matrix products on CPU, and hundreds elsewhere.
     if name == "eigh" or (name == "auto" and jax.default_backend() == "cpu"):
         return Solver(
             lambda a, _, p: roots.eigh_root(a, p, ridge), _distance_from_root, one_by_one=True
@@ -78,26 +87,31 @@ def scale_by_shampoo(
 ) -> optax.GradientTransformation:
     """L^(-1/4) M R^(-1/4) for each block (Gupta et al. 2018, arXiv:1802.09568, algorithm 1).
 
-    M is the average (b1) of gradients G, L and R the averages (b2) of G G^T and G^T G, all three unbiased. No learning rate,
-    magnitude or weight decay: see `graft`. Statistics and roots are float32 whatever the parameters are; updates have the
-    gradients' dtype. A tensor or block that is not finite enters no average.
+    M is the average (b1) of gradients G; L and R are the averages (b2) of G G^T and G^T G. All
+    three are unbiased. There is no learning rate and no weight decay, and the magnitude is left as
+    it is (see `graft`). Statistics and roots are float32 for every dtype of parameters; updates
+    have the gradients' dtype. A tensor or block with NaN or infinity enters no average.
 
     Args:
-      b1: decay of the average of gradients; 0 for none.
+      b1: decay of the average of gradients; 0 for no average.
       b2: decay of the averages of statistics; 1 for their sum, as in the paper.
-      epsilon: ridge of a root, relative to the largest eigenvalue.
-      block_size: largest side of a block; kernels [..., O] fold to matrices [rest, O] first.
-      exponent: of each matrix; default -1 / (2 * the number of a block's preconditioned axes), -1/4 for a matrix.
+      epsilon: ridge added before a root, relative to the largest eigenvalue.
+      block_size: longest side of a block; kernels [..., O] are folded to matrices [rest, O] first.
+      exponent: exponent of each matrix; None for -1 / (2 * number of preconditioned axes of the
+        block), which is -1/4 for a matrix.
       update_every: steps between refreshes of the roots; the first step is one.
-      statistics_every: steps between view_specs at the gradient; a divisor of `update_every`, to be of use.
-      stagger: refresh a part of the roots at every step, in place of all at once.
-      tolerance: leave a root alone at its turn while X^p A differs from the identity by no more than this, relatively; 0 for never.
+      statistics_every: steps between updates of the statistics; a divisor of `update_every` is
+        most useful.
+      stagger: refresh some of the roots at every step, instead of all at once.
+      tolerance: skip the refresh of a root X while X^p A differs from the identity by at most this,
+        relatively; 0 skips none.
       merge, max_dim, one_sided: see `blocking.plan`.
-      root_solver: "eigh", "newton", or "auto": eigh on CPU, the Newton iteration elsewhere, which takes exponents of -1 / whole number.
+      root_solver: "eigh"; "newton", for exponents of -1 / whole number; or "auto": eigh on CPU,
+        newton elsewhere.
       mesh, mesh_axis: distribute blocks over this axis of these devices; the numbers stay the same.
 
     Raises:
-      ValueError: where an argument is out of its range.
+      ValueError: if an argument is out of range.
     """
     _check_settings(exponent, update_every=update_every, statistics_every=statistics_every)
 
@@ -185,7 +199,7 @@ class _Shampoo:
 
 
 def preconditioned(params: Any) -> Any:
-    """True for tensors that Shampoo preconditions whatever its settings: two axes or more that are longer than 1."""
+    """True for the tensors that Shampoo can precondition: those with two axes longer than 1."""
     return jax.tree.map(lambda p: p.size > 0 and sum(n > 1 for n in p.shape) > 1, params)
 
 
@@ -213,9 +227,11 @@ def shampoo(
     clip: float | None = None,
     root_solver: RootSolver = "auto",
 ) -> optax.GradientTransformation:
-    """Shampoo (Gupta et al. 2018, arXiv:1802.09568) at the magnitude of another rule's update, tensor by tensor.
+    """Shampoo with grafting (Gupta et al. 2018, arXiv:1802.09568).
 
-    Clipping by the global norm, the grafted direction, momentum (of updates; b1 is of gradients), weight decay on kernels, learning rate.
+    In order: clipping by the global norm; L^(-1/4) M R^(-1/4) in blocks, at the norm of another
+    rule's update; momentum of updates (b1 averages gradients); weight decay on kernels; learning
+    rate. Searched: lr and b2.
     """
     direction = scale_by_shampoo(
         b1,

@@ -22,10 +22,11 @@ def shampoo_funmatch(
     weight_decay: float = 3.75e-4,
     update_every: int = 1,
 ) -> optax.GradientTransformation:
-    """Shampoo as Beyer et al. 2021 (arXiv:2106.05237, appendix D) ran it, as far as they say.
+    """Shampoo as in Beyer et al. 2021 (arXiv:2106.05237, appendix D), as far as they describe it.
 
-    Blocks of at most 128 x 128, roots at every step, Nesterov momentum on updates, weight decay 3.75e-4, warm-up and quadratic
-    decay. They state neither learning rate nor grafting nor the decay of statistics: here Adam's magnitude and b2.
+    Blocks of at most 128 x 128, roots at every step, Nesterov momentum on updates, weight decay
+    3.75e-4, warm-up and quadratic decay. They do not state the learning rate, the grafting or the
+    decay of statistics: here the magnitude is Adam's, the decay is b2, and lr is searched.
     """
     magnitude = magnitude_of("adam", 0.0, b2)
     assert magnitude is not None

@@ -1,4 +1,4 @@
-"""Updates of one size: the sign of an average of gradients."""
+"""Sign updates: every coordinate moves by the same amount."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def lion(
     b1: float = 0.9,
     weight_decay: float = 1e-2,
 ) -> optax.GradientTransformation:
-    """Lion: the sign of two averages, found by program search (Chen et al. 2023, arXiv:2302.06675)."""
+    """Lion: the sign of a mix of momentum and gradient (Chen et al. 2023, arXiv:2302.06675).
+
+    Found by program search. Weight decay on kernels. Searched: lr, b2.
+    """
     return optax.lion(lr, b1, b2, weight_decay=weight_decay, mask=kernels)
 
 
@@ -30,7 +33,10 @@ def sign_sgd(
     momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
     weight_decay: float = 1e-2,
 ) -> optax.GradientTransformation:
-    """Signum: the sign of momentum (Bernstein et al. 2018, arXiv:1802.04434)."""
+    """Signum: the sign of momentum (Bernstein et al. 2018, arXiv:1802.04434).
+
+    Weight decay on kernels. Searched: lr, momentum.
+    """
     return optax.chain(
         optax.ema(momentum),
         optax.scale_by_sign(),

@@ -25,8 +25,14 @@ BasisSolver = Literal["auto", "eigh", "qr"]
 
 
 class SoapState(NamedTuple):
-    """count: steps taken; momentum: average of gradients; factors: averages of G G^T and G^T G, and their eigenvectors;
-    square: averages of squared gradients, of each block in its eigenbasis, then of each tensor that has none.
+    """State of `scale_by_soap`.
+
+    Attributes:
+      count: steps taken.
+      momentum: average of gradients.
+      factors: averages of G G^T and G^T G with their eigenvectors.
+      square: averages of squared gradients: of each stack of blocks in its eigenbases, then of each
+        tensor without one.
     """
 
     count: jax.Array
@@ -36,7 +42,10 @@ class SoapState(NamedTuple):
 
 
 def off_diagonal(a: jax.Array, basis: jax.Array, p: Any = None) -> jax.Array:
-    """||Q^T A Q without its diagonal|| / ||A||, Frobenius: 0 where the columns of Q are eigenvectors of A."""
+    """||Q^T A Q without its diagonal|| / ||A||, in Frobenius norms.
+
+    0 if the columns of Q are eigenvectors of A.
+    """
     del p
     inner = jnp.matmul(
         jnp.matmul(basis.swapaxes(-1, -2), a, precision=lax.Precision.HIGHEST),
@@ -51,7 +60,7 @@ def off_diagonal(a: jax.Array, basis: jax.Array, p: Any = None) -> jax.Array:
 
 
 def _eigenbasis(a_dd: jax.Array, _: jax.Array, p: Any) -> RootSolution:
-    """Eigenvectors of one matrix, of the largest eigenvalue first; the identity for a zero matrix."""
+    """Eigenvectors of one matrix, largest eigenvalue first; the identity for a zero matrix."""
     del p
     values_d, vectors_dd = jnp.linalg.eigh(a_dd / mean_eigenvalue(a_dd))
     zero = (a_dd == 0).all()
@@ -67,9 +76,10 @@ _FIRST_ITERATIONS = 8
 
 
 def _iterate(a_dd: jax.Array, basis_dd: jax.Array, p: Any) -> RootSolution:
-    """One step of orthogonal iteration from the basis before (Vyas et al. 2024, algorithm 4): the Q of A Q; several from the identity.
+    """One step of orthogonal iteration from the previous basis: the Q factor of A Q.
 
-    A little of Q itself keeps directions of a rank-deficient A what they were.
+    (Vyas et al. 2024, arXiv:2409.11321, algorithm 4.) It takes several steps from the identity.
+    A small multiple of Q is added, so that directions outside the range of A stay as they are.
     """
     del p
     eye_dd = jnp.eye(len(a_dd))
@@ -90,11 +100,12 @@ def _iterate(a_dd: jax.Array, basis_dd: jax.Array, p: Any) -> RootSolution:
 
 def _solver(name: BasisSolver) -> Solver:
     if name not in ("auto", "eigh", "qr"):
-        raise ValueError(f"There is no basis solver {name!r}: use auto, eigh or qr.")
+        raise ValueError(f"unknown basis solver {name!r}: use auto, eigh or qr.")
     cpu = jax.default_backend() == "cpu"
     exact = name == "eigh" or (name == "auto" and cpu)
     solve = _eigenbasis if exact else _iterate
-    # What an eigendecomposition leaves off the diagonal is rounding; what an iteration leaves is its way still to go.
+    # Off the diagonal an eigendecomposition leaves rounding errors only; an iteration leaves what
+    # it has not reached yet, which is no failure.
     return Solver(
         solve if cpu else jax.vmap(solve, (0, 0, None)),
         off_diagonal,
@@ -104,7 +115,10 @@ def _solver(name: BasisSolver) -> Solver:
 
 
 def _normalise(m: jax.Array, v: jax.Array, epsilon: Any, by_block: bool) -> jax.Array:
-    """M / (sqrt(V) + epsilon * the largest sqrt(V)) of each block of a stack [N, ..], or of a whole tensor; 0 where V is."""
+    """M / (sqrt(V) + epsilon * the largest sqrt(V)); 0 where V is 0.
+
+    by_block: take the largest of each block of a stack [N, ..], instead of the whole tensor's.
+    """
     root = jnp.sqrt(v)
     floor = (
         root + epsilon * root.max(tuple(range(1, v.ndim)) if by_block else None, keepdims=True)
@@ -131,29 +145,32 @@ def scale_by_soap(
     mesh: Mesh | None = None,
     mesh_axis: str | None = None,
 ) -> optax.GradientTransformation:
-    """Q_L N(Q_L^T M Q_R) Q_R^T for each block, N being Adam's M / sqrt(V) (Vyas et al. 2024, arXiv:2409.11321, algorithm 3).
+    """Adam in the eigenbasis of Shampoo's statistics (Vyas et al. 2024, arXiv:2409.11321, alg. 3).
 
-    M is the average (b1) of gradients, kept in the parameters' own coordinates; V the average (b2) of squared gradients in
-    the eigenbasis Q_L, Q_R of the averages of G G^T and G^T G. All averages are unbiased, and what is not finite enters none.
-    Tensors without two axes longer than 1 take Adam. No learning rate or weight decay; needs no grafting.
+    The update of each block is Q_L (M' / sqrt(V)) Q_R^T with M' = Q_L^T M Q_R. M is the average
+    (b1) of gradients, kept in the parameters' own coordinates; V is the average (b2) of squared
+    gradients in the eigenbases Q_L, Q_R of the averages of G G^T and G^T G. All averages are
+    unbiased; a tensor or block with NaN or infinity enters none. Tensors without two axes longer
+    than 1 take Adam. There is no learning rate and no weight decay, and it needs no grafting.
 
     Shampoo with corrected eigenvalues (Eschenhagen et al. 2025, arXiv:2506.03595) is this rule.
 
     Args:
       b1, b2: decays of the averages of gradients and of their squares.
-      epsilon: floor of sqrt(V), relative to its largest value in the block or tensor, so that directions in which there
-        is rounding alone are not blown up and the rule does not depend on the gradient's scale.
-      block_size: largest side of a block; kernels [..., O] fold to matrices [rest, O] first.
-      statistics_b2: decay of the averages of G G^T; default b2.
+      epsilon: added to sqrt(V), relative to its largest value in the block or tensor. It keeps
+        directions that hold only rounding errors small, whatever the scale of the gradients.
+      block_size: longest side of a block; kernels [..., O] are folded to matrices [rest, O] first.
+      statistics_b2: decay of the averages of G G^T; None for b2.
       update_every: steps between refreshes of the bases; the first step is one.
-      stagger: refresh a part of the bases at every step, in place of all at once.
-      tolerance: leave a basis alone at its turn while its off-diagonal part is no more than this; 0 for never.
+      stagger: refresh some of the bases at every step, instead of all at once.
+      tolerance: skip the refresh of a basis while its `off_diagonal` is at most this; 0 skips none.
       merge, max_dim, one_sided: see `blocking.plan`.
-      basis_solver: "eigh"; "qr", one step of orthogonal iteration from the basis before; or "auto": eigh on CPU, qr elsewhere.
+      basis_solver: "eigh"; "qr", one step of orthogonal iteration from the previous basis; or
+        "auto": eigh on CPU, qr elsewhere.
       mesh, mesh_axis: distribute blocks over this axis of these devices; the numbers stay the same.
 
     Raises:
-      ValueError: where an argument is out of its range.
+      ValueError: if an argument is out of range.
     """
     if update_every < 1:
         raise ValueError(f"update_every={update_every} is not a number of steps: use 1 or more.")
@@ -257,7 +274,11 @@ def soap(
     clip: float | None = None,
     basis_solver: BasisSolver = "auto",
 ) -> optax.GradientTransformation:
-    """SOAP (Vyas et al. 2024, arXiv:2409.11321) with weight decay on kernels."""
+    """SOAP: Adam in Shampoo's eigenbasis (Vyas et al. 2024, arXiv:2409.11321).
+
+    In order: clipping by the global norm, the preconditioned direction, weight decay on kernels,
+    learning rate. Searched: lr and b2.
+    """
     direction = scale_by_soap(
         b1,
         b2,

@@ -1,4 +1,4 @@
-"""Sophia: a clipped step by the Hessian's diagonal."""
+"""Sophia: momentum divided by the diagonal of the Hessian, clipped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ def sophia(
     b2: float = 0.99,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Sophia with Hutchinson's estimate (Liu et al. 2023, arXiv:2305.14342); its product with the Hessian, every tenth step, counts as two gradients."""
+    """Sophia with Hutchinson's estimate of the diagonal (Liu et al. 2023, arXiv:2305.14342).
+
+    The estimate takes a product with the Hessian at every tenth step, which counts as two gradient
+    evaluations. Weight decay on kernels. Searched: lr, gamma.
+    """
     return contrib.sophia(
         lr,
         b1,

@@ -1,4 +1,7 @@
-"""Rules that find their own step size: nothing is searched, no trial is run. They start from steps of about 1e-6 and pay for it at short horizons."""
+"""Rules that find their own step size: nothing is searched, so no tuning trials are run.
+
+Most start from steps of about 1e-6, which costs them at short horizons.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from optimizers.masks import kernels
 def prodigy(
     lr: Schedule = 1.0, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3
 ) -> optax.GradientTransformation:
-    """Prodigy (Mishchenko & Defazio 2023, arXiv:2306.06101), its factor under the harness's schedule."""
+    """Prodigy (Mishchenko & Defazio 2023, arXiv:2306.06101).
+
+    `lr` multiplies the step size that it finds, and follows the default schedule.
+    """
     return contrib.prodigy(lr, (b1, b2), weight_decay=weight_decay)
 
 
@@ -22,7 +28,10 @@ def prodigy(
 def dadapt_adamw(
     lr: Schedule = 1.0, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3
 ) -> optax.GradientTransformation:
-    """D-Adaptation of AdamW (Defazio & Mishchenko 2023, arXiv:2301.07733). A step that zero gradients would make NaN is left out."""
+    """AdamW with D-Adaptation (Defazio & Mishchenko 2023, arXiv:2301.07733).
+
+    Skips a step that would be NaN, as after zero gradients.
+    """
     return skip_non_finite_updates(contrib.dadapt_adamw(lr, (b1, b2), weight_decay=weight_decay))
 
 
@@ -47,7 +56,10 @@ def mechanic(
     b2: float = 0.95,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Mechanic around AdamW (Cutkosky et al. 2023, arXiv:2306.00144); `s_init` is its first guess of the rate."""
+    """Mechanic around AdamW (Cutkosky et al. 2023, arXiv:2306.00144).
+
+    `s_init` is its first guess of the rate.
+    """
     return contrib.mechanize(
         optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels), s_init=s_init
     )
@@ -57,11 +69,17 @@ def mechanic(
 def momo_adam(
     lr: Schedule = 1e-1, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3
 ) -> optax.GradientTransformation:
-    """MoMo-Adam: steps by a model of the loss, bounded below by 0 (Schaipp et al. 2023, arXiv:2305.07583). `lr` is a ceiling."""
+    """MoMo-Adam (Schaipp et al. 2023, arXiv:2305.07583).
+
+    Finds its step size from a model of the loss that is bounded below by 0. `lr` is an upper limit.
+    """
     return keep_dtypes(contrib.momo_adam(lr, b1, b2, weight_decay=weight_decay))
 
 
 @optimizer
 def cocob(*, alpha: float = 100.0, weight_decay: float = 1e-3) -> optax.GradientTransformation:
-    """COCOB: coin betting (Orabona & Tommasi 2017, arXiv:1705.07795). optax's takes a learning rate and makes no use of it."""
+    """COCOB: step sizes by coin betting (Orabona & Tommasi 2017, arXiv:1705.07795).
+
+    There is no `lr`: optax's version takes a learning rate but does not use it.
+    """
     return contrib.cocob(alpha=alpha, weight_decay=weight_decay, mask=kernels)

@@ -1,1 +1,1 @@
-"""Checks that every optimizer has to pass: python -m optimizers.conformance NAME."""
+"""Checks that every optimizer must pass: python -m optimizers.conformance NAME."""

@@ -1,4 +1,4 @@
-"""The checks of the conformance suite: each takes an optimizer and returns None, or the reason why not."""
+"""The checks of the conformance suite: each returns None, or the reason why it failed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SHAPES = {
 
 
 def _quadratic(params: Any) -> jax.Array:
-    """Curvature 0.02, so that rates made for losses of about 1 fit it."""
+    """A loss of curvature 0.02, which suits rates that are made for losses of about 1."""
     return 0.01 * sum(
         (jnp.sum((leaf.astype(jnp.float32) - 0.3) ** 2) for leaf in jax.tree.leaves(params)),
         jnp.float32(0),
@@ -51,7 +51,7 @@ def _quadratic(params: Any) -> jax.Array:
 
 
 def _network(params: Any) -> jax.Array:
-    """A small loss that is not convex: one hidden layer on fixed data."""
+    """A small loss that is not convex: a network with one hidden layer on fixed data."""
     inputs, targets = _random((32, 8), 4), jnp.sin(_random((32, 8), 4)[:, 0])
     hidden = jnp.tanh(inputs @ params["dense"] + params["bias"][None, :5])
     return jnp.mean((hidden.sum(1) + params["scalar"] - targets) ** 2) + 0.01 * jnp.sum(
@@ -84,7 +84,7 @@ def _run(
     steps: int = STEPS,
     state: Any = None,
 ) -> tuple:
-    """(parameters, state) after `steps` steps, in one scan; from `state` where it is given."""
+    """(parameters, state) after `steps` steps in one scan, from `state` if it is given."""
     rule = opt.build(hparams, STEPS)
     start = PARAMS if params is None else params
 
@@ -98,7 +98,7 @@ def _run(
 
 
 def _corners(opt: Optimizer) -> list[dict[str, Any]]:
-    """The defaults, and all hyperparameters at the low, then at the high ends of their domains."""
+    """The defaults, then all hyperparameters at the low and at the high ends of their domains."""
     ends = [{name: domain.at(u) for name, domain in opt.space.items()} for u in (0.0, 1.0 - 1e-9)]
     return [{}, *(end for end in ends if end)]
 
@@ -117,14 +117,14 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def builds(opt: Optimizer) -> str | None:
-    """At its defaults and at the corners of its space."""
+    """It can be built at its defaults and at the corners of its space."""
     for hparams in _corners(opt):
         opt.build(hparams, STEPS)
     return None
 
 
 def extras_match(opt: Optimizer) -> str | None:
-    """`update` takes parameters, and is given what it asks for and no more."""
+    """`update` takes parameters, and needs exactly the extra arguments that it declares."""
     rule = opt.build({}, STEPS)
 
     def error(names: Any) -> Exception | None:
@@ -145,26 +145,35 @@ def extras_match(opt: Optimizer) -> str | None:
         for size in (1, 2, 3):
             for more in itertools.combinations(sorted(set(EXTRA_ARGS) - opt.extra_args), size):
                 if error({*opt.extra_args, *more}) is None:
-                    return f"update asks for {', '.join(map(repr, more))}: declare it, @optimizer(extra_args={[*sorted(opt.extra_args), *more]})"
+                    return (
+                        f"update needs {', '.join(map(repr, more))}: declare it with "
+                        f"@optimizer(extra_args={[*sorted(opt.extra_args), *more]})"
+                    )
         return f"update(gradients, state, params) raises {type(failure).__name__}: {failure}"
     unused = [name for name in sorted(opt.extra_args) if error(opt.extra_args - {name}) is None]
     return (
-        f"extra_args declares {', '.join(map(repr, unused))}, which update does without"
+        f"extra_args declares {', '.join(map(repr, unused))}, which update does not need"
         if unused
         else None
     )
 
 
 def state_is_arrays(opt: Optimizer) -> str | None:
-    """A state that is saved and restored holds arrays and nothing else."""
+    """The state holds arrays only, so that it can be saved and restored."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(opt.build({}, STEPS).init(PARAMS)):
         if not isinstance(leaf, jax.Array | np.ndarray):
-            return f"state{jax.tree_util.keystr(path)} is a Python {type(leaf).__name__}: make it an array, such as jnp.zeros((), jnp.int32)"
+            return (
+                f"state{jax.tree_util.keystr(path)} is a Python {type(leaf).__name__}: "
+                "make it an array, such as jnp.zeros((), jnp.int32)"
+            )
     return None
 
 
 def keeps_shapes_and_dtypes(opt: Optimizer) -> str | None:
-    """Updates are as the parameters, the state after a step as before; float32 and bfloat16; scalars to kernels, and empty tensors."""
+    """Updates have the parameters' shapes and dtypes; a step keeps those of the state.
+
+    In float32 and bfloat16, for scalars, vectors, matrices, kernels and empty tensors.
+    """
     for dtype in (jnp.float32, jnp.bfloat16):
         params = {name: jnp.ones(shape, dtype) for name, shape in SHAPES.items()}
         rule = opt.build({}, STEPS)
@@ -180,20 +189,22 @@ def keeps_shapes_and_dtypes(opt: Optimizer) -> str | None:
         params, updates, before, after = jax.eval_shape(step)
         for what, old, new in (("the update", params, updates), ("the state", before, after)):
             if jax.tree.structure(old) != jax.tree.structure(new):
-                return f"{what} changes its structure from {jax.tree.structure(old)} to {jax.tree.structure(new)}"[
-                    :300
-                ]
+                structures = jax.tree.structure(old), jax.tree.structure(new)
+                return f"{what} changes its structure from {structures[0]} to {structures[1]}"[:300]
             for (path, a), b in zip(
                 jax.tree_util.tree_leaves_with_path(old), jax.tree.leaves(new), strict=True
             ):
                 if (a.shape, a.dtype) != (b.shape, b.dtype):
                     place = jax.tree_util.keystr(path)
-                    return f"with {dtype.__name__} parameters {what}{place} is {b.dtype}{list(b.shape)}, where {a.dtype}{list(a.shape)} is expected"
+                    return (
+                        f"with {dtype.__name__} parameters {what}{place} is "
+                        f"{b.dtype}{list(b.shape)}, not {a.dtype}{list(a.shape)}"
+                    )
     return None
 
 
 def traces_once(opt: Optimizer) -> str | None:
-    """A second call with arrays of the same shapes compiles nothing."""
+    """A second call with arrays of the same shapes is not compiled again."""
     traces = 0
     rule = opt.build({}, STEPS)
 
@@ -207,24 +218,25 @@ def traces_once(opt: Optimizer) -> str | None:
     for _ in range(3):
         params, state = step(params, state)
     return (
-        f"three calls are traced {traces} times: its state changes its types from step to step"
+        f"three calls are traced {traces} times: the types of its state change from step to step"
         if traces > 1
         else None
     )
 
 
 def is_deterministic(opt: Optimizer) -> str | None:
-    """Two builds give the same bits: no np.random, no clock, no global that a step changes."""
+    """Two builds give the same bits: no np.random, no clock, no global state."""
     first, second = (jax.jit(lambda: _run(opt, {}))() for _ in range(2))
     return (
         None
         if _same(first, second)
-        else "two runs from the same start differ: use no np.random, time or global state in init and update"
+        else "two runs from the same start differ: "
+        "use no np.random, time or global state in init and update"
     )
 
 
 def resumes(opt: Optimizer) -> str | None:
-    """From a state that went through the host, at any step, to the same bits."""
+    """A run that is resumed from a state saved on the host gives the same bits."""
     go = jax.jit(
         lambda params, state, n: jax.lax.fori_loop(
             0, n, lambda _, c: _run(opt, {}, params=c[0], state=c[1], steps=1), (params, state)
@@ -245,12 +257,15 @@ def resumes(opt: Optimizer) -> str | None:
             go(PARAMS, opt.build({}, STEPS).init(PARAMS), STEPS),
         )
         if not _same(resumed, straight):
-            return f"interrupted after {stop} steps it ends elsewhere than undisturbed: something it needs is not in its state"
+            return (
+                f"a run that is interrupted after {stop} steps gives other parameters: something "
+                "that it needs is not in its state"
+            )
     return None
 
 
 def stays_finite(opt: Optimizer) -> str | None:
-    """Through ordinary steps, then on zero, tiny and huge gradients."""
+    """Parameters stay finite in an ordinary run and on zero, tiny and huge gradients."""
     rule = opt.build({}, STEPS)
     step = jax.jit(
         lambda params, state, scale: _step(opt, rule, _quadratic, params, state, scale)[:2]
@@ -259,18 +274,18 @@ def stays_finite(opt: Optimizer) -> str | None:
     for i in range(1, STEPS + 1):
         params, state = step(params, state, 1.0)
         if not _finite(params):
-            return f"parameters are not finite after step {i} of an ordinary run"
+            return f"the parameters have NaN or infinity after step {i} of an ordinary run"
     for name, scale in (("zero", 0.0), ("tiny (1e-20)", 1e-20), ("huge (1e8)", 1e8)):
         params, state = PARAMS, rule.init(PARAMS)
         for i in range(1, 4):
             params, state = step(params, state, scale)
             if not _finite(params):
-                return f"{name} gradients make the parameters not finite at step {i}"
+                return f"{name} gradients give parameters with NaN or infinity at step {i}"
     return None
 
 
 def lowers_losses(opt: Optimizer) -> str | None:
-    """A quadratic and a small network, at its defaults or a corner of its space."""
+    """At its defaults or a corner of its space it lowers two losses: quadratic and network."""
     measure = opt.eval_params or (lambda state, params: params)
     for name, loss in (("a quadratic", _quadratic), ("a small network's loss", _network)):
 
@@ -283,12 +298,15 @@ def lowers_losses(opt: Optimizer) -> str | None:
             [float(jax.jit(lambda h=h, trained=trained: trained(h))()) for h in _corners(opt)],
         )
         if not min(a if np.isfinite(a) else np.inf for a in after) < before:
-            return f"in {STEPS} steps {name} goes from {before:.4g} to {', '.join(f'{a:.4g}' for a in after)} (defaults, then corners of the space)"
+            return (
+                f"in {STEPS} steps {name} goes from {before:.4g} to "
+                f"{', '.join(f'{a:.4g}' for a in after)} (defaults, then corners of the space)"
+            )
     return None
 
 
 def is_batched(opt: Optimizer) -> str | None:
-    """Under vmap each run is what it is alone, to rounding."""
+    """Under vmap each run gives what it gives alone, up to rounding."""
     two = jax.tree.map(lambda p: jnp.stack([p, 0.5 * p]), PARAMS)
     both = jax.jit(jax.vmap(lambda params: _run(opt, {}, params=params, steps=2)[0]))(two)
     alone = jax.jit(lambda: _run(opt, {}, params=jax.tree.map(lambda p: p[1], two), steps=2)[0])()
@@ -296,12 +314,15 @@ def is_batched(opt: Optimizer) -> str | None:
         jax.tree_util.tree_leaves_with_path(both), jax.tree.leaves(alone), strict=True
     ):
         if not np.allclose(a[1], b, rtol=1e-2, atol=1e-3):
-            return f"under vmap, parameters{jax.tree_util.keystr(path)} differ by {float(jnp.abs(a[1] - b).max()):.2g} from those of the same run alone"
+            return (
+                f"under vmap, parameters{jax.tree_util.keystr(path)} differ by "
+                f"{float(jnp.abs(a[1] - b).max()):.2g} from those of the same run alone"
+            )
     return None
 
 
 def has_no_dead_hyperparameter(opt: Optimizer) -> str | None:
-    """Each number changes the parameters within a few steps, where it has a domain or is a float."""
+    """Each hyperparameter with a domain, and each float, changes the parameters in a few steps."""
     dead = []
     base = jax.jit(lambda: _run(opt, {}, _network)[0])()
     for name, default in opt.defaults.items():
@@ -312,7 +333,7 @@ def has_no_dead_hyperparameter(opt: Optimizer) -> str | None:
         elif isinstance(default, float) and default:
             others = [default * 100, default / 2] if default < 1e-3 else [default / 2]
         else:
-            continue  # an integer may be a limit that is not reached here; 0 and None are switches
+            continue  # an integer may be a limit that 20 steps do not reach; 0 and None are switches
         runs = (
             jax.jit(lambda name=name, value=value: _run(opt, {name: value}, _network)[0])()
             for value in others
@@ -320,14 +341,14 @@ def has_no_dead_hyperparameter(opt: Optimizer) -> str | None:
         if all(_same(base, run) for run in runs):
             dead.append(name)
     return (
-        f"{', '.join(dead)} change{'s' * (len(dead) == 1)} nothing within {STEPS} steps"
+        f"{', '.join(dead)} change{'s' * (len(dead) == 1)} nothing in {STEPS} steps"
         if dead
         else None
     )
 
 
 def calls_lapack_one_by_one(opt: Optimizer) -> str | None:
-    """A batched LAPACK call deadlocks on XLA:CPU (jax 0.10.2) as soon as two run at once."""
+    """It makes no batched LAPACK calls: two at once deadlock on XLA:CPU (jax 0.10.2)."""
     rule = opt.build({}, STEPS)
     text = (
         jax.jit(lambda params, state: _step(opt, rule, _quadratic, params, state))
@@ -342,7 +363,10 @@ def calls_lapack_one_by_one(opt: Optimizer) -> str | None:
             and int(found[1]) > 1
         ):
             call = re.search(r"@(\w+)", line)
-            return f"{call[1] if call else 'LAPACK'} is called on {found[1]} matrices at once: use jax.lax.map over single ones"
+            return (
+                f"{call[1] if call else 'LAPACK'} is called on {found[1]} matrices at once: "
+                "use jax.lax.map over single ones"
+            )
     return None
 
 

@@ -12,14 +12,18 @@ from optimizers.contract.api import Optimizer
 
 @dataclass(frozen=True)
 class Outcome:
-    """One check of one optimizer; `reason` is None where it passed."""
+    """The outcome of one check; `reason` says why it failed, None if it passed."""
 
     check: str
     reason: str | None
 
 
 def examine(opt: Optimizer) -> Iterator[Outcome]:
-    """All checks, one after another; an exception is a reason, with the line of the plug-in that raised it."""
+    """Runs all checks on an optimizer and yields their outcomes.
+
+    An exception fails the check; the reason names the line of the plug-in that raised it. If the
+    optimizer cannot be built, the other checks are not run.
+    """
     for check in CHECKS:
         try:
             reason = check(opt)
@@ -29,8 +33,9 @@ def examine(opt: Optimizer) -> Iterator[Outcome]:
                 for frame in traceback.extract_tb(error.__traceback__)
                 if frame.filename == opt.make.__code__.co_filename
             ]
-            where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}{where}"
+            place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+            first_line = next(iter(str(error).strip().splitlines()), "")
+            reason = f"{type(error).__name__}: {first_line}{place}"
         yield Outcome(check.__name__, reason)
         if reason and check is builds:
             return

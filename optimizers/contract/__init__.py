@@ -1,1 +1,1 @@
-"""How an optimizer is declared and found: the decorator, search domains, schedules, the registry."""
+"""How an optimizer is declared and found: decorator, search domains, schedules, registry."""

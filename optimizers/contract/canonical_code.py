@@ -1,4 +1,4 @@
-"""What a Python source text does, as text: the same for two files that differ in words or layout only.
+"""What a Python source text does, as text: the same for files that differ in words or layout.
 
 Left out are comments, formatting, docstrings, error messages, type annotations, `if TYPE_CHECKING`
 blocks, unused imports from typing modules, and the order within a run of imports. Each is kept
@@ -21,8 +21,20 @@ _TYPING = frozenset(
 
 # A file that mentions one of these may read its own docstrings, annotations or text.
 _READS_ITSELF = frozenset(
-    "__doc__ getdoc __annotations__ __annotate__ annotation get_type_hints get_annotations "
-    "singledispatch singledispatchmethod __file__ getsource getsourcelines".split()
+    {
+        "__annotate__",
+        "__annotations__",
+        "__doc__",
+        "__file__",
+        "annotation",
+        "get_annotations",
+        "get_type_hints",
+        "getdoc",
+        "getsource",
+        "getsourcelines",
+        "singledispatch",
+        "singledispatchmethod",
+    }
 )
 
 # Decorators and base classes that do not care which type a field has, only that it has one.

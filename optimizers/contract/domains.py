@@ -1,4 +1,4 @@
-"""Where a hyperparameter is searched."""
+"""Search domains of hyperparameters."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ Value = float | int | str | bool
 
 @dataclass(frozen=True)
 class Log:
-    """Values spread evenly in their logarithm between `low` and `high`, both positive."""
+    """Values between `low` and `high`, both positive, spread evenly on a logarithmic scale."""
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high:
-            raise ValueError(f"Log({self.low}, {self.high}) is no range: it wants 0 < low < high.")
+            raise ValueError(
+                f"Log({self.low}, {self.high}) is not a range: it needs 0 < low < high."
+            )
 
     def at(self, u: float) -> float:
         """The value at fraction `u` in [0, 1] of the range."""
@@ -33,7 +35,9 @@ class Uniform:
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise ValueError(f"Uniform({self.low}, {self.high}) is no range: it wants low < high.")
+            raise ValueError(
+                f"Uniform({self.low}, {self.high}) is not a range: it needs low < high."
+            )
 
     def at(self, u: float) -> float:
         """The value at fraction `u` in [0, 1] of the range."""
@@ -48,11 +52,11 @@ class Choice:
 
     def __init__(self, *values: Value):
         if not values:
-            raise ValueError("Choice() has nothing to choose from: give it at least one value.")
+            raise ValueError("Choice() has no values: give it at least one.")
         object.__setattr__(self, "values", values)
 
     def at(self, u: float) -> Value:
-        """The value in whose equal share of [0, 1) `u` lies."""
+        """The value at fraction `u` in [0, 1], which is divided equally among the values."""
         return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
 
 

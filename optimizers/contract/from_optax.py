@@ -63,8 +63,8 @@ def wrap(name: str) -> Optimizer:
     extras = _needed_extras(lambda: make(default, **plain))
     if extras is None:
         raise LookupError(
-            f"update() of optax:{name} needs arguments that are not offered ({', '.join(EXTRA_ARGS)}): "
-            "write a file that supplies them (README, Write your own)."
+            f"update() of optax:{name} needs more arguments than {', '.join(EXTRA_ARGS)}: write a "
+            "file that supplies them (README, Write your own)."
         )
     return Optimizer(
         name=f"optax_{name}",
@@ -89,8 +89,8 @@ def _factory(name: str) -> Any:
     parameters = inspect.signature(factories[name]).parameters.values()
     if needed := [p.name for p in parameters if p.default is p.empty and p.name != _RATE]:
         raise LookupError(
-            f"optax:{name} also needs {', '.join(needed)}: write a file with a function that builds "
-            "it (README, Write your own)."
+            f"optax:{name} also needs {', '.join(needed)}: write a file with a function that "
+            "builds it (README, Write your own)."
         )
     return factories[name]
 

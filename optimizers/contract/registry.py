@@ -1,4 +1,7 @@
-"""From what a user types to an `Optimizer`: a built-in's name, a file, an attribute of a package, an entry point."""
+"""Finds the `Optimizer` that a user names: a built-in, a file, an attribute of a package, or more.
+
+See `resolve`.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,14 @@ from optimizers.contract.source_digest import PACKAGE, declared_in, source_sha25
 
 ENTRY_POINTS = "distill_bench.optimizers"
 
+_HOW = (
+    "Decorate the function that returns the transformation with @optimizer "
+    "(from optimizers import optimizer)."
+)
+
 
 class UnknownOptimizer(LookupError):
-    """No optimizer goes by that name; the message says which do."""
+    """No optimizer has this name. The message suggests others."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Resolved:
     Attributes:
       optimizer: the declared optimizer.
       path: the file that declares it.
-      source_sha256: digest of the code of that file and of every file of this package that it imports, directly or not.
+      source_sha256: digest of its code, see source_digest.py.
     """
 
     optimizer: Optimizer
@@ -55,19 +63,23 @@ def builtins() -> list[str]:
 def resolve(spec: str) -> Resolved:
     """The optimizer that `spec` names.
 
-    `spec` is a built-in's name ("shampoo"), a file ("./my_opt.py", or "./my_opt.py:attribute" where it declares
-    several), a factory of optax ("optax:yogi"), an attribute of an installed package ("package.module:attribute"), or the
-    name of an entry point of the group "distill_bench.optimizers".
+    `spec` is one of:
+
+    - the name of a built-in: "shampoo";
+    - a file: "./my_opt.py", or "./my_opt.py:attribute" if it declares several optimizers;
+    - a factory of optax: "optax:yogi";
+    - an attribute of an installed package: "package.module:attribute";
+    - the name of an entry point in the group "distill_bench.optimizers".
 
     Raises:
-      UnknownOptimizer: where nothing goes by that name; the message suggests the nearest.
+      UnknownOptimizer: if there is no such optimizer; the message suggests the nearest name.
       Exception: whatever a plug-in's own file raises when it is imported.
     """
     target, _, attribute = spec.partition(":")
     if target.endswith(".py"):
         path = Path(target).expanduser()
         if not path.is_file():
-            raise UnknownOptimizer(f"There is no file {target!r} (looked in {Path.cwd()}).")
+            raise UnknownOptimizer(f"No file found at {target!r} (in {Path.cwd()}).")
         return _entry(_import_file(path), path, attribute, spec)
     if target == "optax":
         from optimizers.contract import from_optax
@@ -84,7 +96,7 @@ def resolve(spec: str) -> Resolved:
         except ModuleNotFoundError as error:
             if error.name and target.startswith(error.name):
                 raise UnknownOptimizer(
-                    f"There is no package {target!r} to take {attribute!r} from: is it installed?"
+                    f"No package {target!r} found to take {attribute!r} from: is it installed?"
                 ) from None
             raise
         return _entry(module, _file_of(module, spec), attribute, spec)
@@ -98,14 +110,15 @@ def resolve(spec: str) -> Resolved:
     near = difflib.get_close_matches(spec, [*names, *points], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UnknownOptimizer(
-        f"There is no optimizer {spec!r}.{hint}\nBuilt in: {', '.join(names)}. Your own: --opt=./my_opt.py"
+        f"Unknown optimizer {spec!r}.{hint}\n"
+        f"Built in: {', '.join(names)}. Your own: --opt=./my_opt.py"
     )
 
 
 def _file_of(module: ModuleType, spec: str) -> Path:
     if module.__file__ is None:
         raise UnknownOptimizer(
-            f"{spec!r} is a package without a file: name the module that declares the optimizer."
+            f"{spec!r} is a package without a file: give the module that declares the optimizer."
         )
     return Path(module.__file__)
 
@@ -116,9 +129,7 @@ def _import_file(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = (
-        module  # where annotations are strings, typing view_specs the module up here
-    )
+    sys.modules[name] = module  # typing.get_type_hints looks modules up here
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -137,17 +148,16 @@ def _entry(module: ModuleType, path: Path, attribute: str, spec: str) -> Resolve
         found = getattr(module, attribute, None)
         if not isinstance(found, Optimizer):
             raise UnknownOptimizer(
-                f"{spec!r}: {path} declares no optimizer {attribute!r}. Declared there: {', '.join(sorted(declared)) or 'none'}.\n"
-                "Decorate the function that returns the transformation with @optimizer (from optimizers import optimizer)."
+                f"{spec!r}: {path} declares no optimizer {attribute!r}. "
+                f"Declared there: {', '.join(sorted(declared)) or 'none'}.\n{_HOW}"
             )
     elif len(declared) == 1:
         found = next(iter(declared.values()))
     elif declared:
         raise UnknownOptimizer(
-            f"{path} declares {len(declared)} optimizers: choose one, such as --opt={spec}:{min(declared)}\nDeclared: {', '.join(sorted(declared))}"
+            f"{path} declares {len(declared)} optimizers: choose one, such as "
+            f"--opt={spec}:{min(declared)}\nDeclared: {', '.join(sorted(declared))}"
         )
     else:
-        raise UnknownOptimizer(
-            f"{path} declares no optimizer: decorate the function that returns the transformation with @optimizer\n(from optimizers import optimizer)."
-        )
+        raise UnknownOptimizer(f"{path} declares no optimizer.\n{_HOW}")
     return Resolved(found, path, source_sha256(path))

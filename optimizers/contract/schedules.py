@@ -1,4 +1,8 @@
-"""The shapes of a learning rate over a horizon. Peak and horizon may be traced; a schedule is a function of the step count, from 0."""
+"""Learning-rate schedules over a horizon.
+
+Each function here takes a peak and a number of steps, which may be traced, and returns a schedule:
+a function of the step count, which starts at 0.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,17 @@ if TYPE_CHECKING:
 
 
 class OfCount(Protocol):
+    """A schedule: step count -> value."""
+
     def __call__(self, count: Any, /) -> Any: ...
 
 
 def warmup_cosine(peak: Any, horizon: Any, warmup: float = 0.1) -> OfCount:
-    """The harness's schedule: linear over the first tenth of the horizon, then a half cosine to zero.
+    """The default: linear warm-up over the first tenth of the horizon, then a half cosine to zero.
 
-    The rate of step t (from 0) is
-
-        peak * min((t + 1) / w, (1 + cos(pi * max(t + 1 - w, 0) / (horizon - w + 1))) / 2)
-
-    with w = warmup * horizon. The first step already moves, and the rate reaches zero only after
-    the last step. `peak` and `horizon` may be traced.
+    With w = max(warmup * horizon, 1), the rate of step t (from 0) is
+    peak * min((t + 1) / w, (1 + cos(pi * d)) / 2) with d = (t + 1 - w) / max(horizon - w + 1, 1),
+    clipped to [0, 1]. All steps of the horizon have a rate above zero.
     """
     import jax.numpy as jnp
 
@@ -35,7 +38,10 @@ def warmup_cosine(peak: Any, horizon: Any, warmup: float = 0.1) -> OfCount:
 
 
 def warmup_quadratic(peak: Any, horizon: Any) -> OfCount:
-    """Linear warm-up over 1,800 steps, a tenth of the horizon at most, then quadratic decay to zero (Beyer et al. 2021, appendix D)."""
+    """Linear warm-up, then quadratic decay to zero (Beyer et al. 2021, arXiv:2106.05237, app. D).
+
+    The warm-up takes 1,800 steps, but at most a tenth of the horizon.
+    """
     import jax.numpy as jnp
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
@@ -55,7 +61,10 @@ def constant(peak: Any, horizon: Any) -> OfCount:
 
 
 def warmup_constant(peak: Any, horizon: Any) -> OfCount:
-    """Linear over the first tenth of the horizon, then constant: for rules that average in place of decaying."""
+    """Linear warm-up over the first tenth of the horizon, then constant.
+
+    For rules that average iterates instead of decaying the rate.
+    """
     import jax.numpy as jnp
 
     return lambda count: (

@@ -1,7 +1,9 @@
-"""Parameters as stacks of equally sized blocks, and back: a static plan and its two exact inverses.
+"""Cuts parameters into stacks of equally sized blocks, and puts them together again.
 
-A kernel [..., O] folds to the matrix [rest, O] (or merges, see `plan`); each dimension is cut into blocks of
-`block_size` and one remainder. Blocks of one shape, of whatever parameter, share a stack [N, ...]. Nothing is padded.
+A kernel [..., O] is folded to a matrix [rest, O], or its axes are merged (see `plan`). Each axis is
+cut into blocks of `block_size` and one remainder. Blocks of one shape share a stack [N, ...],
+whichever parameters they come from. Nothing is padded, and `from_blocks` is the exact inverse of
+`to_blocks`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import jax.numpy as jnp
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of parameter `index`, in its folded form: it begins at `start` and is a `grid` of whole blocks."""
+    """A part of the folded parameter `index`: a `grid` of whole blocks that begins at `start`."""
 
     index: int
     start: tuple[int, ...]
@@ -26,7 +28,13 @@ class Tile:
 
 @dataclass(frozen=True)
 class Group:
-    """Tiles whose blocks have one shape, in the order of their stack, and the axes of a block that are preconditioned."""
+    """All blocks of one shape.
+
+    Attributes:
+      block: the shape.
+      axes: axes of a block that are preconditioned.
+      tiles: where the blocks come from, in the order of their stack.
+    """
 
     block: tuple[int, ...]
     axes: tuple[int, ...]
@@ -34,16 +42,18 @@ class Group:
 
     @property
     def size(self) -> int:
-        """Blocks in the stack."""
+        """Number of blocks in the stack."""
         return sum(math.prod(tile.grid) for tile in self.tiles)
 
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """Attributes:
-    shapes: of the parameters.
-    folded: the form in which each is cut; None for one that is left out.
-    groups: all blocks.
+    """How a list of parameters is cut into blocks.
+
+    Attributes:
+      shapes: shapes of the parameters.
+      folded: the shape in which each parameter is cut; None if it is left out.
+      groups: all blocks.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -59,21 +69,27 @@ def plan(
     max_dim: int | None = None,
     one_sided: bool = False,
 ) -> BlockPlan:
-    """How parameters of these shapes are blocked; those with fewer than two axes longer than 1, or empty, are left out.
+    """Plans how parameters of these shapes are cut into blocks.
+
+    Empty parameters and those with fewer than two axes longer than 1 are left out.
 
     Args:
-      shapes: of the parameters.
-      block_size: largest side of a block.
-      merge: in place of folding [..., O] to a matrix, merge neighbouring axes while their product is at most
-        `block_size` (Anil et al. 2020, arXiv:2002.09018, section 5), so that a block can have any number of axes.
-      max_dim: an axis longer than this, after folding, is not preconditioned.
-      one_sided: of each block precondition the shortest axis alone.
+      shapes: shapes of the parameters.
+      block_size: longest side of a block.
+      merge: instead of folding [..., O] to a matrix, merge neighbouring axes while their product
+        is at most `block_size` (Anil et al. 2020, arXiv:2002.09018, section 5). A block can then
+        have any number of axes.
+      max_dim: do not precondition an axis that is longer than this after folding; None for no
+        limit.
+      one_sided: precondition only the shortest axis of each block.
 
     Raises:
-      ValueError: where `block_size` is below 1.
+      ValueError: if `block_size` is below 1.
     """
     if block_size < 1:
-        raise ValueError(f"block_size={block_size} holds no element: use 1 or more, such as 128.")
+        raise ValueError(
+            f"block_size={block_size} is not a block size: use 1 or more, such as 128."
+        )
     folded = tuple(_merge(shape, block_size) if merge else _fold(shape) for shape in shapes)
     tiles: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Tile]] = {}
     kept: list[tuple[int, ...] | None] = []
@@ -95,18 +111,18 @@ def plan(
     return BlockPlan(
         tuple(map(tuple, shapes)),
         tuple(kept),
-        tuple(Group(block, axes, tuple(mine)) for (block, axes), mine in tiles.items()),
+        tuple(Group(block, axes, tuple(own)) for (block, axes), own in tiles.items()),
     )
 
 
 def _segments(length: int, block_size: int) -> list[tuple[int, int, int]]:
-    """(start, number of blocks, side) of the whole blocks and of the remainder."""
+    """(start, number of blocks, side) of the whole blocks, then of the remainder."""
     whole, rest = divmod(length, block_size)
     return [(0, whole, block_size)] * bool(whole) + [(whole * block_size, 1, rest)] * bool(rest)
 
 
 def _fold(shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """[..., O] as (rest, O); None where that is no matrix."""
+    """[..., O] as (rest, O); None if fewer than two axes are longer than 1."""
     return (
         (math.prod(shape[:-1]), shape[-1])
         if math.prod(shape) and sum(n > 1 for n in shape) > 1
@@ -115,7 +131,10 @@ def _fold(shape: tuple[int, ...]) -> tuple[int, ...] | None:
 
 
 def _merge(shape: tuple[int, ...], block_size: int) -> tuple[int, ...] | None:
-    """Neighbouring axes merged while their product is at most `block_size`; None where fewer than two are left."""
+    """The shape with neighbouring axes merged while their product is at most `block_size`.
+
+    If fewer than two axes are left, the shape is folded instead.
+    """
     merged: list[int] = []
     for n in shape:
         if merged and merged[-1] * n <= block_size:
@@ -126,7 +145,7 @@ def _merge(shape: tuple[int, ...], block_size: int) -> tuple[int, ...] | None:
 
 
 def to_blocks(leaves: Sequence[jax.Array], cut: BlockPlan) -> list[jax.Array]:
-    """The stack [N, *block] of each group, cut from the parameters' full list."""
+    """The stack [N, *block] of each group, cut from the full list of parameters."""
     stacks = []
     for group in cut.groups:
         k = len(group.block)
@@ -147,7 +166,7 @@ def to_blocks(leaves: Sequence[jax.Array], cut: BlockPlan) -> list[jax.Array]:
 
 
 def from_blocks(stacks: Sequence[jax.Array], cut: BlockPlan) -> dict[int, jax.Array]:
-    """Inverse of `to_blocks`: index in the full list -> parameter, for those that are not left out."""
+    """Inverse of `to_blocks`: index in the full list -> parameter, without those left out."""
     leaves: dict[int, jax.Array] = {}
     for stack, group in zip(stacks, cut.groups, strict=True):
         k, begin = len(group.block), 0

@@ -1,4 +1,7 @@
-"""The matrices of Shampoo's and SOAP's factors: their averages, what is computed of them, and when."""
+"""The Kronecker factors of Shampoo and SOAP.
+
+Holds their averages, computes a root or an eigenbasis of each, and decides when.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,17 @@ from optimizers.kronecker.roots import RootSolution
 
 
 class Factor(NamedTuple):
-    """All matrices of one size and order, a leading axis N over each of these.
+    """All N matrices of one size d and one order of root.
 
-    total, weight: [N, d, d] and [N], the average of G G^T and the sum of its weights; their quotient is unbiased. (Where all is
-      summed, not averaged, the weight is 1.)
-    held: [N, d, d], what was last computed of the average.
-    residual, condition: [N], of that computation.
-    failures, skips: [N], how often a computation was refused, and how often it was not worth doing.
+    Attributes:
+      total: [N, d, d], weighted sums of G G^T.
+      weight: [N], sums of the weights; total / weight is the unbiased average. 1 if the products
+        are summed, not averaged.
+      held: [N, d, d], the root or eigenbasis in use: the last one that was computed and accepted.
+      residual: [N], error of the last computation.
+      condition: [N], condition number of the last accepted one.
+      failures: [N], how many computations were rejected.
+      skips: [N], how many were skipped because `held` was still good.
     """
 
     total: jax.Array
@@ -35,12 +42,15 @@ class Factor(NamedTuple):
 
 @dataclass(frozen=True)
 class Solver:
-    """How `held` comes from an average.
+    """Computes `held` from an average.
 
-    solve: (average, held before, order) -> RootSolution; of one matrix [d, d] where `one_by_one`, else of a stack [M, d, d].
-    stale: (average, held, order) -> how far `held` is out of date, with the same shapes.
-    one_by_one: for LAPACK on CPU, see roots.py.
-    max_residual: a result worse than this, or not finite, is refused, and the matrix before it kept.
+    Attributes:
+      solve: (average, previous held, order) -> RootSolution, for one matrix [d, d] if `one_by_one`,
+        else for a stack [M, d, d].
+      stale: (average, held, order) -> how far `held` is out of date; same shapes.
+      one_by_one: whether matrices are solved in a loop, as LAPACK on CPU needs it (see roots.py).
+      max_residual: a result with a larger residual, or with NaN or infinity, is rejected; the
+        previous matrix stays.
     """
 
     solve: Callable[[jax.Array, jax.Array, int], RootSolution]
@@ -51,11 +61,12 @@ class Solver:
 
 @dataclass(frozen=True)
 class Cadence:
-    """When matrices are renewed.
+    """When matrices are refreshed.
 
-    every: steps between two turns of a matrix; the first step is a turn of all.
-    stagger: spread the turns over the steps of a period, so that none takes much longer than another.
-    tolerance: at its turn, a matrix that is stale by no more than this is left alone; 0 renews all.
+    Attributes:
+      every: steps between two refreshes of a matrix. The first step refreshes all.
+      stagger: spread the refreshes over the period, so that all steps take about equally long.
+      tolerance: skip a matrix that is stale by at most this; 0 skips none.
     """
 
     every: int
@@ -68,7 +79,7 @@ def _mean(total: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def _accept(factor: Factor, new: RootSolution, stale: jax.Array, max_residual: float) -> Factor:
-    """Of matrices [M] whose turn it is: the result, or what was held before."""
+    """Takes the new result of each stale matrix [M] if it is good; else keeps the previous one."""
     good = jnp.isfinite(new.root).all((-2, -1)) & (new.residual <= max_residual)
     take = stale & good
     return factor._replace(
@@ -88,11 +99,11 @@ def one_by_one(
     cadence: Cadence,
     solver: Solver,
 ) -> Factor:
-    """A loop over the matrices whose turn it is, and no others; over all at the first step."""
+    """Refreshes the matrices that are due in a loop; all of them at the first step."""
     places_N = jnp.asarray(np.argsort(turn_N, kind="stable"))
     bounds = jnp.asarray(np.searchsorted(np.sort(turn_N), np.arange(cadence.every + 1)))
     now = count % cadence.every
-    averages = (factor.total, factor.weight)  # outside of the loop, which only reads them
+    averages = (factor.total, factor.weight)  # the loop only reads them
 
     def renew(i: jax.Array, rest: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         j = places_N[i]
@@ -126,39 +137,41 @@ def together(
     cadence: Cadence,
     solver: Solver,
 ) -> Factor:
-    """One stack of the matrices whose turn it is; of all at the first step."""
+    """Refreshes the matrices that are due as one stack; all of them at the first step."""
 
     def renew(places: jax.Array) -> Factor:
-        some = jax.tree.map(lambda x: x.at[places].get(mode="clip"), factor)
-        mean = _mean(some.total, some.weight)
+        due = jax.tree.map(lambda x: x.at[places].get(mode="clip"), factor)
+        mean = _mean(due.total, due.weight)
         stale = (
             jnp.ones(len(places), bool)
             if cadence.tolerance <= 0
-            else ~(solver.stale(mean, some.held, order) <= cadence.tolerance)
+            else ~(solver.stale(mean, due.held, order) <= cadence.tolerance)
         )
-        new = _accept(some, solver.solve(mean, some.held, order), stale, solver.max_residual)
+        new = _accept(due, solver.solve(mean, due.held, order), stale, solver.max_residual)
         return jax.tree.map(
             lambda whole, part: whole.at[places].set(part, mode="drop"), factor, new
         )
 
     counts = np.bincount(turn_N, minlength=cadence.every)
-    # Each turn's matrices, filled up with places beyond the end, which are dropped.
+    # The matrices that are due at each step, padded with indices beyond the end: those are dropped.
     table = np.full((cadence.every, counts.max()), len(turn_N))
     for turn in range(cadence.every):
         table[turn, : counts[turn]] = np.flatnonzero(turn_N == turn)
     now = count % cadence.every
-    some = lax.cond(
+    refreshed = lax.cond(
         jnp.asarray(counts)[now] > 0, lambda: renew(jnp.asarray(table)[now]), lambda: factor
     )
     if counts.max() == len(turn_N):
-        return some
-    return lax.cond(count == 0, lambda: renew(jnp.arange(len(turn_N))), lambda: some)
+        return refreshed
+    return lax.cond(count == 0, lambda: renew(jnp.arange(len(turn_N))), lambda: refreshed)
 
 
 def diagnostics(state: Any) -> dict[str, jax.Array]:
-    """Figures of all factors found anywhere in an optimizer's state; empty where there are none.
+    """Optimizer diagnostics of Shampoo and SOAP, found anywhere in an optimizer's state.
 
-    residual and condition: the largest; failures and skips: in total.
+    Returns:
+      "residual" and "condition": the largest over all matrices; "failures" and "skips": their sums
+      (see `Factor`). Empty if the state has no factors.
     """
     factors = [
         x

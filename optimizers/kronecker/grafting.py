@@ -1,4 +1,4 @@
-"""One transformation's direction at another's magnitude, tensor by tensor."""
+"""Grafting: the direction of one update rule with the magnitude of another, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Magnitude = Literal[
 
 
 class GraftState(NamedTuple):
-    """count: steps taken; and the states of both."""
+    """count: steps taken; direction, magnitude: states of the two rules."""
 
     count: jax.Array
     direction: optax.OptState
@@ -37,15 +37,17 @@ def graft(
     where: Callable[[Any], Any] | None = None,
     start_step: int = 0,
 ) -> optax.GradientTransformation:
-    """For each tensor D * ||M|| / ||D||, with D of `direction` and M of `magnitude` (Agarwal et al. 2020, arXiv:2002.11803).
+    """The update D * ||M|| / ||D|| of each tensor (Agarwal et al. 2020, arXiv:2002.11803).
+
+    D is the update of `direction`, M that of `magnitude`. A zero D gives a zero update. Norms are
+    taken in float32. `magnitude` gets zeros in place of a gradient with NaN or infinity: most rules
+    would keep it in their averages for ever.
 
     Args:
-      direction, magnitude: both see the same gradients, from the first step on.
-      where: of the parameters, a tree of booleans; where it is False the tensor takes M itself. Default: all True.
-      start_step: before this step (from 0) every tensor takes M itself, to the same bits.
-
-    A zero D gives zero. Norms are taken in float32. To `magnitude`, a tensor that is not finite is a zero one: most rules
-    would carry it in their averages for ever.
+      direction, magnitude: the two rules; both get the same gradients from the first step on.
+      where: parameters -> a tree of booleans; a tensor with False takes M itself. None for all
+        True.
+      start_step: before this step (from 0) every tensor takes M itself, bit for bit.
     """
 
     def init(params: Any) -> GraftState:
@@ -75,7 +77,7 @@ def graft(
 
 
 def _each_to(norm: Callable[[jax.Array], Any]) -> optax.GradientTransformation:
-    """Each tensor scaled to the norm that `norm` says of it; a zero tensor stays."""
+    """Scales each tensor to the norm that `norm` gives for it; a zero tensor stays zero."""
 
     def one(u: jax.Array) -> jax.Array:
         length = jnp.linalg.norm(u.astype(jnp.float32))
@@ -89,14 +91,18 @@ def _each_to(norm: Callable[[jax.Array], Any]) -> optax.GradientTransformation:
 def magnitude_of(
     name: Magnitude, b1: Any = 0.9, b2: Any = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation | None:
-    """The magnitude called `name`; None for "none".
+    """The rule whose norm is grafted; None for "none".
 
-    "sgd" is the gradient's norm, "sqrt_n" the root of a tensor's number of elements, as of a sign update; "adam", "rmsprop" (bias-corrected)
-    and "adagrad" those rules' norms. "..._normalized" scales each tensor of the gradient to norm 1 first, which makes the rule's
-    memory one of directions.
+    "sgd" has the norm of the gradient, "sqrt_n" the square root of the number of elements, as a
+    sign update has; "adam", "rmsprop" (bias-corrected) and "adagrad" have the norms of those rules.
+    "..._normalized" scales each gradient tensor to norm 1 first.
+
+    Args:
+      name: one of `Magnitude`.
+      b1, b2, eps: settings of the rule, if it has them.
 
     Raises:
-      ValueError: where there is none of that name.
+      ValueError: if `name` is unknown.
     """
     if name == "none":
         return None
@@ -111,7 +117,8 @@ def magnitude_of(
     }
     if base not in rules or normalized not in ("", "normalized"):
         raise ValueError(
-            f"There is no grafting magnitude {name!r}: use none, sqrt_n, or one of {', '.join(rules)}, alone or followed by _normalized."
+            f"unknown grafting magnitude {name!r}: use none, sqrt_n, or one of {', '.join(rules)}, "
+            "alone or followed by _normalized."
         )
     rule = rules[base]()
     return optax.chain(_each_to(lambda u: 1.0), rule) if normalized else rule

@@ -1,8 +1,10 @@
-"""What Shampoo and SOAP share: averages of G G^T for each axis of each block, and a matrix computed of each now and then.
+"""The part that Shampoo and SOAP share.
 
-All matrices of one size and order live in one stack, whatever parameter they come from: few arrays, and one compiled
-solver a size. With a mesh, blocks are distributed over one of its axes: each device averages and solves for its own,
-and what was computed is gathered when it is renewed.
+For each axis of each block it keeps an average of G G^T, from which it computes a root or an
+eigenbasis every few steps. All matrices of one size and order share a stack, whichever parameters
+they come from: this needs few arrays and compiles one solver for each size. With a mesh, blocks are
+distributed over one of its axes. Each device averages and solves its own blocks, and the results
+are gathered at each refresh.
 """
 
 from __future__ import annotations
@@ -26,11 +28,12 @@ _HIGHEST = lax.Precision.HIGHEST
 
 @dataclass(frozen=True)
 class Kronecker:
-    """Static description of all factors of a plan; its methods are pure functions of arrays.
+    """The factors of all blocks. The object is static; its methods are pure functions of arrays.
 
-    plan: how parameters are cut.
-    order: of a block's matrices, from the number of its preconditioned axes.
-    mesh, axis: devices over which blocks are distributed, if any.
+    Attributes:
+      plan: how parameters are cut into blocks.
+      order: number of preconditioned axes of a block -> order of its matrices' roots.
+      mesh, axis: distribute the blocks over this axis of these devices; None for one device.
     """
 
     plan: BlockPlan
@@ -45,10 +48,12 @@ class Kronecker:
         places: dict[tuple[int, float], list[tuple[int, int, int, int]]] = {}
         for g, group in enumerate(self.plan.groups):
             for axis in group.axes:
-                mine = places.setdefault((group.block[axis], self.order(len(group.axes))), [])
-                start = mine[-1][3] if mine else 0
-                mine.append((g, axis, start, start + self._local(g)))
-        # ((size, order), ((group, axis, start, stop), ..)): largest first, for the turns of a staggered cadence.
+                key = (group.block[axis], self.order(len(group.axes)))
+                members = places.setdefault(key, [])
+                start = members[-1][3] if members else 0
+                members.append((g, axis, start, start + self._local(g)))
+        # ((size, order), ((group, axis, start, stop), ..)), largest first: a staggered cadence then
+        # spreads the large ones evenly.
         object.__setattr__(
             self,
             "_places",
@@ -60,11 +65,14 @@ class Kronecker:
         return 1 if self.mesh is None or self.axis is None else self.mesh.shape[self.axis]
 
     def _local(self, g: int) -> int:
-        """Blocks of group g on each device."""
+        """Number of blocks of group g on each device."""
         return -(-self.plan.groups[g].size // self.shards)
 
     def _sharded(self, function: Callable, *kinds: str) -> Callable:
-        """`function` on each device's share; `kinds` says of each argument whether it is "own" (split) or "all"."""
+        """`function`, run on each device with its share of the blocks.
+
+        kinds: for each argument "own" if it is split over the devices, "all" if it is not.
+        """
         if self.mesh is None:
             return function
         specs = tuple(P(self.axis) if kind == "own" else P() for kind in kinds)
@@ -73,7 +81,7 @@ class Kronecker:
         )
 
     def _pad(self, stacks: Sequence[jax.Array]) -> list[jax.Array]:
-        """Stacks with zero blocks at their ends, so that every device has equally many."""
+        """The stacks, padded with zero blocks so that all devices get the same number."""
         lengths = [self.shards * self._local(g) - len(stack) for g, stack in enumerate(stacks)]
         return [
             jnp.pad(s, ((0, n), *[(0, 0)] * (s.ndim - 1))) if n else s
@@ -81,7 +89,7 @@ class Kronecker:
         ]
 
     def init(self) -> tuple[Factor, ...]:
-        """No average yet; what is held is the identity."""
+        """The factors before the first step: no average, and identities as roots."""
         factors = []
         for (d, _), members in self._places:
             n = self.shards * members[-1][3]
@@ -100,7 +108,7 @@ class Kronecker:
         return tuple(self._place(factor) for factor in factors)
 
     def _place(self, factor: Factor) -> Factor:
-        """Averages stay distributed; what is held is everywhere."""
+        """Distributes the averages over the devices and copies `held` to all of them."""
         if self.mesh is None:
             return factor
         split, whole = NamedSharding(self.mesh, P(self.axis)), NamedSharding(self.mesh, P())
@@ -114,18 +122,19 @@ class Kronecker:
     def observe(
         self, factors: tuple[Factor, ...], stacks: Sequence[jax.Array], decay: Any
     ) -> tuple[Factor, ...]:
-        """Averages that have seen the blocks' G G^T (G^T G for the last axis), float32; what is not finite is not seen.
+        """Adds the blocks' G G^T (G^T G for the last axis) to the averages, in float32.
 
-        total <- decay total + (1 - decay) G G^T; with decay 1, the sum of them all (Gupta et al. 2018).
+        total <- decay total + (1 - decay) G G^T; with decay 1, the plain sum (Gupta et al. 2018).
+        A block with NaN or infinity is skipped.
         """
         gain = jnp.where(decay == 1, 1.0, 1.0 - decay)
 
         def local(averages: Any, stacks: list[jax.Array]) -> Any:
-            seen = []
+            updated = []
             for (total, weight), (_, members) in zip(averages, self._places, strict=True):
                 for g, axis, start, stop in members:
                     new_Ndd = _gram(stacks[g], axis)
-                    # No entry exceeds the largest of the diagonal, and one that is not finite shows there.
+                    # The diagonal holds the largest element, so NaN or infinity shows there.
                     finite_N = jnp.isfinite(jnp.trace(new_Ndd, axis1=1, axis2=2))
                     mean_Ndd = jnp.where(
                         finite_N[:, None, None],
@@ -133,24 +142,24 @@ class Kronecker:
                         total[start:stop],
                     )
                     total = total.at[start:stop].set(mean_Ndd)
-                    seen_N = jnp.where(decay == 1, 1.0, decay * weight[start:stop] + gain)
+                    weight_N = jnp.where(decay == 1, 1.0, decay * weight[start:stop] + gain)
                     weight = weight.at[start:stop].set(
-                        jnp.where(finite_N, seen_N, weight[start:stop])
+                        jnp.where(finite_N, weight_N, weight[start:stop])
                     )
-                seen.append((total, weight))
-            return seen
+                updated.append((total, weight))
+            return updated
 
         averages = [(factor.total, factor.weight) for factor in factors]
-        seen = self._sharded(local, "own", "own")(averages, self._pad(stacks))
+        updated = self._sharded(local, "own", "own")(averages, self._pad(stacks))
         return tuple(
             factor._replace(total=total, weight=weight)
-            for factor, (total, weight) in zip(factors, seen, strict=True)
+            for factor, (total, weight) in zip(factors, updated, strict=True)
         )
 
     def refresh(
         self, factors: tuple[Factor, ...], count: jax.Array, cadence: Cadence, solver: Solver
     ) -> tuple[Factor, ...]:
-        """Renews what is held, of the matrices whose turn is at step `count` (from 0)."""
+        """Computes `held` again for the matrices that are due at step `count` (from 0)."""
         turns, begin = [], 0
         for _, members in self._places:
             n = members[-1][3]
@@ -181,7 +190,10 @@ class Kronecker:
     def apply(
         self, factors: tuple[Factor, ...], stacks: Sequence[jax.Array], transpose: bool = False
     ) -> list[jax.Array]:
-        """Each block multiplied by what is held, along each preconditioned axis: H G for a matrix's first, G H^T for its last."""
+        """Multiplies each block by `held` along each preconditioned axis.
+
+        For a matrix: H G for its first axis, G H^T for its last. `transpose` uses H^T for H.
+        """
         out = self._pad(stacks)
         for factor, (_, members) in zip(factors, self._places, strict=True):
             d = factor.held.shape[-1]
@@ -192,13 +204,13 @@ class Kronecker:
 
 
 def _letters(stack: jax.Array, axis: int) -> tuple[str, str]:
-    """Subscripts of a stack, and the same with Z in the place of `axis`."""
+    """einsum subscripts of a stack, and the same with Z for `axis`."""
     names = "abcdefgh"[: stack.ndim - 1]
     return "n" + names, "n" + names[:axis] + "Z" + names[axis + 1 :]
 
 
 def _gram(stack: jax.Array, axis: int) -> jax.Array:
-    """[N, d, d], the products of a block's slices along `axis`."""
+    """[N, d, d], the inner products of a block's slices along `axis`."""
     names, others = _letters(stack, axis)
     return jnp.einsum(f"{names},{others}->n{names[axis + 1]}Z", stack, stack, precision=_HIGHEST)
 

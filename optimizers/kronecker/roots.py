@@ -1,11 +1,11 @@
 """Inverse p-th roots of stacks of symmetric positive semi-definite matrices.
 
-Each matrix is divided by its mean eigenvalue first, so that a result is as exact at a scale of 1e-12 as at 1, and the
-ridge is relative to the largest eigenvalue. Two solvers: the eigendecomposition, one matrix after another, and the
-coupled Newton iteration, products of whole stacks.
+Each matrix is divided by its mean eigenvalue first, so that results are as exact at a scale of
+1e-12 as at 1. The ridge is relative to the largest eigenvalue. There are two solvers: the
+eigendecomposition, one matrix after another, and the coupled Newton iteration, on whole stacks.
 
-On CPU, LAPACK is called for one matrix at a time: a batched call deadlocks on XLA:CPU (jax 0.10.2) as soon as two
-of them can run at once.
+On CPU, LAPACK is called for one matrix at a time: batched calls deadlock on XLA:CPU (jax 0.10.2) as
+soon as two of them can run at once.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ _HIGHEST = lax.Precision.HIGHEST
 
 
 class RootSolution(NamedTuple):
-    """root: [.., d, d], (A + ridge * largest eigenvalue * I)^(-1/p).
+    """The result of a solver.
 
-    residual: [..], how badly it was solved, relative: NaN or large where it must not be used.
-    condition: [..], largest over smallest eigenvalue of A, with the ridge.
+    Attributes:
+      root: [.., d, d], (A + ridge * largest eigenvalue * I)^(-1/p).
+      residual: [..], relative error; NaN or large if the root must not be used.
+      condition: [..], largest over smallest eigenvalue of A with its ridge.
     """
 
     root: jax.Array
@@ -32,15 +34,15 @@ class RootSolution(NamedTuple):
 
 
 def mean_eigenvalue(a: jax.Array) -> jax.Array:
-    """Mean eigenvalue [..] of [.., d, d]; 1 for a zero matrix, so that it can be divided by."""
+    """Mean eigenvalue [..] of matrices [.., d, d]; 1 for a zero matrix, to divide by it safely."""
     mean = jnp.trace(a, axis1=-2, axis2=-1) / a.shape[-1]
     return jnp.where(mean == 0, 1.0, mean)
 
 
 def eigh_root(a_dd: jax.Array, p: jax.Array | float, ridge: jax.Array | float) -> RootSolution:
-    """The root of one matrix, by its eigendecomposition. A zero matrix has the identity for its root.
+    """The root of one matrix by its eigendecomposition; the identity for a zero matrix.
 
-    residual: ||A V - V diag(w)|| / ||A||, Frobenius.
+    The residual is ||A V - V diag(w)|| / ||A||, in Frobenius norms.
     """
     scale = mean_eigenvalue(a_dd)
     unit_dd = a_dd / scale
@@ -59,9 +61,9 @@ def eigh_root(a_dd: jax.Array, p: jax.Array | float, ridge: jax.Array | float) -
 
 
 def largest_eigenvalue(stack_Ndd: jax.Array, iterations: int = 30) -> jax.Array:
-    """[N], by power iteration from a fixed start; from below, within a few percent."""
+    """[N], by power iteration from a fixed start: a few percent too low at most."""
     n, d, _ = stack_Ndd.shape
-    start_d = 1 + jnp.arange(d, dtype=jnp.float32) / d  # no eigenvector of anything in particular
+    start_d = 1 + jnp.arange(d, dtype=jnp.float32) / d  # unlikely to be an eigenvector of anything
 
     def multiply(_: int, v_Nd: jax.Array) -> jax.Array:
         v_Nd = jnp.einsum("nij,nj->ni", stack_Ndd, v_Nd, precision=_HIGHEST)
@@ -76,19 +78,20 @@ def largest_eigenvalue(stack_Ndd: jax.Array, iterations: int = 30) -> jax.Array:
 def newton_root(
     stack_Ndd: jax.Array, p: int, ridge: jax.Array | float, iterations: int = 30
 ) -> RootSolution:
-    """The roots of a stack by the coupled Newton iteration (Guo & Higham 2006, equation 3.4; Anil et al. 2020).
+    """The roots of a stack by the coupled Newton iteration.
 
-    X <- X T, M <- T^p M with T = ((p + 1) I - M) / p, from X = z^(1/p) I, M = z A and z = (p + 1) / (2 ||A||). A fixed number
-    of iterations; a matrix that has converged stands still.
-
-    residual: the largest entry of |M - I|.
+    X <- X T, M <- T^p M with T = ((p + 1) I - M) / p, from X = z^(1/p) I, M = z A and
+    z = (p + 1) / (2 ||A||) (Guo & Higham 2006, equation 3.4; Anil et al. 2020, arXiv:2002.09018).
+    The number of iterations is fixed; a matrix that has converged no longer changes. The residual
+    is the largest element of |M - I|.
 
     Raises:
-      ValueError: where `p` is no whole number above 0.
+      ValueError: if `p` is not a whole number above 0.
     """
     if p != int(p) or p < 1:
         raise ValueError(
-            f"The Newton iteration takes roots of whole orders, not p={p}: use the eigh solver for other exponents."
+            f"The Newton iteration takes whole orders only, not p={p}: use the eigh solver for "
+            "other exponents."
         )
     order = int(p)
     d = stack_Ndd.shape[-1]
@@ -98,7 +101,7 @@ def newton_root(
     unit_Ndd = jnp.where(zero_N, eye_dd, stack_Ndd / scale_N)
     largest_N = largest_eigenvalue(unit_Ndd)[:, None, None]
     unit_Ndd = unit_Ndd + jnp.where(zero_N, 0.0, ridge * largest_N) * eye_dd
-    z_N = (order + 1) / (2 * 1.1 * largest_N)  # the power iteration comes from below
+    z_N = (order + 1) / (2 * 1.1 * largest_N)  # the power iteration is too low
 
     def product(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.matmul(a, b, precision=_HIGHEST)
@@ -120,7 +123,7 @@ def newton_root(
         x, m = carry
         t = ((order + 1) * eye_dd - m) / order
         better_x, better_m = product(x, t), product(power(t), m)
-        # Beyond its accuracy the iteration drifts away again.
+        # Once it is as accurate as it gets, the iteration would drift away again.
         better = ~(error(better_m) >= error(m)) | (error(m) > 0.1)
         return jnp.where(better, better_x, x), jnp.where(better, better_m, m)
 

@@ -1,4 +1,4 @@
-"""Adam, as a candidate in tests of everything except optimizers."""
+"""Adam as a plug-in, for tests that need any optimizer."""
 
 from typing import Annotated
 

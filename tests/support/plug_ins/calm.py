@@ -1,4 +1,4 @@
-"""Momentum, as a candidate in tests of everything except optimizers."""
+"""Momentum as a plug-in, for tests that need any optimizer."""
 
 from typing import Annotated
 
