@@ -1,4 +1,4 @@
-"""The declaring API, the registry and the built-in rules."""
+"""Declaring optimizers, finding them in the registry, and the built-in optimizers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def example(
     return optax.chain(optax.trace(b1, nesterov), optax.scale_by_learning_rate(lr))
 
 
-def test_a_declaration_is_read_from_its_signature():
+def test_a_declaration_is_read_from_the_signature():
     assert example.name == "example"
     assert example.doc == "An example."
     assert example.space == {"lr": Log(1e-3, 1e-1), "b1": Uniform(0.8, 1)}
@@ -40,7 +40,7 @@ def test_a_declaration_is_read_from_its_signature():
 
 
 @given(u=st.floats(0, 1))
-def test_domains_map_fractions_into_themselves(u):
+def test_domains_map_fractions_to_values_inside_them(u):
     assert 1e-3 * (1 - 1e-9) <= Log(1e-3, 1e-1).at(u) <= 1e-1 * (1 + 1e-9)
     assert Log(1e-3, 1e-1).at(0.5) == pytest.approx(1e-2)
     assert 2 <= Uniform(2, 5).at(u) <= 5
@@ -51,11 +51,11 @@ def test_domains_map_fractions_into_themselves(u):
     "make", [lambda: Log(0, 1), lambda: Log(2, 1), lambda: Uniform(1, 1), lambda: Choice()]
 )
 def test_empty_domains_are_refused(make):
-    with pytest.raises(ValueError, match=r"no range|nothing to choose"):
+    with pytest.raises(ValueError, match=r"is not a range|has no values"):
         make()
 
 
-def test_bad_declarations_are_refused_by_name():
+def test_bad_declarations_are_refused_with_a_reason():
     def no_default(lr):
         return optax.sgd(lr)
 
@@ -70,17 +70,17 @@ def test_bad_declarations_are_refused_by_name():
 
     for function, message in [
         (no_default, "'lr' of no_default has no default"),
-        (variadic, "without"),
+        (variadic, "cannot be passed by keyword"),
         (two, "2 search domains"),
         (reserved, "reserved"),
     ]:
         with pytest.raises(TypeError, match=message):
             optimizer(function)
-    with pytest.raises(ValueError, match=r"'cosine'.* is unknown"):
+    with pytest.raises(ValueError, match=r"Unknown schedule .*'cosine'"):
         optimizer(schedule="cosine")(two)
 
 
-def test_what_is_not_a_transformation_is_refused():
+def test_a_function_must_return_a_transformation():
     @optimizer
     def wrong(lr: Schedule = 0.1):
         return lr
@@ -103,7 +103,7 @@ def test_the_schedule_warms_up_and_decays_to_zero(horizon):
     assert rates.max() <= 0.3 * (1 + 1e-6)
 
 
-def test_a_constant_schedule_stays():
+def test_a_constant_schedule_stays_constant():
     constant = optimizer(schedule="constant")(example.make)
     assert np.asarray(
         constant.learning_rate({"lr": 0.5}, 100, jnp.arange(3))
@@ -138,9 +138,9 @@ def test_files_packages_and_names_resolve(tmp_path, monkeypatch):
     ("spec", "message"),
     [
         ("shampo", "Did you mean 'shampoo'"),
-        ("./missing.py", "There is no file"),
-        ("no_such_package:attr", "There is no package"),
-        ("optimizers.adamw:missing", "declares no optimizer 'missing'. Declared there: adamw"),
+        ("./missing.py", "No file './missing.py' found"),
+        ("no_such_package:attr", "No package 'no_such_package' found"),
+        ("optimizers.adamw:missing", "declares no optimizer 'missing'. It declares: adamw"),
     ],
 )
 def test_unknown_optimizers_are_refused(spec, message):
@@ -150,23 +150,21 @@ def test_unknown_optimizers_are_refused(spec, message):
 
 def test_the_source_digest_follows_imports_inside_the_package():
     shampoo = ROOT / "optimizers" / "shampoo.py"
-    before = source_digest.source_sha256(shampoo)
-    roots = ROOT / "optimizers" / "roots.py"
-    assert before != source_digest.source_sha256(ROOT / "optimizers" / "adamw.py")
-    real = type(roots).read_text
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            type(roots),
-            "read_text",
-            lambda self: real(self) + ("EXTRA = 1\n" if self.name == "roots.py" else ""),
-        )
-        assert source_digest.source_sha256(shampoo) != before
-    assert source_digest.source_sha256(shampoo) == before
+    roots = "optimizers/kronecker/roots.py"
+    files = source_digest.source_files(shampoo)
+    assert source_digest.source_sha256(shampoo) == source_digest.digest(files)
+    assert source_digest.digest(files | {roots: files[roots] + "EXTRA = 1\n"}) != (
+        source_digest.digest(files)
+    )
+    assert roots not in source_digest.source_files(ROOT / "optimizers" / "adamw.py")
 
 
-def test_the_source_digest_sees_code_and_not_its_comments():
+def test_the_source_digest_depends_on_code_and_not_on_comments():
     plain = 'def f(x):\n    return "#é" + x\n'
-    same = '"""About\n\nthis."""\n# why\n\ndef f(x):  # é\n    """é: """  # what\n    return "#é" + x  # so\n'
+    same = (
+        '"""About\n\nthis."""\n# why\n\n'
+        'def f(x):  # é\n    """é: """  # what\n    return "#é" + x  # so\n'
+    )
     assert source_digest.digest({"a.py": plain}) == source_digest.digest({"a.py": same})
     for other in (
         'def f(x):\n    return "#e" + x\n',
@@ -186,14 +184,14 @@ def test_a_horizon_counts_gradient_evaluations():
     assert registry.resolve("lbfgs").optimizer.steps(3) == 1
 
 
-def test_a_schedule_of_ones_own_and_bad_declarations_of_what_is_wanted():
+def test_custom_schedules_work_and_bad_options_are_refused():
     halves = optimizer(schedule=lambda peak, steps: lambda count: peak * 0.5**count)(example.make)
     assert np.asarray(halves.learning_rate({"lr": 1.0}, 10, np.arange(3))).tolist() == [
         1.0,
         0.5,
         0.25,
     ]
-    with pytest.raises(ValueError, match="'loss', which the harness has not"):
+    with pytest.raises(ValueError, match="Unknown extra argument 'loss'"):
         optimizer(extra_args=("loss",))(example.make)
     with pytest.raises(ValueError, match=r"evaluations=0\.5"):
         optimizer(evaluations=0.5)(example.make)
@@ -209,6 +207,5 @@ def test_muon_orthogonalises_convolutions_as_matrices():
     updates, _ = rule.update(gradients, rule.init(params), params)
     for update in updates.values():
         values = np.linalg.svd(np.asarray(update).reshape(-1, update.shape[-1]), compute_uv=False)
-        assert (
-            values.max() / values.min() < 2
-        )  # Newton-Schulz leaves singular values in about 0.7..1.2
+        # Newton-Schulz leaves singular values between about 0.7 and 1.2.
+        assert values.max() / values.min() < 2

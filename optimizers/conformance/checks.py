@@ -1,4 +1,4 @@
-"""The checks of the conformance suite: each returns None, or the reason why it failed."""
+"""The conformance checks. Each takes an optimizer and returns None, or why the check failed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before jax: its LAPACK calls are small
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # set before importing jax; matrices are small
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ SHAPES = {
 
 
 def _quadratic(params: Any) -> jax.Array:
-    """A loss of curvature 0.02, which suits rates that are made for losses of about 1."""
+    """A quadratic with curvature 0.02, which suits learning rates meant for losses of about 1."""
     return 0.01 * sum(
         (jnp.sum((leaf.astype(jnp.float32) - 0.3) ** 2) for leaf in jax.tree.leaves(params)),
         jnp.float32(0),
@@ -67,7 +67,7 @@ def _step(
     state: Any,
     scale: Any = 1.0,
 ) -> tuple[Any, Any, Any]:
-    """(parameters, state, updates) after one step on `loss`, its gradient multiplied by `scale`."""
+    """(parameters, state, updates) after one step on `loss`, with gradients scaled by `scale`."""
     value, gradients = jax.value_and_grad(loss)(params)
     gradients = jax.tree.map(lambda g: (g * scale).astype(g.dtype), gradients)
     updates, state = rule.update(
@@ -84,7 +84,7 @@ def _run(
     steps: int = STEPS,
     state: Any = None,
 ) -> tuple:
-    """(parameters, state) after `steps` steps in one scan, from `state` if it is given."""
+    """(parameters, state) after `steps` steps in one scan; a `state` of None is initialised."""
     rule = opt.build(hparams, STEPS)
     start = PARAMS if params is None else params
 
@@ -98,7 +98,7 @@ def _run(
 
 
 def _corners(opt: Optimizer) -> list[dict[str, Any]]:
-    """The defaults, then all hyperparameters at the low and at the high ends of their domains."""
+    """Three settings: the defaults, every domain at its low end, every domain at its high end."""
     ends = [{name: domain.at(u) for name, domain in opt.space.items()} for u in (0.0, 1.0 - 1e-9)]
     return [{}, *(end for end in ends if end)]
 
@@ -117,14 +117,14 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def builds(opt: Optimizer) -> str | None:
-    """It can be built at its defaults and at the corners of its space."""
+    """The optimizer can be built at its defaults and at the corners of its search space."""
     for hparams in _corners(opt):
         opt.build(hparams, STEPS)
     return None
 
 
 def extras_match(opt: Optimizer) -> str | None:
-    """`update` takes parameters, and needs exactly the extra arguments that it declares."""
+    """`update` accepts `params`, and `extra_args` declares exactly what `update` needs."""
     rule = opt.build({}, STEPS)
 
     def error(names: Any) -> Exception | None:
@@ -152,7 +152,7 @@ def extras_match(opt: Optimizer) -> str | None:
         return f"update(gradients, state, params) raises {type(failure).__name__}: {failure}"
     unused = [name for name in sorted(opt.extra_args) if error(opt.extra_args - {name}) is None]
     return (
-        f"extra_args declares {', '.join(map(repr, unused))}, which update does not need"
+        f"extra_args declares {', '.join(map(repr, unused))}, but update works without it"
         if unused
         else None
     )
@@ -170,9 +170,9 @@ def state_is_arrays(opt: Optimizer) -> str | None:
 
 
 def keeps_shapes_and_dtypes(opt: Optimizer) -> str | None:
-    """Updates have the parameters' shapes and dtypes; a step keeps those of the state.
+    """Updates have the parameters' shapes and dtypes, and a step keeps those of the state.
 
-    In float32 and bfloat16, for scalars, vectors, matrices, kernels and empty tensors.
+    Tried in float32 and bfloat16, on scalars, vectors, matrices, kernels and empty tensors.
     """
     for dtype in (jnp.float32, jnp.bfloat16):
         params = {name: jnp.ones(shape, dtype) for name, shape in SHAPES.items()}
@@ -189,22 +189,24 @@ def keeps_shapes_and_dtypes(opt: Optimizer) -> str | None:
         params, updates, before, after = jax.eval_shape(step)
         for what, old, new in (("the update", params, updates), ("the state", before, after)):
             if jax.tree.structure(old) != jax.tree.structure(new):
-                structures = jax.tree.structure(old), jax.tree.structure(new)
-                return f"{what} changes its structure from {structures[0]} to {structures[1]}"[:300]
+                return (
+                    f"{what} should have the structure {jax.tree.structure(old)}, "
+                    f"but has {jax.tree.structure(new)}"
+                )[:300]
             for (path, a), b in zip(
                 jax.tree_util.tree_leaves_with_path(old), jax.tree.leaves(new), strict=True
             ):
                 if (a.shape, a.dtype) != (b.shape, b.dtype):
                     place = jax.tree_util.keystr(path)
                     return (
-                        f"with {dtype.__name__} parameters {what}{place} is "
-                        f"{b.dtype}{list(b.shape)}, not {a.dtype}{list(a.shape)}"
+                        f"with {dtype.__name__} parameters, {what}{place} should be "
+                        f"{a.dtype}{list(a.shape)}, but is {b.dtype}{list(b.shape)}"
                     )
     return None
 
 
 def traces_once(opt: Optimizer) -> str | None:
-    """A second call with arrays of the same shapes is not compiled again."""
+    """A step is traced once: later calls with the same shapes compile nothing."""
     traces = 0
     rule = opt.build({}, STEPS)
 
@@ -218,25 +220,25 @@ def traces_once(opt: Optimizer) -> str | None:
     for _ in range(3):
         params, state = step(params, state)
     return (
-        f"three calls are traced {traces} times: the types of its state change from step to step"
+        f"three steps were traced {traces} times: the state changes its types between steps"
         if traces > 1
         else None
     )
 
 
 def is_deterministic(opt: Optimizer) -> str | None:
-    """Two builds give the same bits: no np.random, no clock, no global state."""
+    """Two runs give the same bits: no np.random, no clock and no changing global variables."""
     first, second = (jax.jit(lambda: _run(opt, {}))() for _ in range(2))
     return (
         None
         if _same(first, second)
         else "two runs from the same start differ: "
-        "use no np.random, time or global state in init and update"
+        "do not use np.random, the time or global state in init and update"
     )
 
 
 def resumes(opt: Optimizer) -> str | None:
-    """A run that is resumed from a state saved on the host gives the same bits."""
+    """A run that is stopped, copied to the host and resumed ends with the same bits."""
     go = jax.jit(
         lambda params, state, n: jax.lax.fori_loop(
             0, n, lambda _, c: _run(opt, {}, params=c[0], state=c[1], steps=1), (params, state)
@@ -258,14 +260,14 @@ def resumes(opt: Optimizer) -> str | None:
         )
         if not _same(resumed, straight):
             return (
-                f"a run that is interrupted after {stop} steps gives other parameters: something "
-                "that it needs is not in its state"
+                f"a run resumed after {stop} steps ends differently from an uninterrupted one: "
+                "something that the optimizer needs is missing from its state"
             )
     return None
 
 
 def stays_finite(opt: Optimizer) -> str | None:
-    """Parameters stay finite in an ordinary run and on zero, tiny and huge gradients."""
+    """Parameters stay finite in an ordinary run, and with zero, tiny and huge gradients."""
     rule = opt.build({}, STEPS)
     step = jax.jit(
         lambda params, state, scale: _step(opt, rule, _quadratic, params, state, scale)[:2]
@@ -274,18 +276,18 @@ def stays_finite(opt: Optimizer) -> str | None:
     for i in range(1, STEPS + 1):
         params, state = step(params, state, 1.0)
         if not _finite(params):
-            return f"the parameters have NaN or infinity after step {i} of an ordinary run"
+            return f"parameters are not finite after step {i} of an ordinary run"
     for name, scale in (("zero", 0.0), ("tiny (1e-20)", 1e-20), ("huge (1e8)", 1e8)):
         params, state = PARAMS, rule.init(PARAMS)
         for i in range(1, 4):
             params, state = step(params, state, scale)
             if not _finite(params):
-                return f"{name} gradients give parameters with NaN or infinity at step {i}"
+                return f"with {name} gradients, parameters are not finite after step {i}"
     return None
 
 
 def lowers_losses(opt: Optimizer) -> str | None:
-    """At its defaults or a corner of its space it lowers two losses: quadratic and network."""
+    """Lowers two losses, a quadratic and a small network's, at its defaults or at a corner."""
     measure = opt.eval_params or (lambda state, params: params)
     for name, loss in (("a quadratic", _quadratic), ("a small network's loss", _network)):
 
@@ -299,14 +301,15 @@ def lowers_losses(opt: Optimizer) -> str | None:
         )
         if not min(a if np.isfinite(a) else np.inf for a in after) < before:
             return (
-                f"in {STEPS} steps {name} goes from {before:.4g} to "
-                f"{', '.join(f'{a:.4g}' for a in after)} (defaults, then corners of the space)"
+                f"{STEPS} steps do not lower {name}: it goes from {before:.4g} to "
+                f"{', '.join(f'{a:.4g}' for a in after)} (at the defaults, then at the corners of "
+                "the search space)"
             )
     return None
 
 
 def is_batched(opt: Optimizer) -> str | None:
-    """Under vmap each run gives what it gives alone, up to rounding."""
+    """Runs under vmap give the same result as runs alone, up to rounding."""
     two = jax.tree.map(lambda p: jnp.stack([p, 0.5 * p]), PARAMS)
     both = jax.jit(jax.vmap(lambda params: _run(opt, {}, params=params, steps=2)[0]))(two)
     alone = jax.jit(lambda: _run(opt, {}, params=jax.tree.map(lambda p: p[1], two), steps=2)[0])()
@@ -322,7 +325,7 @@ def is_batched(opt: Optimizer) -> str | None:
 
 
 def has_no_dead_hyperparameter(opt: Optimizer) -> str | None:
-    """Each hyperparameter with a domain, and each float, changes the parameters in a few steps."""
+    """Changing a hyperparameter that has a domain or is a float changes the parameters."""
     dead = []
     base = jax.jit(lambda: _run(opt, {}, _network)[0])()
     for name, default in opt.defaults.items():
@@ -333,7 +336,7 @@ def has_no_dead_hyperparameter(opt: Optimizer) -> str | None:
         elif isinstance(default, float) and default:
             others = [default * 100, default / 2] if default < 1e-3 else [default / 2]
         else:
-            continue  # an integer may be a limit that 20 steps do not reach; 0 and None are switches
+            continue  # an integer may be a limit that is never reached; 0 and None mean off
         runs = (
             jax.jit(lambda name=name, value=value: _run(opt, {name: value}, _network)[0])()
             for value in others
@@ -341,14 +344,17 @@ def has_no_dead_hyperparameter(opt: Optimizer) -> str | None:
         if all(_same(base, run) for run in runs):
             dead.append(name)
     return (
-        f"{', '.join(dead)} change{'s' * (len(dead) == 1)} nothing in {STEPS} steps"
+        f"{', '.join(dead)} change{'s' * (len(dead) == 1)} nothing within {STEPS} steps"
         if dead
         else None
     )
 
 
 def calls_lapack_one_by_one(opt: Optimizer) -> str | None:
-    """It makes no batched LAPACK calls: two at once deadlock on XLA:CPU (jax 0.10.2)."""
+    """LAPACK is called on single matrices, never on a batch.
+
+    On XLA:CPU (jax 0.10.2), batched LAPACK calls deadlock when two run at once.
+    """
     rule = opt.build({}, STEPS)
     text = (
         jax.jit(lambda params, state: _step(opt, rule, _quadratic, params, state))
@@ -365,7 +371,7 @@ def calls_lapack_one_by_one(opt: Optimizer) -> str | None:
             call = re.search(r"@(\w+)", line)
             return (
                 f"{call[1] if call else 'LAPACK'} is called on {found[1]} matrices at once: "
-                "use jax.lax.map over single ones"
+                "use jax.lax.map over single matrices"
             )
     return None
 

@@ -1,4 +1,4 @@
-"""Runs all checks on one optimizer."""
+"""Runs all conformance checks on one optimizer."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from optimizers.contract.api import Optimizer
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of one check; `reason` says why it failed, None if it passed."""
+    """The result of one check; `reason` says why it failed, and is None if it passed."""
 
     check: str
     reason: str | None
 
 
 def examine(opt: Optimizer) -> Iterator[Outcome]:
-    """Runs all checks on an optimizer and yields their outcomes.
+    """Runs the checks one after another; stops early if the optimizer cannot be built.
 
-    An exception fails the check; the reason names the line of the plug-in that raised it. If the
-    optimizer cannot be built, the other checks are not run.
+    If a check raises an exception, the reason names it and the line of the optimizer's file.
     """
     for check in CHECKS:
         try:
             reason = check(opt)
-        except Exception as error:  # whatever the plug-in raises
-            own = [
+        except Exception as error:  # the optimizer may raise anything
+            own_frames = [
                 frame
                 for frame in traceback.extract_tb(error.__traceback__)
                 if frame.filename == opt.make.__code__.co_filename
             ]
-            place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-            first_line = next(iter(str(error).strip().splitlines()), "")
+            place = f" ({own_frames[-1].filename}:{own_frames[-1].lineno})" if own_frames else ""
+            first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
             reason = f"{type(error).__name__}: {first_line}{place}"
         yield Outcome(check.__name__, reason)
         if reason and check is builds:

@@ -1,32 +1,52 @@
-"""The contract between an optimizer and the harness. All of it is in this file.
+"""The contract between an optimizer and this benchmark. This page is the whole of it.
 
     @optimizer
-    def my_opt(
-        lr: Annotated[Schedule, Log(1e-3, 1e-1)] = 1e-2, *, b1: float = 0.9
+    def my_optimizer(
+        lr: Annotated[Schedule, Log(1e-3, 1e-1)] = 1e-2,  # searched; arrives as a schedule
+        b1: Annotated[float, Choice(0.9, 0.95)] = 0.9,  # searched
+        eps: float = 1e-8,  # not searched: no domain
     ) -> optax.GradientTransformation:
-        return optax.chain(optax.scale_by_adam(b1), optax.scale_by_learning_rate(lr))
+        return optax.adam(lr, b1, eps=eps)
 
-An optimizer is a function from hyperparameters to an optax transformation. Name, type, search
-domain and default of a hyperparameter stand on one line. A hyperparameter without a domain keeps
-its default and is never searched. The harness
+An optimizer is a function from hyperparameters to an optax transformation.
 
-- calls `init(params)` once, then `update(gradients, state, params, **extras)` at every step with
-  the raw gradient of the mean loss; clipping, weight decay and averaging are up to the optimizer;
-- passes as `extras` only what `@optimizer(extra_args=...)` names: "value" (loss of the step),
-  "grad" (its gradient), "value_fn" and "obj_fn" (parameters -> loss on the same batch), "grad_fn"
-  (parameters, anything -> gradient on the same batch);
-- measures at `eval_params(state, params)` if `@optimizer(eval_params=...)` gives this function, as
-  Schedule-Free, Lookahead and averaging need it;
-- counts gradient evaluations, not steps: a rule with `@optimizer(evaluations=2)` takes 125 steps at
-  horizon 250;
-- turns a hyperparameter annotated as Schedule into a schedule over these steps: "warmup_cosine",
-  unless `@optimizer(schedule=...)` names another of SCHEDULES or is a function
-  (peak, steps) -> (count -> value);
-- calls the function with traced values for float hyperparameters, so that all trials share one
-  compilation. If the function needs a value in Python (`if b1 > 0`), it is compiled once for each
-  value. Integers, strings and booleans are always plain values;
-- starts each trial with a fresh `init` and keeps the state as arrays between steps: a state must
-  hold arrays only.
+Hyperparameters
+- Each one is a parameter with a default, passed by keyword. `*args` and `**kwargs` are not allowed,
+  and the name "horizon" is reserved.
+- A domain (Log, Uniform or Choice) makes it searched. Without one it keeps its default, unless the
+  user changes it with `--set`.
+- If it is annotated as Schedule, its default and domain are peak values. It arrives as a function
+  of the step count, which starts at 0. `@optimizer(schedule=...)` sets the shape: a name in
+  SCHEDULES ("warmup_cosine" by default), or your own function (peak, steps) -> (count -> value).
+- Floats and peak values may arrive as traced JAX values, so that all trials share one compilation.
+  If your function needs the value in Python, as `if b1 > 0` does, it is compiled once per value.
+  Integers, strings and booleans are always plain Python values.
+
+Training
+- Each trial calls `init(params)` once, then `update(gradients, state, params, **extras)` at every
+  step. The result is added to the parameters, so it has their shapes and dtypes.
+- `gradients` is the raw gradient of the batch's mean loss. Clipping, weight decay and averaging are
+  up to the optimizer.
+- The state holds arrays only, and they keep their shapes and dtypes. Everything that the next step
+  needs is in it: a trial may be stopped, saved and resumed after any step.
+- Both functions are pure JAX functions. They are compiled, and several trials may run under one
+  `vmap`: no np.random, no clock, no global variables that change. Call LAPACK (`eigh`, `svd`) on
+  one matrix at a time, with `jax.lax.map`: on CPU, batched calls can deadlock.
+- `@optimizer(extra_args=...)` names what else `update` needs. It gets these keyword arguments only:
+    "value"               the loss of this step
+    "grad"                the gradient of this step, the same as `gradients`
+    "value_fn", "obj_fn"  a function: parameters -> loss on the same batch
+    "grad_fn"             a function: (parameters, ignored) -> gradient on the same batch
+
+Measurement
+- Horizons count gradient evaluations, not steps. `@optimizer(evaluations=2)` says that a step costs
+  two, so a horizon of 250 allows 125 steps. Schedules run over the steps.
+- Losses are measured at the current parameters, or at `eval_params(state, params)` if
+  `@optimizer(eval_params=...)` gives that function (Schedule-Free, Lookahead, averages).
+- A trial ends as "diverged" if its loss is not finite, and as "crashed" if the optimizer raises an
+  exception.
+
+`python -m optimizers.conformance my_opt.py` checks that an optimizer keeps this contract.
 """
 
 from __future__ import annotations
@@ -45,11 +65,11 @@ if TYPE_CHECKING:
     import optax
 
 Schedule = float | OfCount
-"""Annotates a hyperparameter that is given as a peak value and arrives as a function of the step
+"""Annotates a hyperparameter that is declared as a peak value and arrives as a function of the step
 count, which starts at 0."""
 
 EXTRA_ARGS = ("value", "grad", "value_fn", "obj_fn", "grad_fn")
-RESERVED = "horizon"  # travels with the hyperparameters
+RESERVED = "horizon"  # the trainer passes it along with the hyperparameters
 
 EvalParams = Callable[[Any, Any], Any]
 
@@ -57,7 +77,14 @@ EvalParams = Callable[[Any, Any], Any]
 def offer(
     names: Collection[str], loss: Callable[[Any], Any], value: Any, gradients: Any
 ) -> dict[str, Any]:
-    """The extra arguments `names` of a step on `loss`, with its value and gradients."""
+    """The extra arguments of `update` for one step.
+
+    Args:
+      names: which of EXTRA_ARGS to return.
+      loss: function from parameters to the loss on the step's batch.
+      value: the loss at the current parameters.
+      gradients: the gradient at the current parameters.
+    """
     import jax
 
     offered = {
@@ -77,13 +104,13 @@ class Optimizer:
     Attributes:
       name: name of the decorated function.
       make: the decorated function.
-      space: search domain of each hyperparameter that has one.
-      defaults: default of every hyperparameter.
-      scheduled: hyperparameters annotated as Schedule: given as peak values, passed as schedules.
-      schedule: (peak, steps) -> the schedule of these hyperparameters.
-      extra_args: which of EXTRA_ARGS `update` gets.
-      eval_params: (state, params) -> the parameters to measure at; None for `params` themselves.
-      evaluations: gradient evaluations of a step on average; an upper bound if they vary.
+      space: the search domain of each hyperparameter that has one.
+      defaults: the default of every hyperparameter.
+      scheduled: names of the hyperparameters annotated as Schedule.
+      schedule: shape of these hyperparameters over a run: (peak, steps) -> (count -> value).
+      extra_args: names in EXTRA_ARGS; `update` gets these as keyword arguments.
+      eval_params: (state, params) -> the parameters to measure; None to measure the current ones.
+      evaluations: gradient evaluations per step on average, or an upper bound if that varies.
       doc: docstring of the decorated function.
     """
 
@@ -102,13 +129,13 @@ class Optimizer:
         return hash((self.name, self.make))
 
     def steps(self, horizon: int) -> int:
-        """Number of steps in a horizon, which counts gradient evaluations; at least one."""
+        """Number of steps in a horizon of `horizon` gradient evaluations; at least 1."""
         return max(1, int(horizon / self.evaluations))
 
     def build(self, hparams: Mapping[str, Any], horizon: Any) -> optax.GradientTransformation:
-        """The update rule at `hparams`, others at their defaults, for a run of `horizon` steps.
+        """The update rule for a run of `horizon` steps. Both arguments may hold traced values.
 
-        Values may be traced.
+        Hyperparameters that are not in `hparams` keep their defaults.
 
         Raises:
           TypeError: if the decorated function does not return an optax transformation.
@@ -122,15 +149,15 @@ class Optimizer:
         )
         if not (callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None))):
             raise TypeError(
-                f"{self.name}() returned {type(rule).__name__}, not an "
-                "optax.GradientTransformation: return something with init(params) and "
+                f"{self.name}() returned {type(rule).__name__}, which is not an "
+                "optax.GradientTransformation: return an object with init(params) and "
                 "update(gradients, state, params), such as optax.chain(...)."
             )
         return rule
 
     @functools.cached_property
     def builder(self) -> Callable[[Mapping[str, Any], Any], optax.GradientTransformation]:
-        """`build`, the same object at every access: trials that share it share a compilation."""
+        """`build`, the same object at every access: trials that use it share one compilation."""
         return self.build
 
     def learning_rate(self, hparams: Mapping[str, Any], steps: int, step: Any) -> Any:
@@ -147,55 +174,61 @@ def _declare(
     eval_params: EvalParams | None,
     evaluations: float,
 ) -> Optimizer:
+    name = function.__name__
     hints = typing.get_type_hints(function, include_extras=True)
     space, defaults, scheduled = {}, {}, set()
     for parameter in inspect.signature(function).parameters.values():
-        where = f"Hyperparameter {parameter.name!r} of {function.__name__}"
-        _check_parameter(parameter, where)
+        subject = f"Hyperparameter {parameter.name!r} of {name}"
+        if parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+            parameter.POSITIONAL_ONLY,
+        ):
+            raise TypeError(
+                f"{subject} cannot be passed by keyword: list each hyperparameter by name, "
+                "without *, ** or /."
+            )
+        if parameter.name == RESERVED:
+            raise TypeError(
+                f"{subject} has a reserved name: rename it. To use the horizon, annotate a "
+                "hyperparameter as Schedule."
+            )
+        if parameter.default is parameter.empty:
+            raise TypeError(
+                f"{subject} has no default: give it the value to use when it is not searched."
+            )
         hint = hints.get(parameter.name, Any)
+        default = parameter.default
         extras = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
         domains = [extra for extra in extras if isinstance(extra, Log | Uniform | Choice)]
         if len(domains) > 1:
             raise TypeError(
-                f"{where} has {len(domains)} search domains: keep one of Log, Uniform and Choice."
+                f"{subject} has {len(domains)} search domains: keep one of Log, Uniform and Choice."
             )
-        kind = typing.get_args(hint)[0] if extras else hint
-        if kind == Schedule:
+        plain = typing.get_args(hint)[0] if extras else hint
+        if plain == Schedule:
             scheduled.add(parameter.name)
-        default = parameter.default
-        is_float = kind is float or kind == Schedule
-        if is_float and isinstance(default, int) and not isinstance(default, bool):
+        if (
+            (plain is float or plain == Schedule)
+            and isinstance(default, int)
+            and not isinstance(default, bool)
+        ):
             default = float(default)
         defaults[parameter.name] = default
         if domains:
             space[parameter.name] = domains[0]
     return Optimizer(
-        name=function.__name__,
-        make=function,
-        space=space,
-        defaults=defaults,
-        scheduled=frozenset(scheduled),
-        schedule=schedule,
-        extra_args=extra_args,
-        eval_params=eval_params,
-        evaluations=evaluations,
-        doc=inspect.getdoc(function) or "",
+        name,
+        function,
+        space,
+        defaults,
+        frozenset(scheduled),
+        schedule,
+        extra_args,
+        eval_params,
+        evaluations,
+        inspect.getdoc(function) or "",
     )
-
-
-def _check_parameter(parameter: inspect.Parameter, where: str) -> None:
-    """Raises TypeError unless the parameter can be a hyperparameter; `where` names it."""
-    by_position = (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY)
-    if parameter.kind in by_position:
-        raise TypeError(
-            f"{where} must be passed by keyword: spell each hyperparameter out, without * or **."
-        )
-    if parameter.name == RESERVED:
-        raise TypeError(
-            f"{where} has a reserved name: the horizon reaches an optimizer through its schedule."
-        )
-    if parameter.default is parameter.empty:
-        raise TypeError(f"{where} has no default: give it the value to use if it is not tuned.")
 
 
 @overload
@@ -219,28 +252,30 @@ def optimizer(
     eval_params: EvalParams | None = None,
     evaluations: float = 1.0,
 ) -> Any:
-    """Declares an optimizer: turns a function into an `Optimizer`. See this module's docstring.
+    """Declares an optimizer: returns an `Optimizer` and changes no global state.
 
-    Nothing global is changed.
+    The docstring of this module explains the arguments.
 
     Raises:
-      TypeError: if a hyperparameter has no default, is variadic, or has several domains.
-      ValueError: if `schedule` or one of `extra_args` is unknown, or `evaluations` is below 1.
+      TypeError: if a hyperparameter has no default, cannot be passed by keyword, has more than one
+        domain, or has the reserved name.
+      ValueError: if `schedule` or a name in `extra_args` is unknown, or `evaluations` is below 1.
     """
     if isinstance(schedule, str) and schedule not in SCHEDULES:
         raise ValueError(
-            f"@optimizer(schedule={schedule!r}): unknown schedule. "
-            f"Use one of {', '.join(map(repr, SCHEDULES))}, or a function."
+            f"Unknown schedule in @optimizer(schedule={schedule!r}): use a function "
+            f"(peak, steps) -> (count -> value), or one of {', '.join(map(repr, SCHEDULES))}."
         )
     extras = (extra_args,) if isinstance(extra_args, str) else tuple(extra_args)
     if unknown := sorted(set(extras) - set(EXTRA_ARGS)):
         raise ValueError(
-            f"@optimizer(extra_args=...): unknown extra {unknown[0]!r}. "
-            f"Use some of {', '.join(map(repr, EXTRA_ARGS))}."
+            f"Unknown extra argument {unknown[0]!r} in @optimizer(extra_args=...): choose from "
+            f"{', '.join(map(repr, EXTRA_ARGS))}."
         )
     if evaluations < 1:
         raise ValueError(
-            f"@optimizer(evaluations={evaluations}): a step needs at least 1, its gradient."
+            f"@optimizer(evaluations={evaluations}) is below 1: every step already takes one "
+            "gradient. Give the total per step, 1 or more."
         )
     shape = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
     declare = functools.partial(

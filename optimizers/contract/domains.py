@@ -10,16 +10,14 @@ Value = float | int | str | bool
 
 @dataclass(frozen=True)
 class Log:
-    """Values between `low` and `high`, both positive, spread evenly on a logarithmic scale."""
+    """Values between `low` and `high`, spread evenly on a logarithmic scale; 0 < low < high."""
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high:
-            raise ValueError(
-                f"Log({self.low}, {self.high}) is not a range: it needs 0 < low < high."
-            )
+            raise ValueError(f"Log({self.low}, {self.high}) is not a range: use 0 < low < high.")
 
     def at(self, u: float) -> float:
         """The value at fraction `u` in [0, 1] of the range."""
@@ -28,16 +26,14 @@ class Log:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Values spread evenly between `low` and `high`."""
+    """Values between `low` and `high`, spread evenly; low < high."""
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise ValueError(
-                f"Uniform({self.low}, {self.high}) is not a range: it needs low < high."
-            )
+            raise ValueError(f"Uniform({self.low}, {self.high}) is not a range: use low < high.")
 
     def at(self, u: float) -> float:
         """The value at fraction `u` in [0, 1] of the range."""
@@ -46,7 +42,7 @@ class Uniform:
 
 @dataclass(frozen=True, init=False)
 class Choice:
-    """One of the given values."""
+    """One of the given values, each equally likely."""
 
     values: tuple[Value, ...]
 
@@ -56,7 +52,7 @@ class Choice:
         object.__setattr__(self, "values", values)
 
     def at(self, u: float) -> Value:
-        """The value at fraction `u` in [0, 1], which is divided equally among the values."""
+        """The value at fraction `u` in [0, 1], which the values divide into equal parts."""
         return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
 
 

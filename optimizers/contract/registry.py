@@ -1,7 +1,4 @@
-"""Finds the `Optimizer` that a user names: a built-in, a file, an attribute of a package, or more.
-
-See `resolve`.
-"""
+"""Finds the `Optimizer` that a user names, such as "adamw", "./my_opt.py" or "optax:yogi"."""
 
 from __future__ import annotations
 
@@ -21,24 +18,19 @@ from optimizers.contract.source_digest import PACKAGE, declared_in, source_sha25
 
 ENTRY_POINTS = "distill_bench.optimizers"
 
-_HOW = (
-    "Decorate the function that returns the transformation with @optimizer "
-    "(from optimizers import optimizer)."
-)
-
 
 class UnknownOptimizer(LookupError):
-    """No optimizer has this name. The message suggests others."""
+    """No optimizer has that name; the message lists the names that exist."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """An optimizer and where it comes from.
+    """An optimizer and its source.
 
     Attributes:
       optimizer: the declared optimizer.
       path: the file that declares it.
-      source_sha256: digest of its code, see source_digest.py.
+      source_sha256: digest of its code and of the code that it imports (see source_digest.py).
     """
 
     optimizer: Optimizer
@@ -56,30 +48,30 @@ def _builtin_files() -> dict[str, Path]:
 
 
 def builtins() -> list[str]:
-    """Names of the built-in optimizers, found without importing them."""
+    """Sorted names of the built-in optimizers, found without importing them."""
     return sorted(_builtin_files())
 
 
 def resolve(spec: str) -> Resolved:
     """The optimizer that `spec` names.
 
-    `spec` is one of:
-
-    - the name of a built-in: "shampoo";
-    - a file: "./my_opt.py", or "./my_opt.py:attribute" if it declares several optimizers;
-    - a factory of optax: "optax:yogi";
-    - an attribute of an installed package: "package.module:attribute";
-    - the name of an entry point in the group "distill_bench.optimizers".
+    Args:
+      spec: one of
+        - the name of a built-in optimizer: "shampoo";
+        - a file: "./my_opt.py", or "./my_opt.py:name" if it declares several optimizers;
+        - an optimizer of optax: "optax:yogi";
+        - an optimizer in an installed package: "package.module:name";
+        - the name of an entry point in the group "distill_bench.optimizers".
 
     Raises:
-      UnknownOptimizer: if there is no such optimizer; the message suggests the nearest name.
-      Exception: whatever a plug-in's own file raises when it is imported.
+      UnknownOptimizer: if nothing has that name; the message suggests the nearest one.
+      Exception: any exception that the optimizer's own file raises on import.
     """
     target, _, attribute = spec.partition(":")
     if target.endswith(".py"):
         path = Path(target).expanduser()
         if not path.is_file():
-            raise UnknownOptimizer(f"No file found at {target!r} (in {Path.cwd()}).")
+            raise UnknownOptimizer(f"No file {target!r} found (looked in {Path.cwd()}).")
         return _entry(_import_file(path), path, attribute, spec)
     if target == "optax":
         from optimizers.contract import from_optax
@@ -96,7 +88,7 @@ def resolve(spec: str) -> Resolved:
         except ModuleNotFoundError as error:
             if error.name and target.startswith(error.name):
                 raise UnknownOptimizer(
-                    f"No package {target!r} found to take {attribute!r} from: is it installed?"
+                    f"No package {target!r} found for {spec!r}: is it installed?"
                 ) from None
             raise
         return _entry(module, _file_of(module, spec), attribute, spec)
@@ -118,7 +110,7 @@ def resolve(spec: str) -> Resolved:
 def _file_of(module: ModuleType, spec: str) -> Path:
     if module.__file__ is None:
         raise UnknownOptimizer(
-            f"{spec!r} is a package without a file: give the module that declares the optimizer."
+            f"The package in {spec!r} has no file: name the module that declares the optimizer."
         )
     return Path(module.__file__)
 
@@ -129,7 +121,7 @@ def _import_file(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # typing.get_type_hints looks modules up here
+    sys.modules[name] = module  # typing looks the module up here to resolve string annotations
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -148,16 +140,21 @@ def _entry(module: ModuleType, path: Path, attribute: str, spec: str) -> Resolve
         found = getattr(module, attribute, None)
         if not isinstance(found, Optimizer):
             raise UnknownOptimizer(
-                f"{spec!r}: {path} declares no optimizer {attribute!r}. "
-                f"Declared there: {', '.join(sorted(declared)) or 'none'}.\n{_HOW}"
+                f"{path} declares no optimizer {attribute!r}. "
+                f"It declares: {', '.join(sorted(declared)) or 'none'}.\n"
+                "To declare one, decorate the function that returns the transformation with "
+                "@optimizer\n(from optimizers import optimizer)."
             )
     elif len(declared) == 1:
         found = next(iter(declared.values()))
     elif declared:
         raise UnknownOptimizer(
-            f"{path} declares {len(declared)} optimizers: choose one, such as "
-            f"--opt={spec}:{min(declared)}\nDeclared: {', '.join(sorted(declared))}"
+            f"{path} declares {len(declared)} optimizers: choose one, "
+            f"such as --opt={spec}:{min(declared)}\nIt declares: {', '.join(sorted(declared))}."
         )
     else:
-        raise UnknownOptimizer(f"{path} declares no optimizer.\n{_HOW}")
+        raise UnknownOptimizer(
+            f"{path} declares no optimizer: decorate the function that returns the transformation "
+            "with @optimizer\n(from optimizers import optimizer)."
+        )
     return Resolved(found, path, source_sha256(path))
