@@ -352,7 +352,7 @@ def _literal(value: object) -> str:
     # ascii: which characters repr escapes depends on Python's version. hex: repr refuses long ones.
     if isinstance(value, int) and not isinstance(value, bool):
         return f"int {hex(value)}"
-    return f"{type(value).__name__} {ascii(value)}"
+    return f"{type(value).__name__} {value!a}"
 
 
 def _string_parts(node: ast.JoinedStr) -> list[ast.expr]:
