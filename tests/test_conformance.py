@@ -1,4 +1,4 @@
-"""Broken plug-ins, each caught by name; and what is cheap to check of every built-in."""
+"""Broken plug-ins fail the right check; every built-in passes the fast checks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ BROKEN = {
         "b1 change",
         """
 @optimizer
-def broken(lr: Annotated[Schedule, Log(1e-2, 1e-1)] = 1e-2, *, b1: Annotated[float, Choice(0.8, 0.9)] = 0.9):
+def broken(
+    lr: Annotated[Schedule, Log(1e-2, 1e-1)] = 1e-2,
+    b1: Annotated[float, Choice(0.8, 0.9)] = 0.9,
+):
     return optax.adam(lr, 0.9)
 """,
     ),
@@ -41,15 +44,19 @@ def broken(lr: Annotated[Schedule, Log(1e-2, 1e-1)] = 1e-2):
         """
 @optimizer
 def broken(lr: Schedule = 1e-2):
-    return optax.stateless(lambda updates, params: jax.tree.map(lambda u: -0.01 * u.astype(jnp.float32), updates))
+    def update(updates, params):
+        return jax.tree.map(lambda u: -0.01 * u.astype(jnp.float32), updates)
+    return optax.stateless(update)
 """,
     ),
     "keeps_shapes_and_dtypes ": (
-        "is float32[1, 5], where float32[5] is expected",
+        "is float32[1, 5], not float32[5]",
         """
 @optimizer
 def broken(lr: Schedule = 1e-2):
-    return optax.stateless(lambda updates, params: jax.tree.map(lambda u: u[None] if u.ndim == 1 else u, updates))
+    def update(updates, params):
+        return jax.tree.map(lambda u: u[None] if u.ndim == 1 else u, updates)
+    return optax.stateless(update)
 """,
     ),
     "state_is_arrays": (
@@ -57,7 +64,9 @@ def broken(lr: Schedule = 1e-2):
         """
 @optimizer
 def broken(lr: Schedule = 1e-2):
-    return optax.GradientTransformation(lambda params: {"count": 0}, lambda u, s, p=None: (u, {"count": s["count"] + 1}))
+    return optax.GradientTransformation(
+        lambda params: {"count": 0}, lambda u, s, p=None: (u, {"count": s["count"] + 1})
+    )
 """,
     ),
     "is_deterministic": (
@@ -65,7 +74,9 @@ def broken(lr: Schedule = 1e-2):
         """
 @optimizer
 def broken(lr: Schedule = 1e-2):
-    return optax.stateless(lambda updates, params: jax.tree.map(lambda u: -0.01 * u * np.random.default_rng().uniform(), updates))
+    def update(updates, params):
+        return jax.tree.map(lambda u: -0.01 * u * np.random.default_rng().uniform(), updates)
+    return optax.stateless(update)
 """,
     ),
     "is_deterministic ": (
@@ -84,7 +95,9 @@ def broken(lr: Schedule = 1e-2):
         """
 @optimizer
 def broken(lr: Schedule = 1e-2):
-    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), lambda u, s, p=None: (u, s + jnp.float32(1)))
+    return optax.GradientTransformation(
+        lambda params: jnp.zeros((), jnp.int32), lambda u, s, p=None: (u, s + jnp.float32(1))
+    )
 """,
     ),
     "extras_match": (
@@ -96,15 +109,17 @@ def broken(lr: Schedule = 1e-2):
 """,
     ),
     "extras_match ": (
-        "update asks for 'value'",
+        "update needs 'value'",
         """
 @optimizer
 def broken(lr: Schedule = 1e-2):
-    return optax.GradientTransformationExtraArgs(lambda params: (), lambda u, s, p=None, *, value: (jax.tree.map(lambda x: x * value, u), s))
+    def update(updates, state, params=None, *, value):
+        return jax.tree.map(lambda u: u * value, updates), state
+    return optax.GradientTransformationExtraArgs(lambda params: (), update)
 """,
     ),
     "extras_match  ": (
-        "declares 'grad_fn', which update does without",
+        "declares 'grad_fn', which update does not need",
         """
 @optimizer(extra_args=("grad_fn",))
 def broken(lr: Schedule = 1e-2):
@@ -112,12 +127,14 @@ def broken(lr: Schedule = 1e-2):
 """,
     ),
     "stays_finite": (
-        "not finite after step 8",
+        "NaN or infinity after step 8",
         """
 @optimizer
 def broken(lr: Schedule = 1e-2):
     def update(updates, count, params=None):
-        return jax.tree.map(lambda u: jnp.where(count == 7, jnp.nan, -0.01 * u).astype(u.dtype), updates), count + 1
+        bad = count == 7
+        new = jax.tree.map(lambda u: jnp.where(bad, jnp.nan, -0.01 * u).astype(u.dtype), updates)
+        return new, count + 1
     return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 """,
     ),
@@ -146,7 +163,7 @@ def broken(lr: Schedule = 1e-2):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_plug_in_is_caught_by_name(tmp_path, name):
+def test_a_broken_plug_in_fails_the_right_check(tmp_path, name):
     message, source = BROKEN[name]
     path = tmp_path / "broken.py"
     path.write_text(HEAD + source)
@@ -155,18 +172,19 @@ def test_a_broken_plug_in_is_caught_by_name(tmp_path, name):
     assert message in reason
 
 
-def test_a_plug_ins_own_exception_is_a_reason_with_its_line(tmp_path):
+def test_an_exception_of_a_plug_in_is_reported_with_its_line(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text(
         HEAD
-        + "\n@optimizer\ndef broken(lr: Schedule = 1e-2):\n    raise ArithmeticError('my own words')\n"
+        + "\n@optimizer\ndef broken(lr: Schedule = 1e-2):\n"
+        + "    raise ArithmeticError('my own words')\n"
     )
     outcomes = list(examine(registry.resolve(str(path)).optimizer))
     assert [o.check for o in outcomes] == ["builds"]
     assert outcomes[0].reason == f"ArithmeticError: my own words ({path}:10)"
 
 
-def test_the_command_says_what_failed_and_how(tmp_path):
+def test_the_command_prints_what_failed_and_why(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text(HEAD + BROKEN["keeps_shapes_and_dtypes "][1])
 
@@ -181,7 +199,7 @@ def test_the_command_says_what_failed_and_how(tmp_path):
 
     unknown = run("nope")
     assert (unknown.returncode, unknown.stdout) == (2, "")
-    assert "There is no optimizer 'nope'" in unknown.stderr
+    assert "Unknown optimizer 'nope'" in unknown.stderr
     done = run(str(path))
     assert done.returncode == 1
     assert "  FAIL  keeps shapes and dtypes: with float32 parameters the update" in done.stdout
@@ -189,8 +207,8 @@ def test_the_command_says_what_failed_and_how(tmp_path):
 
 
 @pytest.mark.parametrize("name", registry.builtins())
-def test_every_builtin_builds_declares_its_extras_and_keeps_shapes(name):
-    """The whole suite over all of them is run by hand: python -m optimizers.conformance (CONTRIBUTING.md)."""
+def test_every_builtin_passes_the_fast_checks(name):
+    """The whole suite is run by hand: python -m optimizers.conformance (CONTRIBUTING.md)."""
     opt = registry.resolve(name).optimizer
     assert opt.doc
     for check in (
@@ -203,14 +221,14 @@ def test_every_builtin_builds_declares_its_extras_and_keeps_shapes(name):
 
 
 @pytest.mark.parametrize("factory", ["yogi", "lbfgs", "momo", "schedule_free_sgd", "sophia"])
-def test_factories_of_optax_need_no_file(factory):
+def test_factories_of_optax_work_without_a_file(factory):
     opt = registry.resolve(f"optax:{factory}").optimizer
     assert opt.name == f"optax_{factory}"
     assert checks.extras_match(opt) is None
     assert checks.keeps_shapes_and_dtypes(opt) is None
 
 
-def test_what_optax_has_not_is_refused():
+def test_unknown_factories_of_optax_are_rejected():
     with pytest.raises(registry.UnknownOptimizer, match="Did you mean optax:yogi"):
         registry.resolve("optax:yogy")
     with pytest.raises(registry.UnknownOptimizer, match="write a file"):

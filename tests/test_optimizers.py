@@ -1,4 +1,4 @@
-"""The declaring API, the registry and the built-in rules."""
+"""`@optimizer`, the registry and the built-in optimizers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizers import Choice, Log, Schedule, Uniform, optimizer
-from optimizers.contract import registry, schedules, source_digest
-from support.paths import ROOT
+from optimizers.contract import registry, schedules
 
 
 @optimizer
@@ -40,7 +39,7 @@ def test_a_declaration_is_read_from_its_signature():
 
 
 @given(u=st.floats(0, 1))
-def test_domains_map_fractions_into_themselves(u):
+def test_domains_map_fractions_to_their_values(u):
     assert 1e-3 * (1 - 1e-9) <= Log(1e-3, 1e-1).at(u) <= 1e-1 * (1 + 1e-9)
     assert Log(1e-3, 1e-1).at(0.5) == pytest.approx(1e-2)
     assert 2 <= Uniform(2, 5).at(u) <= 5
@@ -50,12 +49,12 @@ def test_domains_map_fractions_into_themselves(u):
 @pytest.mark.parametrize(
     "make", [lambda: Log(0, 1), lambda: Log(2, 1), lambda: Uniform(1, 1), lambda: Choice()]
 )
-def test_empty_domains_are_refused(make):
-    with pytest.raises(ValueError, match=r"no range|nothing to choose"):
+def test_empty_domains_are_rejected(make):
+    with pytest.raises(ValueError, match=r"not a range|no values"):
         make()
 
 
-def test_bad_declarations_are_refused_by_name():
+def test_bad_declarations_are_rejected_by_name():
     def no_default(lr):
         return optax.sgd(lr)
 
@@ -76,11 +75,11 @@ def test_bad_declarations_are_refused_by_name():
     ]:
         with pytest.raises(TypeError, match=message):
             optimizer(function)
-    with pytest.raises(ValueError, match=r"'cosine'.* is unknown"):
+    with pytest.raises(ValueError, match=r"'cosine'.*unknown schedule"):
         optimizer(schedule="cosine")(two)
 
 
-def test_what_is_not_a_transformation_is_refused():
+def test_a_function_that_returns_no_transformation_is_rejected():
     @optimizer
     def wrong(lr: Schedule = 0.1):
         return lr
@@ -90,7 +89,7 @@ def test_what_is_not_a_transformation_is_refused():
 
 
 @pytest.mark.parametrize("horizon", [1, 10, 250, 4000])
-def test_the_schedule_warms_up_and_decays_to_zero(horizon):
+def test_the_default_schedule_warms_up_and_decays_to_zero(horizon):
     rates = np.asarray(schedules.warmup_cosine(0.3, horizon)(np.arange(horizon + 1)), np.float64)
     w = max(0.1 * horizon, 1.0)
     t = np.arange(horizon + 1)
@@ -103,7 +102,7 @@ def test_the_schedule_warms_up_and_decays_to_zero(horizon):
     assert rates.max() <= 0.3 * (1 + 1e-6)
 
 
-def test_a_constant_schedule_stays():
+def test_a_constant_schedule_is_constant():
     constant = optimizer(schedule="constant")(example.make)
     assert np.asarray(
         constant.learning_rate({"lr": 0.5}, 100, jnp.arange(3))
@@ -122,7 +121,7 @@ def write(path, text):
 DECLARATION = "@optimizer\ndef {}(lr: float = 0.1):\n    return optax.sgd(lr)\n"
 
 
-def test_files_packages_and_names_resolve(tmp_path, monkeypatch):
+def test_optimizers_are_found_in_files_packages_and_by_name(tmp_path, monkeypatch):
     one = write(tmp_path / "one.py", DECLARATION.format("mine"))
     assert registry.resolve(str(one)).optimizer.name == "mine"
     two = write(tmp_path / "two.py", DECLARATION.format("a") + DECLARATION.format("b"))
@@ -138,46 +137,14 @@ def test_files_packages_and_names_resolve(tmp_path, monkeypatch):
     ("spec", "message"),
     [
         ("shampo", "Did you mean 'shampoo'"),
-        ("./missing.py", "There is no file"),
-        ("no_such_package:attr", "There is no package"),
+        ("./missing.py", "No file found"),
+        ("no_such_package:attr", "No package 'no_such_package' found"),
         ("optimizers.adamw:missing", "declares no optimizer 'missing'. Declared there: adamw"),
     ],
 )
-def test_unknown_optimizers_are_refused(spec, message):
+def test_unknown_optimizers_are_rejected(spec, message):
     with pytest.raises(registry.UnknownOptimizer, match=message):
         registry.resolve(spec)
-
-
-def test_the_source_digest_follows_imports_inside_the_package():
-    shampoo = ROOT / "optimizers" / "shampoo.py"
-    before = source_digest.source_sha256(shampoo)
-    roots = ROOT / "optimizers" / "roots.py"
-    assert before != source_digest.source_sha256(ROOT / "optimizers" / "adamw.py")
-    real = type(roots).read_text
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            type(roots),
-            "read_text",
-            lambda self: real(self) + ("EXTRA = 1\n" if self.name == "roots.py" else ""),
-        )
-        assert source_digest.source_sha256(shampoo) != before
-    assert source_digest.source_sha256(shampoo) == before
-
-
-def test_the_source_digest_sees_code_and_not_its_comments():
-    plain = 'def f(x):\n    return "#é" + x\n'
-    same = '"""About\n\nthis."""\n# why\n\ndef f(x):  # é\n    """é: """  # what\n    return "#é" + x  # so\n'
-    assert source_digest.digest({"a.py": plain}) == source_digest.digest({"a.py": same})
-    for other in (
-        'def f(x):\n    return "#e" + x\n',
-        'def f(x): "doc"; return x\n',
-        "def g(x): 'doc'\n",
-    ):
-        assert source_digest.digest({"a.py": plain}) != source_digest.digest({"a.py": other})
-    assert source_digest.digest({"a.py": 'def f(x): "doc"; return x\n'}) != source_digest.digest(
-        {"a.py": 'def g(x): "doc"; return x\n'}
-    )
-    assert source_digest.digest({"a.py": plain}) != source_digest.digest({"b.py": plain})
 
 
 def test_a_horizon_counts_gradient_evaluations():
@@ -186,14 +153,14 @@ def test_a_horizon_counts_gradient_evaluations():
     assert registry.resolve("lbfgs").optimizer.steps(3) == 1
 
 
-def test_a_schedule_of_ones_own_and_bad_declarations_of_what_is_wanted():
+def test_own_schedules_work_and_unknown_extras_are_rejected():
     halves = optimizer(schedule=lambda peak, steps: lambda count: peak * 0.5**count)(example.make)
     assert np.asarray(halves.learning_rate({"lr": 1.0}, 10, np.arange(3))).tolist() == [
         1.0,
         0.5,
         0.25,
     ]
-    with pytest.raises(ValueError, match="'loss', which the harness has not"):
+    with pytest.raises(ValueError, match="unknown extra 'loss'"):
         optimizer(extra_args=("loss",))(example.make)
     with pytest.raises(ValueError, match=r"evaluations=0\.5"):
         optimizer(evaluations=0.5)(example.make)

@@ -333,7 +333,7 @@ def has_no_dead_hyperparameter(opt: Optimizer) -> str | None:
         elif isinstance(default, float) and default:
             others = [default * 100, default / 2] if default < 1e-3 else [default / 2]
         else:
-            continue  # an integer may be a limit that 20 steps do not reach; 0 and None are switches
+            continue  # 20 steps may not reach a limit that is an integer; 0 and None switch off
         runs = (
             jax.jit(lambda name=name, value=value: _run(opt, {name: value}, _network)[0])()
             for value in others
