@@ -1,3 +1,5 @@
+"""Cutting parameters into blocks and back."""
+
 from __future__ import annotations
 
 import math
@@ -30,11 +32,11 @@ def test_blocks_are_small_and_from_blocks_inverts_to_blocks(shapes, block_size, 
     ]
     for index, leaf in back.items():
         np.testing.assert_array_equal(leaf, leaves[index])
-    # Nothing is padded: every element is in one block.
+    # Nothing is padded: every element is in exactly one block.
     assert sum(stack.size for stack in stacks) == sum(leaves[i].size for i in back)
 
 
-def test_folding_merging_and_the_limits_of_sides():
+def test_folding_merging_and_limits_on_sides():
     kernel = (3, 3, 16, 32)
     assert plan([kernel], 128).folded == ((144, 32),)
     assert plan([kernel], 200, merge=True).folded == ((144, 32),)
@@ -45,6 +47,6 @@ def test_folding_merging_and_the_limits_of_sides():
     assert plan([kernel], 128, max_dim=20).folded == (None,)
 
 
-def test_a_block_size_of_zero_is_refused():
+def test_a_block_size_of_zero_is_rejected():
     with pytest.raises(ValueError, match="block_size=0"):
         plan([(2, 2)], 0)

@@ -1,3 +1,5 @@
+"""Inverse roots match float64, whatever the scale and the condition of a matrix."""
+
 from __future__ import annotations
 
 import jax
@@ -42,7 +44,7 @@ def test_roots_match_float64_over_scales_and_conditions(solver, p):
     ):
         scale = scales[i % len(scales)]
         expected = root64(scale * a, p, 1e-6)
-        # What matters is the preconditioned gradient, for gradients that the statistics have seen.
+        # What matters is the preconditioned gradient, for gradients in the range of the statistics.
         g = a @ rng.standard_normal((d, 8))
         error = np.linalg.norm(
             np.asarray(found.root[i], np.float64) @ g - expected @ g
@@ -52,7 +54,7 @@ def test_roots_match_float64_over_scales_and_conditions(solver, p):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_zero_matrices_have_identity_roots_and_bad_ones_are_seen(solver):
+def test_zero_matrices_have_identity_roots_and_nan_gives_nan(solver):
     stack = jnp.stack([jnp.zeros((4, 4)), jnp.full((4, 4), jnp.nan), 2 * jnp.eye(4)])
     found = SOLVERS[solver](stack, 4, 1e-6)
     np.testing.assert_allclose(found.root[0], np.eye(4), atol=1e-5)
@@ -60,7 +62,7 @@ def test_zero_matrices_have_identity_roots_and_bad_ones_are_seen(solver):
     np.testing.assert_allclose(found.root[2], 2**-0.25 * np.eye(4), rtol=1e-5, atol=1e-6)
 
 
-def test_eigh_takes_any_order_and_newton_says_that_it_does_not():
+def test_eigh_takes_any_order_and_newton_rejects_fractions():
     a = np.diag([4.0, 1.0]).astype(np.float32)
     np.testing.assert_allclose(
         eigh_root(jnp.asarray(a), 2.5, 0.0).root, np.diag([4**-0.4, 1.0]), rtol=1e-5

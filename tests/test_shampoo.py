@@ -1,4 +1,4 @@
-"""Shampoo and SOAP: what they compute."""
+"""Shampoo and SOAP compute what they should."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_shampoo_matches_float64(shape, given, reference):
     assert distance(updates[-1]["w"], expected) < 1e-4
 
 
-# SOAP is compared on square blocks: of a rank-deficient average, some eigenvectors are anyone's choice.
+# On square blocks: a rank-deficient average has eigenvectors that are not unique.
 @pytest.mark.parametrize("shape", [(8, 8), (3, 2, 4, 16)])
 @pytest.mark.parametrize("given", [{"update_every": 1}, {"update_every": 3}])
 def test_soap_matches_float64(shape, given):
@@ -60,7 +60,7 @@ def test_soap_matches_float64(shape, given):
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-4, 1.0, 1e4, 1e8])
 @pytest.mark.parametrize("name", RULES)
-def test_directions_do_not_depend_on_the_gradients_scale(name, scale):
+def test_updates_do_not_depend_on_the_scale_of_gradients(name, scale):
     rule = RULES[name](block_size=8, update_every=2)
     shape = (12, 9) if name == "shampoo" else (8, 16)
     one, _ = run(rule, [{"w": jnp.asarray(g)} for g in related(shape, 5)])
@@ -92,8 +92,8 @@ def test_one_block_is_equivariant_to_rotations(name):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_without_a_refresh_shampoo_is_sgd_and_soap_is_adam(name):
-    """No axis is preconditioned, so that roots and bases are identities."""
+def test_without_preconditioning_shampoo_is_momentum_and_soap_is_adam(name):
+    """With max_dim=1 no axis is preconditioned: roots and bases are identities."""
     gradients = [{"w": jnp.asarray(g), "b": jnp.asarray(g[0])} for g in related((5, 4), 4)]
     found, _ = run(
         RULES[name](0.9, 0.8, max_dim=1, **({"epsilon": 1e-12} if name == "soap" else {})),
@@ -109,7 +109,7 @@ def test_without_a_refresh_shampoo_is_sgd_and_soap_is_adam(name):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_the_order_of_leaves_changes_nothing(name):
+def test_the_order_of_parameters_does_not_matter(name):
     gradients = [
         {"a": random((9, 5), i), "b": random((4, 4), i + 50), "c": random(3, i)} for i in range(3)
     ]
@@ -133,7 +133,7 @@ def test_the_order_of_leaves_changes_nothing(name):
         "rmsprop_normalized",
     ],
 )
-def test_grafting_gives_the_direction_the_other_ones_norm(magnitude):
+def test_grafting_keeps_the_direction_and_takes_the_other_norm(magnitude):
     gradients = [
         {
             "w": random((5, 4), i),
@@ -147,9 +147,9 @@ def test_grafting_gives_the_direction_the_other_ones_norm(magnitude):
     grafted, _ = run(
         graft(direction, other, preconditioned, start_step=1), gradients, jit=lambda f: f
     )
-    # Each operation by itself, so that bits can be compared.
+    # Without jit, so that bits can be compared.
     d, m = (run(rule, gradients, jit=lambda f: f)[0] for rule in (direction, other))
-    jax.tree.map(np.testing.assert_array_equal, grafted[0], m[0])  # before the start, to the bit
+    jax.tree.map(np.testing.assert_array_equal, grafted[0], m[0])  # before start_step, bit for bit
     for t in (1, 2):
         assert float(jnp.linalg.norm(grafted[t]["w"])) == pytest.approx(
             float(jnp.linalg.norm(m[t]["w"])), rel=1e-5
@@ -163,11 +163,11 @@ def test_grafting_gives_the_direction_the_other_ones_norm(magnitude):
         assert not grafted[t]["zero"].any()
 
 
-def test_an_unknown_magnitude_or_solver_is_refused_by_name():
+def test_bad_settings_are_rejected_by_name():
     for make, message in [
-        (lambda: magnitude_of("adamx"), "no grafting magnitude 'adamx'"),
-        (lambda: scale_by_shampoo(root_solver="lu"), "no root solver 'lu'"),
-        (lambda: scale_by_soap(basis_solver="lu"), "no basis solver 'lu'"),
+        (lambda: magnitude_of("adamx"), "unknown grafting magnitude 'adamx'"),
+        (lambda: scale_by_shampoo(root_solver="lu"), "unknown root solver 'lu'"),
+        (lambda: scale_by_soap(basis_solver="lu"), "unknown basis solver 'lu'"),
         (lambda: scale_by_shampoo(update_every=0), "update_every=0"),
         (lambda: scale_by_shampoo(exponent=0.5), "exponent=0.5"),
     ]:
@@ -176,7 +176,7 @@ def test_an_unknown_magnitude_or_solver_is_refused_by_name():
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_staggered_turns_come_once_in_a_period_and_a_tolerance_skips(name):
+def test_staggering_refreshes_each_matrix_once_a_period_and_a_tolerance_skips(name):
     gradients = [{"w": jnp.asarray(g)} for g in related((16, 12), 9)]
     rule = RULES[name](block_size=4, update_every=4, stagger=True)
     state = rule.init(gradients[0])
@@ -187,16 +187,16 @@ def test_staggered_turns_come_once_in_a_period_and_a_tolerance_skips(name):
         _, state = update(g, state)
         changes.append(np.asarray((state.factors[0].held != before).any((1, 2))))
     changes = np.stack(changes)
-    assert changes[0].all()  # the first step is a turn of all
+    assert changes[0].all()  # the first step refreshes all
     assert (changes[1:5].sum(0) == 1).all()
     assert (changes[5:9].sum(0) == 1).all()
     assert changes[1:].sum(1).max() == changes.shape[1] / 4
-    # Every step renews all, with nothing out of date by more than 1: nothing but the first counts.
+    # With a huge tolerance nothing is ever stale: every refresh is skipped.
     lazy = RULES[name](block_size=4, update_every=1, tolerance=1e9)
     updates, state = run(lazy, gradients[:4])
-    figures = diagnostics(state)
-    assert int(figures["skips"]) == 4 * sum(len(f.held) for f in state.factors)
-    assert int(figures["failures"]) == 0
+    reported = diagnostics(state)
+    assert int(reported["skips"]) == 4 * sum(len(f.held) for f in state.factors)
+    assert int(reported["failures"]) == 0
     assert diagnostics(optax.adam(1.0).init(gradients[0])) == {}
     strict = RULES[name](block_size=4, update_every=1, tolerance=1e-9)
     same, _ = run(strict, gradients[:4])
@@ -231,7 +231,7 @@ def test_sharded_equals_unsharded(name, solver):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_resuming_at_any_phase_gives_the_same_bits(name):
+def test_resuming_at_any_step_gives_the_same_bits(name):
     gradients = [{"w": jnp.asarray(g)} for g in related((9, 6), 7)]
     rule = RULES[name](block_size=4, update_every=3, stagger=name == "soap")
     expected, _ = run(rule, gradients)
@@ -240,7 +240,7 @@ def test_resuming_at_any_phase_gives_the_same_bits(name):
         _, state = run(rule, gradients[:stop]) if stop else (None, rule.init(gradients[0]))
         state = jax.tree.map(
             lambda x: jnp.asarray(np.array(x)), state
-        )  # through the host, as a checkpoint
+        )  # through the host, as in a checkpoint
         for g in gradients[stop:]:
             updates, state = update(g, state)
         np.testing.assert_array_equal(updates["w"], expected[-1]["w"])
@@ -248,7 +248,7 @@ def test_resuming_at_any_phase_gives_the_same_bits(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("opt", [shampoo, soap], ids=lambda opt: opt.name)
-def test_it_lives_with_the_rest_of_optax(opt):
+def test_it_works_inside_the_wrappers_of_optax(opt):
     params = {"w": random((6, 4)).astype(jnp.bfloat16), "b": jnp.ones(4, jnp.bfloat16)}
     gradients = jax.tree.map(lambda p: jnp.ones_like(p) * jnp.asarray(0.5, p.dtype), params)
     rule = opt.build({"lr": 0.1}, 100)

@@ -1,4 +1,4 @@
-"""The source digest: words and layout leave it as it is, and whatever may change a number does not."""
+"""Words and layout leave the source digest as it is; whatever may change a number changes it."""
 
 from __future__ import annotations
 
@@ -82,14 +82,15 @@ def test_the_digest_of_a_source_is_the_same_on_every_python():
 
     If it fails everywhere, the digest has changed: all stored results and entries lose their names.
     """
-    sample = PLUG_IN + SYNTAX
-    assert digest({"a.py": sample}) == "LITERAL"
+    found = digest({"a.py": PLUG_IN + SYNTAX})
+    assert found == "e0619d40fe0638f45f8e28c1188d519c63e4c6e973056714b543ad48a9a05260"
 
 
 # What the versions of Python parse into different trees, or print differently.
 SYNTAX = """
 def odd(x, y, *, width=3):
-    strings = (u"a", b"b", "\\u00e9\\U0001fae8", f"a" "b" f"{x!r:>{width}}" "c", f"{x:}", f"{x=}", f"")
+    strings = (u"a", b"b", "\\u00e9\\U0001fae8", f"{x:}", f"{x=}", f"")
+    merged = f"a" "b" f"{x!r:>{width}}" "c"
     numbers = (0xFF, 1_000, 1.0, 1e5, 2j, True, None, ...)
     match x:
         case None | True | 0:
@@ -199,8 +200,10 @@ def test_whatever_may_change_a_number_changes_the_digest(old, new):
             "def f(x: str): pass\nf.__annotations__\n",
         ),
         (
-            "from optimizers import Schedule, optimizer\ndef f(lr: Schedule = 1.0): pass\ng = optimizer(f)\n",
-            "from optimizers import Schedule, optimizer\ndef f(lr: float = 1.0): pass\ng = optimizer(f)\n",
+            "from optimizers import Schedule, optimizer\n"
+            "def f(lr: Schedule = 1.0): pass\ng = optimizer(f)\n",
+            "from optimizers import Schedule, optimizer\n"
+            "def f(lr: float = 1.0): pass\ng = optimizer(f)\n",
         ),
         (
             "import optimizers as o\n@o.optimizer\ndef f(lr: o.Schedule = 1.0): pass\n",
@@ -295,11 +298,8 @@ def test_expressions_share_a_digest_only_if_they_are_the_same(one, other):
     texts = [f"def f(x, y):\n    return {ast.unparse(it)}\n" for it in (one, other)]
     trees = [ast.dump(ast.parse(text)) for text in texts]
     assert same(*texts) == (trees[0] == trees[1])
-    spread = (
-        texts[0].replace("return ", 'return (  # why\n"" , ').replace("\n    return", "\n  return")
-    )
-    assert not same(texts[0], spread + ")")  # one more element
     assert same(texts[0], texts[0].replace("return ", "return (  # why\n") + ")")
+    assert not same(texts[0], texts[0].replace("return ", "return 0, "))
 
 
 def test_files_that_are_used_are_in_the_digest(tmp_path, monkeypatch):
@@ -365,7 +365,8 @@ def test_helpers_of_a_plug_in_are_followed(tmp_path):
     files = {
         "mylib/__init__.py": '"""Words only."""\n',
         "mylib/rules/__init__.py": "START = 1\n",
-        "mylib/rules/mine.py": "from . import near\nfrom ..far import x\nimport mylib.named\nimport json\n",
+        "mylib/rules/mine.py": "from . import near\nfrom ..far import x\n"
+        "import mylib.named\nimport json\n",
         "mylib/rules/near.py": "from .nearer import x\n",
         "mylib/rules/nearer.py": "x = 1\n",
         "mylib/far.py": "x = 1\n",

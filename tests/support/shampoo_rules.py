@@ -1,4 +1,4 @@
-"""Helpers for the tests of Shampoo and SOAP."""
+"""Helpers of the tests of Shampoo and SOAP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def random(shape, seed=0, scale=1.0):
 
 
 def run(rule, gradients, params=None, jit=jax.jit):
-    """Returns the update for each gradient, and the last state."""
+    """(updates for a sequence of gradients, last state)."""
     state = rule.init(jax.tree.map(jnp.zeros_like, gradients[0]) if params is None else params)
     update = jit(rule.update)
     updates = []
@@ -28,12 +28,12 @@ def run(rule, gradients, params=None, jit=jax.jit):
 
 
 def distance(a, b):
-    """The norm of a - b, relative to the norm of b."""
+    """||a - b|| / ||b|| in float64."""
     return float(np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b))
 
 
 def related(shape, n, scale=1.0):
-    """n correlated gradients, as in training."""
+    """`n` gradients with a common part, as in a training run."""
     basis = np.random.default_rng(99).standard_normal(shape)
     return [
         (scale * (basis + np.random.default_rng(i).standard_normal(shape))).astype(np.float32)
