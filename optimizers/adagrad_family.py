@@ -1,4 +1,4 @@
-"""Adagrad, RMSProp and relatives: each coordinate's step size follows from its past gradients."""
+"""Relatives of Adagrad and RMSProp: step sizes from past squared gradients."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def adagrad(
     momentum: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Adagrad with momentum and weight decay on kernels (Duchi et al. 2011).
+    """Adagrad: gradients over the root of the sum of all their squares (Duchi et al. 2011).
 
-    Divides by the root of the sum of squared gradients. Searched: lr.
+    With momentum.
     """
     return optax.chain(
         optax.scale_by_rss(initial_accumulator_value=0.0, eps=1e-7),
@@ -39,9 +39,9 @@ def rmsprop(
     momentum: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """RMSProp with momentum and weight decay on kernels (Tieleman & Hinton 2012).
+    """RMSProp: gradients over the root of the average of their squares (Tieleman & Hinton 2012).
 
-    Divides by the root of an average of squared gradients, bias-corrected. Searched: lr, decay.
+    With momentum and bias correction. Searched: `lr` and the decay of the average.
     """
     return optax.chain(
         optax.scale_by_rms(decay, bias_correction=True),
@@ -59,10 +59,9 @@ def adafactor(
     b1: float = 0.9,
     min_dim_size_to_factor: int = 16,
 ) -> optax.GradientTransformation:
-    """Adafactor with momentum (Shazeer & Stern 2018, arXiv:1804.04235).
+    """Adafactor: Adam with rank-one second moments (Shazeer & Stern 2018, arXiv:1804.04235).
 
-    Keeps second moments as rank-one factors of rows and columns. Updates are not scaled by the
-    size of the parameters. Searched: lr.
+    With momentum. Steps are not scaled by the size of the parameters.
     """
     rule = optax.adafactor(
         lr,
@@ -82,9 +81,9 @@ def sm3(
     momentum: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """SM3 with weight decay on kernels (Anil et al. 2019, arXiv:1901.11150).
+    """SM3: Adagrad with one accumulator for each row and column (Anil et al. 2019).
 
-    Keeps one second moment for each row and column instead of each element. Searched: lr.
+    arXiv:1901.11150. With momentum.
     """
     return optax.chain(
         scalars_as_vectors(optax.masked(optax.scale_by_sm3(momentum), not_empty)),
@@ -101,8 +100,8 @@ def novograd(
     b1: float = 0.9,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """NovoGrad: one second moment for each layer (Ginsburg et al. 2019, arXiv:1905.11286).
+    """NovoGrad: momentum of gradients, each normalised by one second moment for its tensor.
 
-    Searched: lr, b2.
+    Ginsburg et al. 2019 (arXiv:1905.11286). Searched: `lr` and the decay of the second moment.
     """
     return optax.novograd(lr, b1, b2, weight_decay=weight_decay)

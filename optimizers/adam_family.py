@@ -1,6 +1,6 @@
-"""Adam and relatives: an average of gradients, divided by the root of an average of their squares.
+"""Relatives of Adam: the average of gradients over the root of the average of their squares.
 
-All but `adam` decay the weights of kernels, and only those. Searched in each: lr and b2.
+All rules except plain Adam have decoupled weight decay, on kernels only. All search `lr` and `b2`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def nadamw(
     b1: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """NAdamW: Adam with Nesterov momentum (Dozat 2016) and decoupled weight decay."""
+    """NAdamW: AdamW with Nesterov momentum (Dozat 2016)."""
     return optax.nadamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels)
 
 
@@ -47,7 +47,7 @@ def amsgrad(
     b1: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """AMSGrad: divides by the largest second moment yet (Reddi et al. 2018, arXiv:1904.09237)."""
+    """AMSGrad: Adam with the largest second moment so far (Reddi et al. 2018, arXiv:1904.09237)."""
     return optax.chain(
         optax.scale_by_amsgrad(b1, b2),
         optax.add_decayed_weights(weight_decay, kernels),
@@ -64,9 +64,9 @@ def radam(
     threshold: float = 5.0,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """RAdam: rectifies the variance of early steps (Liu et al. 2020, arXiv:1908.03265).
+    """RAdam: Adam with smaller first steps, while the second moment is still uncertain.
 
-    Steps whose variance is not yet tractable (below `threshold`) take momentum alone.
+    Liu et al. 2020 (arXiv:1908.03265).
     """
     return optax.chain(
         optax.scale_by_radam(b1, b2, threshold=threshold),
@@ -83,9 +83,9 @@ def adabelief(
     b1: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """AdaBelief: divides by the spread of gradients around their average.
+    """AdaBelief: Adam with the variance about the average instead of the second moment.
 
-    (Zhuang et al. 2020, arXiv:2010.07468.)
+    Zhuang et al. 2020 (arXiv:2010.07468).
     """
     return optax.chain(
         optax.scale_by_belief(b1, b2),
@@ -103,7 +103,7 @@ def yogi(
     eps: float = 1e-3,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Yogi: changes the second moment by additive steps (Zaheer et al. 2018)."""
+    """Yogi: Adam whose second moment changes by an additive step (Zaheer et al. 2018)."""
     return optax.chain(
         optax.scale_by_yogi(b1, b2, eps),
         optax.add_decayed_weights(weight_decay, kernels),
@@ -120,7 +120,10 @@ def adan(
     b3: float = 0.95,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Adan: Nesterov momentum from gradient differences (Xie et al. 2022, arXiv:2208.06677)."""
+    """Adan: Adam with Nesterov momentum from the differences of successive gradients.
+
+    Xie et al. 2022 (arXiv:2208.06677).
+    """
     return optax.adan(lr, b1, b2, b3, weight_decay=weight_decay, mask=kernels)
 
 
@@ -132,9 +135,10 @@ def adopt(
     b1: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """ADOPT: divides a gradient by the second moment of the steps before it, then averages.
+    """ADOPT: Adam that divides a gradient by the second moment of the gradients before it.
 
-    (Taniguchi et al. 2024, arXiv:2411.02853.)
+    The normalised gradient is clipped at t^(1/4), with t the step (Taniguchi et al. 2024,
+    arXiv:2411.02853).
     """
     return optax.chain(
         contrib.scale_by_adopt(b1, b2),
@@ -153,8 +157,8 @@ def ademamix(
     alpha: float = 2.0,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """AdEMAMix: adds a second, slow average of gradients.
+    """AdEMAMix: AdamW plus a slow average of gradients (Pagliardini et al. 2024, arXiv:2409.03137).
 
-    (Pagliardini et al. 2024, arXiv:2409.03137.)
+    `b3` is the decay of the slow average and `alpha` its weight.
     """
     return contrib.ademamix(lr, b1, b2, b3, alpha, weight_decay=weight_decay, mask=kernels)

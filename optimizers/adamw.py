@@ -1,4 +1,4 @@
-"""AdamW: the baseline of the leaderboard."""
+"""AdamW, the baseline of the leaderboard."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """AdamW with weight decay on kernels only (Loshchilov & Hutter 2019, arXiv:1711.05101).
+    """AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101).
 
-    Searched: lr, b2.
+    Weight decay applies to kernels only.
     """
     return optax.adamw(lr, b1, b2, eps, weight_decay=weight_decay, mask=kernels)

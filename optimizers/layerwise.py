@@ -1,4 +1,4 @@
-"""Updates scaled by the norm of each layer's parameters."""
+"""Rules that scale the update of each tensor to the norm of its parameters."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ def lamb(
     b1: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """LAMB: Adam, scaled by each layer's norm (You et al. 2020, arXiv:1904.00962).
-
-    Weight decay on kernels. Searched: lr, b2.
-    """
+    """LAMB: Adam, scaled to the norm of each parameter (You et al. 2020, arXiv:1904.00962)."""
     return optax.lamb(lr, b1, b2, weight_decay=weight_decay, mask=kernels)
 
 
@@ -34,10 +31,7 @@ def lars(
     trust_coefficient: float = 1e-3,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """LARS: momentum of gradients scaled by each layer's norm (You et al. 2017, arXiv:1708.03888).
-
-    Scaling and weight decay on kernels only. Searched: lr, momentum.
-    """
+    """LARS: momentum, scaled to the norm of each kernel (You et al. 2017, arXiv:1708.03888)."""
     return optax.lars(
         lr,
         weight_decay,

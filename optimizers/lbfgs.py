@@ -1,4 +1,4 @@
-"""L-BFGS with a line search on the batch."""
+"""L-BFGS with a line search on the current batch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ LINESEARCH_STEPS = 4
 
 @optimizer(extra_args=("value", "grad", "value_fn"), evaluations=1 + LINESEARCH_STEPS)
 def lbfgs(*, memory_size: int = 10) -> optax.GradientTransformation:
-    """L-BFGS (Liu & Nocedal 1989) with a zoom line search of at most four evaluations.
+    """L-BFGS: quasi-Newton steps from the last few gradients (Liu & Nocedal 1989).
 
-    Each step counts as five gradient evaluations, the most it can take. Nothing is searched.
+    A zoom line search with at most four evaluations sets the step size. Nothing is searched. Each
+    step counts as five gradient evaluations, the most it can need.
     """
     linesearch = optax.scale_by_zoom_linesearch(LINESEARCH_STEPS, initial_guess_strategy="one")
     return keep_dtypes(optax.lbfgs(memory_size=memory_size, linesearch=linesearch))

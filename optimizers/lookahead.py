@@ -1,4 +1,4 @@
-"""Lookahead: slow weights that follow fast ones."""
+"""Lookahead: slow weights that follow the fast weights of another rule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optimizers.masks import kernels
 
 
 class LookaheadState(NamedTuple):
-    """count: steps taken; slow: the slow weights; fast: state of the inner rule."""
+    """count: steps taken; slow: the weights to evaluate; fast: the state of the inner rule."""
 
     count: jax.Array
     slow: Any
@@ -24,10 +24,10 @@ class LookaheadState(NamedTuple):
 def follow(
     inner: optax.GradientTransformation, every: int, pull: float
 ) -> optax.GradientTransformation:
-    """Slow weights that follow the fast ones of `inner` (Zhang et al. 2019, algorithm 1).
+    """Wraps `inner`; every `every` steps, slow <- slow + pull (fast - slow) and fast <- slow.
 
-    After every `every` steps: slow <- slow + pull (fast - slow), then fast <- slow.
-    optax.lookahead needs a pair of parameters from the training loop; here the slow ones are state.
+    Zhang et al. 2019, algorithm 1. optax.lookahead needs a training loop that holds fast and slow
+    parameters. Here the slow parameters are part of the state.
     """
 
     def init(params: Any) -> LookaheadState:
@@ -52,7 +52,7 @@ def follow(
 
 
 def slow_params(state: Any, params: Any) -> Any:
-    """The slow weights, at which Lookahead is measured."""
+    """The slow weights, which are evaluated."""
     del params
     return state.slow
 
@@ -67,8 +67,9 @@ def lookahead(
     b2: float = 0.95,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Lookahead around AdamW (Zhang et al. 2019, arXiv:1907.08610).
+    """Lookahead around AdamW: slow weights follow the fast weights (Zhang et al. 2019).
 
-    Measured at the slow weights. Searched: lr, pull.
+    arXiv:1907.08610. The slow weights are evaluated. Searched: `lr`, and `pull`, the size of a slow
+    step.
     """
     return follow(optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels), every, pull)

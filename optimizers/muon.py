@@ -20,10 +20,10 @@ def muon(
     adam_b2: float = 0.95,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), from optax.
+    """Muon: orthogonalises the momentum of each kernel (Jordan et al. 2024).
 
-    Orthogonalises the momentum of each kernel, of a convolution as the matrix [H*W*I, O]. Vectors
-    take Adam at the same rate. Weight decay on kernels. Searched: lr, momentum.
+    Source: kellerjordan.github.io/posts/muon, as implemented in optax. A convolution kernel is
+    treated as the matrix [H*W*I, O]. Vectors are updated by Adam with the same learning rate.
     """
     return contrib.muon(
         lr,

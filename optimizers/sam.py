@@ -21,10 +21,9 @@ def sam(
     b2: float = 0.95,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """SAM around AdamW (Foret et al. 2021, arXiv:2010.01412).
+    """SAM around AdamW: uses the gradient at a point `rho` uphill (Foret et al. 2021).
 
-    Takes the gradient after a climb of length rho; a step counts as two gradient evaluations.
-    Weight decay on kernels. Searched: lr, rho.
+    arXiv:2010.01412. Each step needs two gradient evaluations. Searched: `lr` and `rho`.
     """
     climb = optax.chain(contrib.normalize(), optax.sgd(rho))
     return contrib.sam(

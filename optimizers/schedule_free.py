@@ -1,6 +1,6 @@
-"""Schedule-Free: an average of iterates instead of a decaying rate.
+"""Schedule-Free: an average of the iterates replaces the decay of the learning rate.
 
-Defazio et al. 2024, arXiv:2405.15682. Measured at the average.
+Defazio et al. 2024 (arXiv:2405.15682). The average is evaluated.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def schedule_free_adamw(
     b1: float = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Schedule-Free AdamW: averaged iterates around RMSProp, weight decay on kernels.
+    """Schedule-Free AdamW: averages the iterates of RMSProp with decoupled weight decay.
 
-    Searched: lr, b2.
+    Defazio et al. 2024 (arXiv:2405.15682).
     """
     base = optax.chain(
         optax.scale_by_rms(b2, bias_correction=True),
@@ -43,7 +43,11 @@ def schedule_free_sgd(
     b1: Annotated[float, Choice(0.9, 0.95)] = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Schedule-Free gradient descent, weight decay on kernels. Searched: lr, b1."""
+    """Schedule-Free SGD: averages the iterates of gradient descent.
+
+    Defazio et al. 2024 (arXiv:2405.15682). Searched: `lr`, and `b1`, the share of the average in
+    the point at which gradients are taken.
+    """
     return contrib.schedule_free(
         optax.chain(
             optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr)

@@ -1,4 +1,4 @@
-"""Gradient descent with and without momentum, and decoupled weight decay on kernels."""
+"""Gradient descent with and without momentum, all with decoupled weight decay on kernels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def sgd(
     *,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Gradient descent. Searched: lr."""
+    """Stochastic gradient descent without momentum (Robbins & Monro 1951)."""
     return optax.chain(
         optax.add_decayed_weights(weight_decay, kernels), optax.scale_by_learning_rate(lr)
     )
@@ -30,7 +30,7 @@ def momentum(
     momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Heavy-ball momentum (Polyak 1964). Searched: lr, momentum."""
+    """Heavy-ball momentum: steps along a decaying sum of gradients (Polyak 1964)."""
     return optax.chain(
         optax.trace(momentum),
         optax.add_decayed_weights(weight_decay, kernels),
@@ -45,7 +45,7 @@ def nesterov(
     momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Nesterov momentum (Sutskever et al. 2013). Searched: lr, momentum."""
+    """Nesterov momentum: heavy-ball momentum with a look-ahead step (Sutskever et al. 2013)."""
     return optax.chain(
         optax.trace(momentum, nesterov=True),
         optax.add_decayed_weights(weight_decay, kernels),

@@ -1,4 +1,4 @@
-"""Sign updates: every coordinate moves by the same amount."""
+"""Rules that step by the sign of an average of gradients."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def lion(
     b1: float = 0.9,
     weight_decay: float = 1e-2,
 ) -> optax.GradientTransformation:
-    """Lion: the sign of a mix of momentum and gradient (Chen et al. 2023, arXiv:2302.06675).
+    """Lion: the sign of a mix of the gradient and its average (Chen et al. 2023, arXiv:2302.06675).
 
-    Found by program search. Weight decay on kernels. Searched: lr, b2.
+    Searched: `lr`, and `b2`, the decay of the average.
     """
     return optax.lion(lr, b1, b2, weight_decay=weight_decay, mask=kernels)
 
@@ -33,10 +33,7 @@ def sign_sgd(
     momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
     weight_decay: float = 1e-2,
 ) -> optax.GradientTransformation:
-    """Signum: the sign of momentum (Bernstein et al. 2018, arXiv:1802.04434).
-
-    Weight decay on kernels. Searched: lr, momentum.
-    """
+    """Signum: the sign of momentum (Bernstein et al. 2018, arXiv:1802.04434)."""
     return optax.chain(
         optax.ema(momentum),
         optax.scale_by_sign(),

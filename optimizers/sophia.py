@@ -1,4 +1,4 @@
-"""Sophia: momentum divided by the diagonal of the Hessian, clipped."""
+"""Sophia: clipped steps, scaled by the diagonal of the Hessian."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def sophia(
     b2: float = 0.99,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Sophia with Hutchinson's estimate of the diagonal (Liu et al. 2023, arXiv:2305.14342).
+    """Sophia: momentum over an estimate of the Hessian's diagonal, clipped (Liu et al. 2023).
 
-    The estimate takes a product with the Hessian at every tenth step, which counts as two gradient
-    evaluations. Weight decay on kernels. Searched: lr, gamma.
+    arXiv:2305.14342. Every tenth step, Hutchinson's estimator needs one Hessian-vector product,
+    which counts as two gradient evaluations. Searched: `lr`, and `gamma`, which sets how many
+    coordinates are clipped.
     """
     return contrib.sophia(
         lr,

@@ -1,6 +1,6 @@
-"""Rules that find their own step size: nothing is searched, so no tuning trials are run.
+"""Rules that find their own step size: nothing is searched, so no search trials are run.
 
-Most start from steps of about 1e-6, which costs them at short horizons.
+Most start with steps of about 1e-6, which costs them at short horizons.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from optimizers.masks import kernels
 def prodigy(
     lr: Schedule = 1.0, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3
 ) -> optax.GradientTransformation:
-    """Prodigy (Mishchenko & Defazio 2023, arXiv:2306.06101).
+    """Prodigy: Adam that estimates the distance to the solution to set its step size.
 
-    `lr` multiplies the step size that it finds, and follows the default schedule.
+    Mishchenko & Defazio 2023 (arXiv:2306.06101). The schedule multiplies the step size.
     """
     return contrib.prodigy(lr, (b1, b2), weight_decay=weight_decay)
 
@@ -28,22 +28,29 @@ def prodigy(
 def dadapt_adamw(
     lr: Schedule = 1.0, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3
 ) -> optax.GradientTransformation:
-    """AdamW with D-Adaptation (Defazio & Mishchenko 2023, arXiv:2301.07733).
+    """D-Adaptation of AdamW: estimates the distance to the solution to set its step size.
 
-    Skips a step that would be NaN, as after zero gradients.
+    Defazio & Mishchenko 2023 (arXiv:2301.07733). Zero gradients can make an update NaN. Such an
+    update is skipped.
     """
     return skip_non_finite_updates(contrib.dadapt_adamw(lr, (b1, b2), weight_decay=weight_decay))
 
 
 @optimizer(schedule="constant")
 def dog(lr: Schedule = 1.0, *, weight_decay: float = 1e-3) -> optax.GradientTransformation:
-    """DoG: distance over gradients (Ivgi et al. 2023, arXiv:2302.12022)."""
+    """DoG: the step size is the distance from the start over the norm of all gradients so far.
+
+    The largest distance so far counts (Ivgi et al. 2023, arXiv:2302.12022).
+    """
     return contrib.dog(lr, weight_decay=weight_decay, mask=kernels)
 
 
 @optimizer(schedule="constant")
 def dowg(lr: Schedule = 1.0, *, weight_decay: float = 1e-3) -> optax.GradientTransformation:
-    """DoWG: distance over weighted gradients (Khaled et al. 2023, arXiv:2305.16284)."""
+    """DoWG: DoG with the distance squared and each gradient weighted by its distance.
+
+    Khaled et al. 2023 (arXiv:2305.16284).
+    """
     return contrib.dowg(lr, weight_decay=weight_decay, mask=kernels)
 
 
@@ -56,9 +63,9 @@ def mechanic(
     b2: float = 0.95,
     weight_decay: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Mechanic around AdamW (Cutkosky et al. 2023, arXiv:2306.00144).
+    """Mechanic around AdamW: learns a factor that scales all updates (Cutkosky et al. 2023).
 
-    `s_init` is its first guess of the rate.
+    arXiv:2306.00144. `s_init` is the first value of the factor.
     """
     return contrib.mechanize(
         optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels), s_init=s_init
@@ -69,17 +76,18 @@ def mechanic(
 def momo_adam(
     lr: Schedule = 1e-1, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3
 ) -> optax.GradientTransformation:
-    """MoMo-Adam (Schaipp et al. 2023, arXiv:2305.07583).
+    """MoMo-Adam: step sizes from a model of the loss that is never below 0 (Schaipp et al. 2023).
 
-    Finds its step size from a model of the loss that is bounded below by 0. `lr` is an upper limit.
+    arXiv:2305.07583. `lr` is the largest step size allowed.
     """
     return keep_dtypes(contrib.momo_adam(lr, b1, b2, weight_decay=weight_decay))
 
 
 @optimizer
 def cocob(*, alpha: float = 100.0, weight_decay: float = 1e-3) -> optax.GradientTransformation:
-    """COCOB: step sizes by coin betting (Orabona & Tommasi 2017, arXiv:1705.07795).
+    """COCOB: bets on the sign of each gradient (Orabona & Tommasi 2017, arXiv:1705.07795).
 
-    There is no `lr`: optax's version takes a learning rate but does not use it.
+    The learning rate of optax.contrib.cocob only scales the gradients. A constant scale hardly
+    changes the updates of COCOB, so there is no `lr` here.
     """
     return contrib.cocob(alpha=alpha, weight_decay=weight_decay, mask=kernels)
