@@ -13,6 +13,7 @@ from sweeps.board import entries, verdicts, write_entry
 from sweeps.board.entries import BASELINE
 from sweeps.board.rerun import verify
 from sweeps.board.restamp import restamp
+from sweeps.planning.environment import environment
 
 
 def quiet(event, steps):
@@ -97,12 +98,6 @@ def test_other_losses_write_nothing_unless_a_witness_has_them(path, tmp_path):
     assert outcome.written
     assert "the old code on the same machine" in outcome.detail
     assert json.loads(path.read_text())["rungs"] == content["rungs"]
-
-
-def environment():
-    from sweeps.planning.plan import environment
-
-    return environment()
 
 
 def restamp_unaltered(path):

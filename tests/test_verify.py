@@ -173,6 +173,7 @@ def test_the_prediction_interval_holds_95_times_in_100():
         (["a.json", "b.json"], "Name one entry"),
         (["a.json", "--horizons=many"], "--horizons=many"),
         (["a.json", "--seeds=0"], "seeds"),
+        (["a.json", "--witness=x"], "--witness goes with --restamp"),
     ],
 )
 def test_the_script_refuses_wrong_arguments(arguments, message, tmp_path):

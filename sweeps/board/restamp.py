@@ -82,7 +82,8 @@ def restamp(
     if source_digest.source_sha256(found.path) != found.source_sha256:
         raise UserError(f"The code of {entry.spec} was edited during the rerun: run it again.")
     what = f"{len(rungs)} runs at horizons {', '.join(str(rung.horizon) for rung in rungs)}"
-    as_before = "the old code on the same machine" if known else "recorded"
+    recorded = all(rung.identical == len(rung.rerun) for rung in rungs)
+    as_before = "recorded" if recorded else "the old code on the same machine"
     detail = (
         f"{what} with the code here gave the same probe losses as {as_before} to the last digit"
     )
@@ -103,7 +104,10 @@ def _code_here(entry: Entry) -> registry.Resolved:
         )
     if study.fingerprint != catalogue.get(study.task).fingerprint():
         raise UserError(f"{entry.path} is of another version of the task: run it again.")
-    found = registry.resolve(spec)
+    try:
+        found = registry.resolve(spec)
+    except registry.UnknownOptimizer as error:
+        raise UserError(str(error)) from None
     space = {name: describe_domain(domain) for name, domain in found.optimizer.space.items()}
     if (found.optimizer.name, space) != (study.optimizer, study.space):
         raise UserError(f"{spec} has another name or search space here than in {entry.path}.")
