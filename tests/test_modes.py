@@ -183,5 +183,5 @@ def test_a_variation_has_no_leaderboard(tmp_path):
     from sweeps.results.store import Loaded
 
     study = Study("digits@same-ic", "0" * 16, "mine", "0" * 64, {}, {}, {})
-    with pytest.raises(UserError, match="digits@same-ic is no task of the leaderboard"):
+    with pytest.raises(UserError, match="digits@same-ic is not a task of the leaderboard"):
         write_entry.check(Loaded(study, tmp_path, "mine", {}))

@@ -48,12 +48,16 @@ def dumps(params: bit.Params, weight_format: WeightFormat | None = None) -> byte
     return buffer.getvalue()
 
 
-def read(path: Path, config: bit.BiTConfig) -> tuple[bit.Params, WeightFormat]:
+def read(
+    path: Path, config: bit.BiTConfig, content: bytes | None = None
+) -> tuple[bit.Params, WeightFormat]:
     """The parameters of the network `config` from the .npz at `path`, and the file's format.
 
     Parameters are float32 arrays on the host. `formats.POOL_PADDING` gives the padding that belongs
     to the format. Nothing is unpickled. One array is unpacked at a time, and none before the names,
     shapes and dtypes of all of them are known to fit.
+
+    content: the file's bytes, if they have been read before.
 
     Raises:
       UserError: if the file cannot be read, is not an .npz of floating-point numbers, holds another
@@ -62,7 +66,7 @@ def read(path: Path, config: bit.BiTConfig) -> tuple[bit.Params, WeightFormat]:
     template = jax.eval_shape(lambda: bit.init(config, jax.random.key(0)))
     expected = _flatten(template)
     try:
-        with npz.open_npz(path) as file:
+        with npz.open_npz(path if content is None else io.BytesIO(content)) as file:
             weight_format, names = formats.detect(file.names)
             shapes = {key: file.shape(name) for key, name in names.items()}
             formats.check(
@@ -84,18 +88,17 @@ def load_verified(path: Path, config: bit.BiTConfig, sha256: str) -> bit.Params:
       UserError: if the file is missing or has another digest, and as `read` does.
     """
     try:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        content = path.read_bytes()  # once, so that what is verified is what is used
     except OSError as error:
         raise UserError(
             f"Cannot read the teacher's weights {path}: {error.strerror}.\n"
             f"Restore the file: git checkout -- {path.name}"
         ) from None
-    if found != sha256:
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise UserError(
             f"The teacher's weights {path} have changed: sha256 {found[:16]}…, "
             f"expected {sha256[:16]}….\n"
             "Losses against another teacher belong to another task. "
             "Restore the file from the repository, or reinstall the package."
         )
-    return read(path, config)[0]
+    return read(path, config, content)[0]

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import ml_dtypes
 import numpy as np
@@ -96,14 +97,14 @@ class Npz:
 
 
 @contextmanager
-def open_npz(path: Path) -> Iterator[Npz]:
-    """Opens the .npz at `path`. Nothing is ever unpickled.
+def open_npz(source: Path | IO[bytes]) -> Iterator[Npz]:
+    """Opens an .npz, at a path or in an open file. Nothing is ever unpickled.
 
     Raises:
       Unfit: if the file cannot be read, here or inside the `with` block.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(source) as archive:
             yield Npz(archive)
     except _BROKEN as error:
         raise Unfit(f"cannot be read as an .npz ({type(error).__name__}: {error}).") from None
