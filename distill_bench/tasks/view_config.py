@@ -68,7 +68,8 @@ class ViewConfig:
     Attributes:
       size: height and width of a view, in pixels.
       min_area: smallest area of an inception crop, as a fraction of the image; the largest is 1.
-      aspect: smallest and largest ratio of a crop's width to its height.
+      aspect: smallest and largest ratio of an inception crop's width to its height, the released
+        code's.
       flip: mirror each image left to right with probability 1/2 (not for digits: a mirrored 2 is
         not a digit).
       mixup: mix each image with its neighbour in the batch.
@@ -76,6 +77,6 @@ class ViewConfig:
 
     size: int
     min_area: float = 0.05
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    aspect: tuple[float, float] = (0.75, 1.33)
     flip: bool = True
     mixup: bool = True

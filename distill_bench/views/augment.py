@@ -14,8 +14,6 @@ import jax.numpy as jnp
 
 from distill_bench.tasks.view_config import MILD, Crop, ViewConfig
 
-CROP_ATTEMPTS = 10
-
 Length = Any  # height or width, in pixels: one for all images, or one each [n]
 Numbers = Any  # a numpy or jax array: host and device share the geometry of crops
 
@@ -29,7 +27,7 @@ def crop_boxes(
     128 pixels from the image resized to 160.
     """
     if crop == "inception":
-        return inception_boxes(key, n, height, width, config)
+        return inception_boxes(jax.random.uniform(key, (4, n)), height, width, config)
     sizes_N2 = jnp.stack(
         [jnp.broadcast_to(jnp.asarray(length, jnp.float32), n) for length in (height, width)],
         axis=1,
@@ -38,43 +36,25 @@ def crop_boxes(
     return fixed_share_boxes(crop, place_N2, sizes_N2)
 
 
-def inception_boxes(
-    key: jax.Array, n: int, height: Length, width: Length, config: ViewConfig
-) -> jax.Array:
+def inception_boxes(draw_4N: Numbers, height: Length, width: Length, config: ViewConfig) -> Numbers:
     """Inception crop boxes [n, 4]: top, left, height, width, in pixels, not rounded.
 
-    Area (as a share of the image), aspect ratio and position are uniform. Ten boxes are drawn for
-    each image; the first that fits is used, or the whole image if none fits (Szegedy et al. 2015).
+    The distribution is that of TensorFlow's `sample_distorted_bounding_box`, with which the paper's
+    code crops: the aspect ratio is uniform, then the height is uniform between the smallest and the
+    largest that it allows, then the position is uniform. (TensorFlow rounds boxes to whole pixels.)
+    An image so long that no box has the smallest area gets the largest box of that aspect ratio.
+
+    draw_4N: uniform numbers in [0, 1), for the aspect ratio, the height, the top and the left edge.
     """
-    area_key, aspect_key, place_key = jax.random.split(key, 3)
-    shape = (n, CROP_ATTEMPTS)
-    area = jax.random.uniform(area_key, shape, minval=config.min_area, maxval=1.0)
-    aspect = jax.random.uniform(aspect_key, shape, minval=config.aspect[0], maxval=config.aspect[1])
-    return first_fitting_boxes(area, aspect, jax.random.uniform(place_key, (2, n)), height, width)
-
-
-def first_fitting_boxes(
-    area: Numbers, aspect: Numbers, place: Numbers, height: Length, width: Length
-) -> Numbers:
-    """Boxes [n, 4]: for each image the first attempt that fits, or the whole image if none fits.
-
-    Args:
-      area: area of each attempt [n, attempts], as a fraction of the image's area.
-      aspect: width over height of each attempt [n, attempts].
-      place: position [2, n] of the box in the room that it leaves, from 0 (top, left) to 1.
-    """
-    xp = area.__array_namespace__()
-    tall, wide = (
-        length if isinstance(length, int) else length[:, None] for length in (height, width)
-    )
-    area = area * (tall * wide)
-    heights, widths = xp.sqrt(area / aspect), xp.sqrt(area * aspect)
-    fits = (heights <= tall) & (widths <= wide)
-    first = xp.argmax(fits, axis=1)[:, None]
-    any_fits = fits.any(axis=1)
-    h = xp.where(any_fits, xp.take_along_axis(heights, first, 1)[:, 0], height)
-    w = xp.where(any_fits, xp.take_along_axis(widths, first, 1)[:, 0], width)
-    return xp.stack([place[0] * (height - h), place[1] * (width - w), h, w], axis=1)
+    xp = draw_4N.__array_namespace__()
+    low, high = config.aspect
+    aspect = low + (high - low) * draw_4N[0]
+    area = height * width
+    largest = xp.minimum(xp.minimum(xp.sqrt(area / aspect), width / aspect), height)
+    smallest = xp.minimum(xp.sqrt(config.min_area * area / aspect), largest)
+    h = smallest + (largest - smallest) * draw_4N[1]
+    w = h * aspect
+    return xp.stack([draw_4N[2] * (height - h), draw_4N[3] * (width - w), h, w], axis=1)
 
 
 def fixed_share_boxes(crop: Crop, place_N2: Numbers, sizes_N2: Numbers) -> Numbers:

@@ -52,13 +52,7 @@ def draw_boxes(
     if crop != "inception":
         place_N2 = rng.random_sample((n, 2)) if crop == "mild" else np.full((n, 2), 0.5)
         return augment.fixed_share_boxes(crop, place_N2, sizes)
-    area, aspect = (
-        low + (high - low) * rng.random_sample((n, augment.CROP_ATTEMPTS))
-        for low, high in ((config.min_area, 1.0), (config.aspect[0], config.aspect[1]))
-    )
-    return augment.first_fitting_boxes(
-        area, aspect, rng.random_sample((2, n)), sizes[:, 0], sizes[:, 1]
-    )
+    return augment.inception_boxes(rng.random_sample((4, n)), sizes[:, 0], sizes[:, 1], config)
 
 
 def _rng(task: Task, *place: int) -> np.random.RandomState:
