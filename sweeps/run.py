@@ -254,6 +254,13 @@ with FLAGS.group("Large tasks"):
         flag_values=FLAGS,
     )
     flags.DEFINE_integer(
+        "squeeze",
+        None,
+        "Squeeze images to squares of this side, such as 256, where memory is short: another task. "
+        "Default: full resolution.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer(
         "batch_size",
         None,
         "Images in a batch, to try a task on a small machine. Default: the task's.",
@@ -335,6 +342,7 @@ def _plan_request() -> PlanRequest:
             mode=FLAGS.mode,
             synthetic=FLAGS.synthetic,
             resolution=FLAGS.resolution,
+            squeeze=FLAGS.squeeze,
             batch_size=FLAGS.batch_size,
             student=FLAGS.student,
             teacher=FLAGS.teacher,

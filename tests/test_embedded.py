@@ -22,6 +22,7 @@ from distill_bench.training.events import Point
 from distill_bench.training.lane_layout import make_layout
 from distill_bench.training.rules import Lane
 from distill_bench.training.train import train
+from distill_bench.views.originals import Stacked
 from distill_bench.views.step_views import step_views
 
 
@@ -70,9 +71,9 @@ def test_a_student_learns_from_views_of_photographs_and_is_evaluated_on_digits(t
     task = dataclasses.replace(tiny_task, images=PHOTOGRAPHS)
     engine = open_engine(task, make_layout(jax.devices()[:1]))
     tiles, digits = dataset.load_embedded(PHOTOGRAPHS)[0], dataset.load_embedded(task.dataset)[1]
-    np.testing.assert_array_equal(engine.source.train_images.images, tiles.images)
+    np.testing.assert_array_equal(engine.source.train_images.originals.images, tiles.images)
     np.testing.assert_array_equal(engine.eval_set.labels, digits.labels)
-    views = step_views(task, jnp.asarray(tiles.images), 0, 0)
+    views = step_views(task, Stacked(jnp.asarray(tiles.images)), 0, 0)
     np.testing.assert_allclose(engine.chunk(0, 0).views[0, 0], views.student, atol=1e-6)
     points = [
         event.metrics

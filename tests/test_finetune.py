@@ -33,6 +33,7 @@ from distill_bench.training.rules import Lane
 from distill_bench.training.source import open_source, splits
 from distill_bench.training.train import train
 from distill_bench.views import step_views
+from distill_bench.views.originals import Stacked
 from distill_bench.weights import files, lookup
 from support.paths import ROOT
 from test_start import write
@@ -136,7 +137,7 @@ def test_the_loss_is_the_cross_entropy_and_the_steps_follow_the_rule(flowers):
         return jax.grad(loss_of, has_aux=True)(params)
 
     for step, rate in enumerate([0.0, peak / 2, peak, peak]):
-        views = step_views.step_views(task, split.images, 1, step, split.sizes)
+        views = step_views.step_views(task, Stacked(split.images, split.sizes), 1, step)
         labels = split.labels[np.asarray(views.index)]
         gradients, logits = gradient(
             params, views.student, np.eye(CLASSES, dtype=np.float32)[labels]
@@ -162,7 +163,7 @@ def test_labels_are_mixed_like_their_images(flowers, monkeypatch):
     coefficients = set()
     for step in range(3):
         plain = step_views.step_views(
-            dataclasses.replace(task, mode="labels"), split.images, 1, step, split.sizes
+            dataclasses.replace(task, mode="labels"), Stacked(split.images, split.sizes), 1, step
         )
         coefficients.add(drawn := float(step_views.mixup_coefficient(task, 1, step)))
         a, target = max(drawn, 1 - drawn), np.eye(CLASSES)[split.labels[np.asarray(plain.index)]]

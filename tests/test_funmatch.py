@@ -29,6 +29,7 @@ from distill_bench.training.losses import kl_divergence
 from distill_bench.training.rules import Lane
 from distill_bench.training.source import init_student, open_source, splits
 from distill_bench.training.train import train
+from distill_bench.views.originals import Flat, Stacked
 from distill_bench.views.step_views import step_views
 from distill_bench.weights import files as checkpoints
 from support import small_tfds
@@ -36,15 +37,27 @@ from support import small_tfds
 COUNTS = {"train": 20, "test": 9}
 
 
-@pytest.fixture(scope="module")
-def small_flowers(tmp_path_factory):
+def pictures():
+    """The train images."""
+    shapes = [(40 + 3 * i, 64 - 2 * i) for i in range(COUNTS["train"])]
+    return [small_tfds.picture(*shape, seed=i) for i, shape in enumerate(shapes)]
+
+
+def one_after_another(images):
+    """The images as they lie in memory at full resolution."""
+    starts = np.cumsum([0, *(image.size for image in images[:-1])]).astype(np.uint32)
+    pixels = np.concatenate([*(image.ravel() for image in images), np.zeros(3, np.uint8)])
+    return Flat(pixels, starts, np.array([image.shape[:2] for image in images], np.float32))
+
+
+@pytest.fixture(scope="module", params=["full resolution", "squeezed"])
+def small_flowers(request, tmp_path_factory):
     """Flowers102 with 29 small pictures and small networks, prepared in TFDS_DATA_DIR."""
     root = tmp_path_factory.mktemp("tfds")
-    shapes = [(40 + 3 * i, 64 - 2 * i) for i in range(20)]
     files = {
         split: [
-            (small_tfds.encode(Image.fromarray(small_tfds.picture(*shapes[i], seed=i))), i)
-            for i in range(n)
+            (small_tfds.encode(Image.fromarray(picture)), i)
+            for i, picture in enumerate(pictures()[:n])
         ]
         for split, n in COUNTS.items()
     }
@@ -66,8 +79,9 @@ def small_flowers(tmp_path_factory):
             COUNTS["train"],
             COUNTS["test"],
             COUNTS["test"],
-            side=32,
+            side=None,
             clean=(20, 16),
+            in_memory=True,
         ),
         teacher=network,
         teacher_file=str(root / "teacher.npz"),
@@ -77,6 +91,8 @@ def small_flowers(tmp_path_factory):
         batch_size=8,
         probe=ProbeConfig(batches=2, batch_size=4),
     )
+    if request.param == "squeezed":
+        task = vary(task, Variation(squeeze=32))
     prepared.prepare(task.dataset, root, lambda text: None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFDS_DATA_DIR", str(root))
@@ -114,12 +130,16 @@ def test_training_on_prepared_data_equals_the_definition_and_needs_no_network(
     assert all(np.isfinite(list(metrics.values())).all() for metrics in points)
 
     train_split, _ = prepared.load(task.dataset, datasets.data_dir(None))
-    images, sizes = jnp.asarray(train_split.images), jnp.asarray(train_split.sizes)
+    originals = (
+        Stacked(train_split.images, train_split.sizes)
+        if task.dataset.side
+        else one_after_another(pictures())
+    )
     teacher, params = load_teachers(task)[0], init_student(task, 1)
 
     @jax.jit
     def step_of(params, step):
-        views = step_views(task, images, 1, step, sizes).student
+        views = step_views(task, originals, 1, step).student
 
         def loss_of(params):
             return kl_divergence(
@@ -182,7 +202,8 @@ def test_a_synthetic_task_opens_without_data_and_has_synthetic_in_its_name(monke
     )
     assert "synthetic" in task.name
     source = open_source(task, make_layout(jax.devices()[:1]))
-    assert source.train_images.images.shape == (1020, 16, 16, 3)
+    height, width = 23, 31  # 375 x 500 pixels, for views of 8 pixels instead of 128
+    assert source.train_images.originals.pixels.shape == (1020 * height * width * 3 + 3,)
     logits = bit.apply(
         small,
         source.teachers[0],

@@ -26,6 +26,7 @@ from distill_bench.training.rules import Lane
 from distill_bench.training.source import init_student
 from distill_bench.training.train import train
 from distill_bench.views import augment
+from distill_bench.views.originals import Stacked
 from distill_bench.views.step_views import ENSEMBLE, step_views, stream_key
 
 CROPS = 6
@@ -40,7 +41,7 @@ def small_ensemble(monkeypatch):
 
 def views_of(task, mode, step=0, seed=0):
     images = jnp.asarray(dataset.load_embedded(task.dataset)[0].images)
-    return step_views(vary(task, Variation(mode=mode)), images, seed, step), images
+    return step_views(vary(task, Variation(mode=mode)), Stacked(images), seed, step), images
 
 
 @pytest.mark.parametrize("mode", ["same/rc", "same/ic", "mix", "fix/rs"])
@@ -70,8 +71,11 @@ def test_fixed_teachers_see_the_same_view_of_an_image_at_every_step(tiny_task):
 
 
 def test_mild_crops_are_four_fifths_wide_and_uniformly_placed():
+    size = jnp.array([[10.0, 20.0]])
     boxes = np.asarray(
-        augment.crop_boxes("mild", jax.random.key(0), 20_000, 10, 20, ViewConfig(size=8))
+        augment.crop_boxes(
+            "mild", jax.random.key(0), jnp.tile(size, (20_000, 1)), ViewConfig(size=8)
+        )
     )
     np.testing.assert_allclose(boxes[:, 2:], np.broadcast_to([8, 16], (20_000, 2)), rtol=1e-6)
     grid = np.linspace(0.05, 0.95, 19)
@@ -79,7 +83,7 @@ def test_mild_crops_are_four_fifths_wide_and_uniformly_placed():
     np.testing.assert_allclose(np.quantile(boxes[:, 1], grid), 4 * grid, atol=0.1)
     assert abs(np.corrcoef(boxes[:, 0], boxes[:, 1])[0, 1]) < 0.03
     central = np.asarray(
-        augment.crop_boxes("central", jax.random.key(0), 2, 10, 20, ViewConfig(size=8))
+        augment.crop_boxes("central", jax.random.key(0), jnp.tile(size, (2, 1)), ViewConfig(size=8))
     )
     np.testing.assert_allclose(central, [[1, 2, 8, 16]] * 2, rtol=1e-6)
 
@@ -89,7 +93,11 @@ def test_only_mild_and_inception_crops_are_flipped():
     for crop, flips in (("whole", 0), ("central", 0), ("mild", 1), ("inception", 1)):
         made = np.asarray(
             augment.make_views(
-                jax.random.key(0), image, ViewConfig(size=8, flip=True), crop=crop, mixup=False
+                jax.random.key(0),
+                Stacked(image),
+                ViewConfig(size=8, flip=True),
+                crop=crop,
+                mixup=False,
             )
         )
         falling = (made[:, 4, -1, 0] < made[:, 4, 0, 0]).sum()
@@ -119,7 +127,7 @@ def test_training_on_averaged_predictions_equals_the_definition(tiny_task):
     def prediction(batch, row, crop):
         key = jax.random.fold_in(jax.random.fold_in(stream_key(task, ENSEMBLE, 0), batch), crop)
         crops = augment.make_views(
-            key, images[jnp.asarray(batches)[batch]], task.views, mixup=False
+            key, Stacked(images[jnp.asarray(batches)[batch]]), task.views, mixup=False
         )
         return jax.nn.softmax(bit.apply(task.teacher, teacher, crops[row][None])[0])
 
@@ -136,7 +144,7 @@ def test_training_on_averaged_predictions_equals_the_definition(tiny_task):
 
     expected = []
     for step in range(4):
-        found = step_views(task, images, 3, step)
+        found = step_views(task, Stacked(images), 3, step)
         logits = jnp.log(
             jnp.asarray(np.stack([mean_prediction(i) for i in np.asarray(found.index)]))
         )

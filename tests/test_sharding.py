@@ -26,6 +26,7 @@ from distill_bench.training.source import open_source
 from distill_bench.training.teacher_logits import make_forward
 from distill_bench.training.train import train
 from distill_bench.views import augment
+from distill_bench.views.originals import Stacked
 from optimizers.shampoo import scale_by_shampoo
 
 STEPS = 10
@@ -174,7 +175,7 @@ def test_mixup_across_devices_gives_the_same_bits():
     config = ViewConfig(size=8)
     for make in (
         lambda x: augment.mix(x.astype(jnp.float32), jnp.float32(0.3)),
-        lambda x: augment.make_views(jax.random.key(1), x, config),
+        lambda x: augment.make_views(jax.random.key(1), Stacked(x), config),
     ):
         whole = jax.jit(make)(jax.device_put(images, jax.devices()[0]))
         sharding = NamedSharding(Mesh(np.array(jax.devices()[:8]), (BATCH,)), P(BATCH))

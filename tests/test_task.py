@@ -139,7 +139,7 @@ def test_the_papers_tasks_have_the_published_settings(name):
 
 
 def test_synthetic_images_have_the_published_shapes_and_are_the_same_each_time():
-    dataset = catalogue.get("flowers102@synthetic@r8").dataset
+    dataset = catalogue.get("flowers102@synthetic@r8@squeezed16").dataset
     train, test = synthetic.load(dataset)
     assert (train.images.shape, train.sizes.shape, train.images.dtype) == (
         (1020, 16, 16, 3),

@@ -20,6 +20,7 @@ from distill_bench.training.rules import Lane
 from distill_bench.training.source import init_student
 from distill_bench.training.train import evaluation_steps, train
 from distill_bench.views import step_views
+from distill_bench.views.originals import Stacked
 
 
 def sgd(hparams, horizon):
@@ -87,7 +88,7 @@ def test_training_agrees_with_a_plain_loop(tiny_task, tiny_engine):
 
     @jax.jit
     def step_of(params, state, step):
-        views = step_views.step_views(tiny_task, images, 5, step).student
+        views = step_views.step_views(tiny_task, Stacked(images), 5, step).student
 
         def loss_of(params):
             return kl_divergence(
@@ -108,10 +109,7 @@ def test_training_agrees_with_a_plain_loop(tiny_task, tiny_engine):
     np.testing.assert_allclose(losses[0], expected, rtol=2e-4)
 
     # The probe loss, from newly made views.
-    n, size = tiny_task.probe.batches, tiny_task.probe.batch_size
-    views = step_views.probe_views(tiny_task, images[: n * size].reshape(n, size, 8, 8, 1)).reshape(
-        -1, 8, 8, 1
-    )
+    views = step_views.probe_views(tiny_task, Stacked(images)).reshape(-1, 8, 8, 1)
     probe = kl_divergence(
         bit.apply(tiny_task.teacher, teacher, views),
         bit.apply(tiny_task.student, params, views),

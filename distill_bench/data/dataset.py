@@ -49,9 +49,11 @@ class TfdsDataset:
       name: TFDS's name, with the config if there are several, such as "sun397/tfds".
       train, validation, test: the splits in TFDS's notation, such as "train[:90%]".
       train_size, validation_size, test_size: number of images in each split.
-      side: side in pixels of the squares to which images are squeezed, so that all of them fit on a
-        device; None to keep the published files, which are read and decoded again for each view.
+      side: side in pixels of the squares to which images are squeezed; None to keep the published
+        files.
       clean: (shorter side, central crop) of the clean test images, in pixels.
+      in_memory: decode all training files once and keep their pixels on the device; otherwise they
+        are read and decoded again for each view. Squeezed images are always in memory.
     """
 
     name: str
@@ -63,6 +65,7 @@ class TfdsDataset:
     test_size: int
     side: int | None
     clean: tuple[int, int]
+    in_memory: bool = False
 
     @property
     def channels(self) -> int:

@@ -27,8 +27,8 @@ _IMAGENET = TfdsDataset(
     clean=(256, 224),
 )
 
-# A data set whose squeezed training images fit into a gigabyte is kept on the device; the others
-# are streamed from the published files.
+# A data set of which the decoded training images fit on a device, at most 2 GB, is kept there; the
+# others are streamed from the published files.
 CATALOGUE = {
     "flowers102": TfdsDataset(
         "oxford_flowers102",
@@ -38,8 +38,9 @@ CATALOGUE = {
         1020,
         1020,
         6149,
-        side=256,
+        side=None,
         clean=(160, 128),
+        in_memory=True,
     ),
     "pet37": TfdsDataset(
         "oxford_iiit_pet",
@@ -49,8 +50,9 @@ CATALOGUE = {
         3312,
         368,
         3669,
-        side=256,
+        side=None,
         clean=(160, 128),
+        in_memory=True,
     ),
     "food101": TfdsDataset(
         "food101",

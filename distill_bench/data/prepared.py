@@ -42,10 +42,17 @@ _SMALL = ("labels", "sizes", "records")
 
 def folder(dataset: TfdsDataset, data_dir: Path) -> Path:
     """The folder of the packed data set, whether it exists or not."""
-    content = json.dumps([LAYOUT, dataclasses.asdict(dataset)], sort_keys=True)
+    content = json.dumps([LAYOUT, _packed_fields(dataset)], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
     name = f"{dataset.name.replace('/', '-')}-{dataset.side or 'files'}-{digest}"
     return data_dir / "distill-bench" / name
+
+
+def _packed_fields(dataset: TfdsDataset) -> dict[str, Any]:
+    """The fields that determine what is packed."""
+    fields = dataclasses.asdict(dataset)
+    del fields["in_memory"]
+    return fields
 
 
 def is_packed(dataset: TfdsDataset, data_dir: Path) -> bool:
@@ -237,7 +244,7 @@ def _write_manifest(
 ) -> None:
     manifest = {
         "layout": LAYOUT,
-        "dataset": dataclasses.asdict(dataset),
+        "dataset": _packed_fields(dataset),
         "version": version,
         "made_with": {
             name: importlib.metadata.version(name)
@@ -291,7 +298,7 @@ def _open(
     try:
         manifest = json.loads((packed_dir / MANIFEST).read_text())
         # Through JSON like the manifest, which turns tuples into lists.
-        expected = LAYOUT, json.loads(json.dumps(dataclasses.asdict(dataset)))
+        expected = LAYOUT, json.loads(json.dumps(_packed_fields(dataset)))
         if (manifest["layout"], manifest["dataset"]) != expected:
             raise ValueError(f"{MANIFEST} describes another data set")
         if version not in (None, manifest["version"]):

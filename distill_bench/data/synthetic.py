@@ -35,15 +35,19 @@ def load(dataset: TfdsDataset, seed: int = 0) -> tuple[Split, Split]:
     """
     rng = np.random.default_rng(seed)
 
+    crop = dataset.clean[1]
+    # A dry run at a lower resolution has smaller photographs.
+    shape = tuple(max(2, round(length * min(crop, 128) / 128)) for length in PHOTOGRAPH)
+
     def split(count: int, clean: bool) -> Split:
-        crop, files = dataset.clean[1], _photographs(rng) if dataset.side is None else []
+        files = _photographs(rng, shape) if dataset.side is None else []
         whole = rng.integers(0, 256, (count, crop, crop, 3), np.uint8) if clean else None
         labels = np.zeros(count, np.int32)
         if dataset.side is None:
             return Split(
                 _Repeated(files, count),
                 labels,
-                np.tile(np.array(PHOTOGRAPH, np.float32), (count, 1)),
+                np.tile(np.array(shape, np.float32), (count, 1)),
                 whole,
             )
         kept = min(count, MAX_BYTES // (3 * dataset.side**2))
@@ -58,9 +62,9 @@ def load(dataset: TfdsDataset, seed: int = 0) -> tuple[Split, Split]:
     return split(dataset.train_size, False), split(min(dataset.test_size, MAX_TEST), True)
 
 
-def _photographs(rng: np.random.Generator) -> list[bytes]:
+def _photographs(rng: np.random.Generator, shape: tuple[int, ...]) -> list[bytes]:
     """JPEG files of smooth noise with some grain, about as large as photographs (100 KB)."""
-    height, width = PHOTOGRAPH
+    height, width = shape
     files = []
     for _ in range(FILES):
         coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8))

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from distill_bench.data.dataset import Dataset, TfdsDataset
+from distill_bench.data.dataset import TfdsDataset
 from distill_bench.errors import UserError, suggestion
 from distill_bench.tasks.choices import IMAGES, STUDENTS
 from distill_bench.tasks.task import Task
@@ -17,6 +17,7 @@ from distill_bench.weights import lookup
 AT = "@"  # separates the parts of a name
 _SYNTHETIC = "synthetic"
 _PREFIXES = {"teacher": "teacher-", "start": "start-", "images": "images-"}  # by field
+_NUMBERS = {"r": "resolution", "squeezed": "squeeze", "b": "batch_size"}  # by what precedes it
 _COLOURS = {1: "grey", 3: "colour"}  # by number of channels
 
 
@@ -27,7 +28,8 @@ class Variation:
     Attributes:
       mode: the teaching mode, a key of MODES.
       synthetic: use random images and a random teacher of the real shapes.
-      resolution: height and width of a view, in pixels; squeezed images are stored at twice that.
+      resolution: height and width of a view, in pixels.
+      squeeze: side in pixels of the squares to which all images are squeezed, to save memory.
       batch_size: views in a training step.
       student: the student's network, a key of STUDENTS.
       teacher: name of the weights of a single teacher, see weights.lookup.
@@ -38,6 +40,7 @@ class Variation:
     mode: str = MIX
     synthetic: bool = False
     resolution: int | None = None
+    squeeze: int | None = None
     batch_size: int | None = None
     student: str | None = None
     teacher: str | None = None
@@ -56,6 +59,7 @@ class Variation:
                 if (value := getattr(self, field))
             ),
             None if self.resolution is None else f"r{self.resolution}",
+            None if self.squeeze is None else f"squeezed{self.squeeze}",
             None if self.batch_size is None else f"b{self.batch_size}",
         ]
         return AT.join(part for part in parts if part)
@@ -76,8 +80,8 @@ def _mode_part(mode: str) -> str:
 def _parse_part(part: str) -> dict[str, Any]:
     if part == _SYNTHETIC:
         return {"synthetic": True}
-    if match := re.fullmatch(r"([rb])(\d{1,6})", part):
-        return {"resolution" if match[1] == "r" else "batch_size": int(match[2])}
+    if (match := re.fullmatch(r"([a-z]+)(\d{1,6})", part)) and match[1] in _NUMBERS:
+        return {_NUMBERS[match[1]]: int(match[2])}
     if part in STUDENTS:
         return {"student": part}
     for field, prefix in _PREFIXES.items():
@@ -102,6 +106,11 @@ def vary(task: Task, variation: Variation) -> Task:
             "--synthetic replaces images that must be downloaded, but the images of "
             f"{task.name} are built in: leave it out."
         )
+    if variation.squeeze is not None and not isinstance(task.dataset, TfdsDataset):
+        raise UserError(
+            f"--squeeze is for photographs of different sizes, but all images of {task.name} have "
+            "one size: leave it out."
+        )
     if variation.student is not None:
         _check_student(task, variation.student)
     if variation.images:
@@ -122,6 +131,7 @@ def _without_own_values(task: Task, variation: Variation) -> Variation:
     """The variation without the values that the task already has."""
     repeated = {
         "resolution": variation.resolution == task.views.size,
+        "squeeze": isinstance(task.dataset, TfdsDataset) and variation.squeeze == task.dataset.side,
         "batch_size": variation.batch_size == task.batch_size,
         "student": variation.student is not None
         and STUDENTS[variation.student](task.student.classes) == task.student,
@@ -151,30 +161,32 @@ def _apply(task: Task, changes: Variation) -> Task:
     if changes.batch_size is not None:
         fields["batch_size"] = changes.batch_size
     varied = dataclasses.replace(task, **fields)
+    if changes.squeeze is not None:
+        varied = _change_datasets(varied, side=changes.squeeze, in_memory=False)
     return varied if changes.resolution is None else _resize(varied, changes.resolution)
 
 
+def _change_datasets(task: Task, **fields: Any) -> Task:
+    """The task with these fields in each of its TFDS data sets."""
+
+    def changed(dataset: Any) -> Any:
+        is_tfds = isinstance(dataset, TfdsDataset)
+        return dataclasses.replace(dataset, **fields) if is_tfds else dataset
+
+    return dataclasses.replace(task, dataset=changed(task.dataset), images=changed(task.images))
+
+
 def _resize(task: Task, size: int) -> Task:
-    """The task with views `size` pixels wide; the teachers' own sizes and stored images follow."""
+    """The task with views `size` pixels wide; the teachers' own sizes and clean images follow."""
 
     def scaled(pixels: int | None) -> int | None:
         return None if pixels is None else round(pixels * size / task.views.size)
 
-    def stored(dataset: Dataset | TfdsDataset | None) -> Dataset | TfdsDataset | None:
-        if not isinstance(dataset, TfdsDataset):
-            return dataset
-        return dataclasses.replace(
-            dataset,
-            side=None if dataset.side is None else 2 * size,
-            clean=(round(size * dataset.clean[0] / dataset.clean[1]), size),
-        )
-
-    dataset = stored(task.dataset)
-    assert dataset is not None
+    if isinstance(task.dataset, TfdsDataset):
+        shorter, crop = task.dataset.clean
+        task = _change_datasets(task, clean=(round(size * shorter / crop), size))
     return dataclasses.replace(
         task,
-        dataset=dataset,
-        images=stored(task.images),
         views=dataclasses.replace(task.views, size=size),
         teacher_size=scaled(task.teacher_size),
         more_teachers=tuple(
@@ -185,7 +197,7 @@ def _resize(task: Task, size: int) -> Task:
 
 
 def _check_numbers(variation: Variation) -> None:
-    for flag in ("resolution", "batch_size"):
+    for flag in ("resolution", "squeeze", "batch_size"):
         value = getattr(variation, flag)
         if value is not None and value < 2:
             raise UserError(f"--{flag}={value} is too small: use 2 or more.")

@@ -23,7 +23,7 @@ def accuracy(
     import numpy as np
 
     from distill_bench.networks import bit
-    from distill_bench.views.augment import scaled
+    from distill_bench.views.originals import scaled
 
     clean = split.images if split.clean is None else split.clean
     assert isinstance(clean, np.ndarray)

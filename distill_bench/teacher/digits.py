@@ -25,6 +25,7 @@ from distill_bench.tasks.task import Task
 from distill_bench.tasks.view_config import ViewConfig
 from distill_bench.teacher.accuracy import accuracy
 from distill_bench.views import augment
+from distill_bench.views.originals import Stacked
 from distill_bench.weights import files
 
 EMBEDDED = files.EMBEDDED / DIGITS.teacher_file
@@ -54,7 +55,7 @@ def fit(task: Task, train: dataset.Split, seed: int = 0):
     def loss_of(params: bit.Params, step: jax.Array) -> jax.Array:
         _, crop_key, mix_key = jax.random.split(jax.random.fold_in(key, step), 3)
         index = augment.batch_indices(key, step, len(images), task.batch_size)
-        crops = augment.make_views(crop_key, images[index], config)
+        crops = augment.make_views(crop_key, Stacked(images[index]), config)
         coefficient = jax.random.uniform(mix_key)
         logits = bit.apply(task.teacher, params, augment.mix(crops, coefficient))
         return optax.softmax_cross_entropy(

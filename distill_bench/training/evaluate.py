@@ -21,7 +21,7 @@ from distill_bench.training.lane_layout import BATCH
 from distill_bench.training.losses import kl_divergence
 from distill_bench.training.source import Source
 from distill_bench.views import label_logits
-from distill_bench.views.augment import scaled
+from distill_bench.views.originals import scaled
 from distill_bench.views.step_views import eval_view_specs
 
 METRICS = ("probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,11 +14,12 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from distill_bench.data.dataset import Files, Split
+from distill_bench.data.dataset import Dataset, Files, Split, TfdsDataset
 from distill_bench.tasks.task import Task
 from distill_bench.training.lane_layout import BATCH, LANES, LaneLayout
 from distill_bench.views import augment, host_crops
 from distill_bench.views.host_crops import HostCrops
+from distill_bench.views.originals import Originals, Stacked, scaled
 from distill_bench.views.step_views import (
     ENSEMBLE,
     StepViews,
@@ -58,81 +59,67 @@ class Images(Protocol):
         ...
 
 
-def open_images(task: Task, layout: LaneLayout, split: Split) -> Images:
-    """The images of a split, in the form that suits how they are stored."""
+def open_images(
+    task: Task, layout: LaneLayout, dataset: Dataset | TfdsDataset, split: Split
+) -> Images:
+    """The images of a split of `dataset`, in the form that suits how they are stored."""
     if isinstance(split.images, np.ndarray):
-        return InMemory(task, layout, split.images, split.sizes)
-    assert split.sizes is not None
-    return Streamed(task, layout, split.images, np.asarray(split.sizes))
+        return InMemory(task, layout, Stacked(split.images, split.sizes))
+    sizes = np.asarray(split.sizes)
+    if isinstance(dataset, TfdsDataset) and dataset.in_memory:
+        flat = host_crops.decode_all(dataset.name, split.images, sizes)
+        return InMemory(task, layout, flat)
+    return Streamed(task, layout, split.images, sizes)
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """Images of one size, in one array; training crops them on the devices.
-
-    Attributes:
-      images: [I, H, W, c].
-      sizes: height and width [I, 2] in pixels of each image before it was squeezed to [H, W]; None
-        if no image was.
-    """
+    """Decoded images, on the host; training copies them to the devices and crops them there."""
 
     task: Task
     layout: LaneLayout
-    images: np.ndarray
-    sizes: np.ndarray | None
+    originals: Originals
+
+    @functools.cached_property
+    def _on_devices(self) -> Originals:
+        return self.layout.replicate(self.originals)
 
     def make_step_views(self) -> StepViewsOf:
-        task = self.task
-        images_on_devices, sizes_on_devices = self.layout.replicate((self.images, self.sizes))
+        task, on_devices = self.task, self._on_devices
 
-        def views_of(
-            shared: tuple[jax.Array, jax.Array | None, jax.Array], step_C: jax.Array
-        ) -> StepViews:
-            images, sizes, seed = shared
+        def views_of(shared: tuple[Originals, jax.Array], step_C: jax.Array) -> StepViews:
+            originals, seed = shared
 
             def one_step(step: jax.Array) -> StepViews:
-                made = step_views(task, images, seed, step, sizes)
+                made = step_views(task, originals, seed, step)
                 return StepViews(_rounded(task, made.views), made.index)
 
             return lax.map(one_step, step_C)
 
         make = self.layout.share_steps(views_of)
-        return lambda seed, step_C: make(
-            (images_on_devices, sizes_on_devices, np.int32(seed)), step_C
-        )
+        return lambda seed, step_C: make((on_devices, np.int32(seed)), step_C)
 
     def make_ensemble_views(self) -> EnsembleViewsOf:
-        task, images, sizes = self.task, np.asarray(self.images), self.sizes
+        task, on_devices = self.task, self._on_devices
 
         def views_of(
-            shared: tuple[jax.Array, jax.Array | None, jax.Array], crop_C: jax.Array
+            shared: tuple[Originals, jax.Array, jax.Array], crop_C: jax.Array
         ) -> jax.Array:
-            batch, batch_sizes, number = shared
+            originals, index, number = shared
+            batch = originals.take(index)
 
             def one_crop(key: jax.Array) -> jax.Array:
                 return augment.make_views(
-                    key,
-                    batch,
-                    task.views,
-                    sizes_N2=batch_sizes,
-                    crop=task.teaching.teacher,
-                    mixup=False,
+                    key, batch, task.views, crop=task.teaching.teacher, mixup=False
                 )
 
             return lax.map(one_crop, _crop_keys(task, number, crop_C))
 
         make = self.layout.share_steps(views_of)
-        return lambda number, index, crop_C: make(
-            (images[index], None if sizes is None else sizes[index], np.int32(number)), crop_C
-        )
+        return lambda number, index, crop_C: make((on_devices, index, np.int32(number)), crop_C)
 
     def probe_views(self, size: int) -> np.ndarray:
-        shape = (self.task.probe.batches, self.task.probe.batch_size)
-        index = np.arange(math.prod(shape)).reshape(shape) % len(self.images)
-        sizes = None if self.sizes is None else self.sizes[index]
-        made = jax.jit(probe_views, static_argnums=(0, 3))(
-            self.task, self.images[index], sizes, size
-        )
+        made = jax.jit(probe_views, static_argnums=(0, 2))(self.task, self.originals, size)
         return np.asarray(made.astype(self.task.precision))
 
 
@@ -185,7 +172,7 @@ class Streamed:
 
         def views_of(number: jax.Array, crops_of_batch: tuple[jax.Array, jax.Array]) -> jax.Array:
             crop_C, crops = crops_of_batch
-            pixels = augment.scaled(crops.astype(jnp.float32), crops.dtype)
+            pixels = scaled(crops.astype(jnp.float32), crops.dtype)
             return jax.vmap(
                 lambda key, crop: augment.flip_and_mix(
                     key, crop, task.views, task.teaching.teacher, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -76,8 +77,17 @@ def open_source(task: Task, layout: LaneLayout) -> Source:
         layout.replicate(freeze(params, task.precision)) for params in load_teachers(task)
     )
     start = layout.replicate(load_start(task)) if task.start else None
-    train_images, test_images = (open_images(task, layout, split) for split in (train, test))
+    train_images = open_images(task, layout, task.images or task.dataset, train)
+    test_images = open_images(task, layout, task.dataset, _probed(task, test))
     return Source(task, layout, train, test, train_images, test_images, teachers, start)
+
+
+def _probed(task: Task, split: Split) -> Split:
+    """The images of which probe views are made: the first of the split."""
+    if isinstance(split.images, np.ndarray):
+        return split
+    number = task.probe.batches * task.probe.batch_size
+    return dataclasses.replace(split, sizes=np.asarray(split.sizes)[:number])
 
 
 def _check_division(task: Task, layout: LaneLayout) -> None:

@@ -13,40 +13,40 @@ import jax
 import jax.numpy as jnp
 
 from distill_bench.tasks.view_config import MILD, Crop, ViewConfig
+from distill_bench.views.originals import Originals
 
-Length = Any  # height or width, in pixels: one for all images, or one each [n]
 Numbers = Any  # a numpy or jax array: host and device share the geometry of crops
 
 
-def crop_boxes(
-    crop: Crop, key: jax.Array, n: int, height: Length, width: Length, config: ViewConfig
-) -> jax.Array:
-    """Boxes [n, 4] of one kind of crop: top, left, height, width, in pixels, not rounded.
+def crop_boxes(crop: Crop, key: jax.Array, sizes_N2: Numbers, config: ViewConfig) -> jax.Array:
+    """Boxes [N, 4] of one kind of crop: top, left, height, width, in pixels, not rounded.
 
     A mild crop takes a box of 0.8 of the height and width and resizes once. That equals a crop of
     128 pixels from the image resized to 160.
+
+    sizes_N2: height and width of each image, in pixels.
     """
+    n = len(sizes_N2)
     if crop == "inception":
-        return inception_boxes(jax.random.uniform(key, (4, n)), height, width, config)
-    sizes_N2 = jnp.stack(
-        [jnp.broadcast_to(jnp.asarray(length, jnp.float32), n) for length in (height, width)],
-        axis=1,
-    )
+        return inception_boxes(jax.random.uniform(key, (4, n)), sizes_N2, config)
     place_N2 = jax.random.uniform(key, (n, 2)) if crop == "mild" else jnp.full((n, 2), 0.5)
     return fixed_share_boxes(crop, place_N2, sizes_N2)
 
 
-def inception_boxes(draw_4N: Numbers, height: Length, width: Length, config: ViewConfig) -> Numbers:
-    """Inception crop boxes [n, 4]: top, left, height, width, in pixels, not rounded.
+def inception_boxes(draw_4N: Numbers, sizes_N2: Numbers, config: ViewConfig) -> Numbers:
+    """Inception crop boxes [N, 4]: top, left, height, width, in pixels, not rounded.
 
     The distribution is that of TensorFlow's `sample_distorted_bounding_box`, with which the paper's
     code crops: the aspect ratio is uniform, then the height is uniform between the smallest and the
     largest that it allows, then the position is uniform. (TensorFlow rounds boxes to whole pixels.)
     An image so long that no box has the smallest area gets the largest box of that aspect ratio.
 
-    draw_4N: uniform numbers in [0, 1), for the aspect ratio, the height, the top and the left edge.
+    Args:
+      draw_4N: uniform numbers in [0, 1), for the aspect ratio, the height, the top and left edge.
+      sizes_N2: height and width of each image, in pixels.
     """
     xp = draw_4N.__array_namespace__()
+    height, width = sizes_N2[:, 0], sizes_N2[:, 1]
     low, high = config.aspect
     aspect = low + (high - low) * draw_4N[0]
     area = height * width
@@ -58,7 +58,7 @@ def inception_boxes(draw_4N: Numbers, height: Length, width: Length, config: Vie
 
 
 def fixed_share_boxes(crop: Crop, place_N2: Numbers, sizes_N2: Numbers) -> Numbers:
-    """Boxes [n, 4] that cover a fixed share of each image: all crops but inception crops.
+    """Boxes [N, 4] that cover a fixed share of each image: all crops but inception crops.
 
     Args:
       place_N2: position of the box in the room that it leaves, from 0 (top, left) to 1.
@@ -68,34 +68,6 @@ def fixed_share_boxes(crop: Crop, place_N2: Numbers, sizes_N2: Numbers) -> Numbe
     return sizes_N2.__array_namespace__().concatenate(
         [place_N2 * sizes_N2 * (1 - side), sizes_N2 * side], axis=1
     )
-
-
-def crop_and_resize(images_NHWC: jax.Array, boxes_N4: jax.Array, size: int) -> jax.Array:
-    """Each image's box, resized to [size, size]: bilinear, without antialiasing."""
-
-    def resized(image_HWC: jax.Array, box_4: jax.Array) -> jax.Array:
-        scale = size / box_4[2:]
-        return jax.image.scale_and_translate(
-            image_HWC,
-            (size, size, image_HWC.shape[2]),
-            (0, 1),
-            scale,
-            -box_4[:2] * scale,
-            "linear",
-            antialias=False,
-        )
-
-    return jax.vmap(resized)(images_NHWC, boxes_N4)
-
-
-def scaled(images: jax.Array, stored: jnp.dtype) -> jax.Array:
-    """Pixels in [-1, 1] as networks see them.
-
-    Args:
-      images: float32. In [0, 255] if stored as uint8, else already in [-1, 1].
-      stored: data type in which the images are stored.
-    """
-    return images / 127.5 - 1 if stored == jnp.uint8 else images
 
 
 def mix(images_NHWC: jax.Array, coefficient: jax.Array) -> jax.Array:
@@ -131,11 +103,10 @@ def flip_and_mix(
 
 def make_views(
     key: jax.Array,
-    images_NHWC: jax.Array,
+    originals: Originals,
     config: ViewConfig,
     coefficient: jax.Array | None = None,
     *,
-    sizes_N2: jax.Array | None = None,
     crop: Crop = "inception",
     mixup: bool = True,
     size: int | None = None,
@@ -143,25 +114,16 @@ def make_views(
     """Views [N, size, size, C], float32 in [-1, 1], of a batch of images.
 
     Args:
-      images_NHWC: float32 in [-1, 1], or uint8.
       coefficient: the batch's mixup coefficient, in [0, 1]; None to draw it uniformly.
-      sizes_N2: height and width of each image before it was squeezed to [H, W], in pixels. Crops
-        are drawn at these sizes.
       crop: kind of crop.
       mixup: mix the views, if the config does too.
       size: height and width of a view, in pixels; None for the config's. Views of one key show the
         same crops at every size.
     """
-    n, height, width, _ = images_NHWC.shape
     crop_key, _, _ = jax.random.split(key, 3)
-    if sizes_N2 is None:
-        boxes = crop_boxes(crop, crop_key, n, height, width, config)
-    else:
-        boxes = crop_boxes(crop, crop_key, n, sizes_N2[:, 0], sizes_N2[:, 1], config)
-        squeeze = jnp.array([height, width], jnp.float32)[None] / sizes_N2
-        boxes = boxes * jnp.tile(squeeze, 2)
-    crops = crop_and_resize(images_NHWC.astype(jnp.float32), boxes, size or config.size)
-    return flip_and_mix(key, scaled(crops, images_NHWC.dtype), config, crop, mixup, coefficient)
+    boxes = crop_boxes(crop, crop_key, jnp.asarray(originals.sizes), config)
+    crops = originals.cut(boxes, size or config.size)
+    return flip_and_mix(key, crops, config, crop, mixup, coefficient)
 
 
 def check_batch(n: int, batch_size: int) -> None:

@@ -1,4 +1,7 @@
-"""Crops of images that do not fit on a device: read, decoded and cropped on the host.
+"""Images read, decoded and cropped on the host.
+
+Those that fit on a device are decoded once (`decode_all`). Of the others, each step's boxes are
+cropped on the host.
 
 Grain prepares them a few batches ahead. Which box of which image is cropped is a pure function of
 (task, seed, step), drawn with `numpy.random.RandomState`, whose stream numpy has frozen. The state
@@ -14,22 +17,27 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from distill_bench.data import decoding
 from distill_bench.data.dataset import Files, TfdsDataset
 from distill_bench.errors import UserError
+from distill_bench.log import LOG
 from distill_bench.machine import core_count
 from distill_bench.tasks.task import Task
 from distill_bench.tasks.view_config import Crop, ViewConfig
 from distill_bench.views import augment
+from distill_bench.views.originals import Flat
 from distill_bench.views.step_views import ENSEMBLE, PROBE, STREAM, view_specs
 
 AHEAD_BYTES = 256 << 20  # limit on the crops that wait in each stream
 OPEN_STREAMS = 16
+MAX_FLAT_BYTES = 2**32 - 4  # offsets have 32 bits
 _ORDER, _BOXES = range(2)
+_T = TypeVar("_T")
 
 
 class StepBoxes(NamedTuple):
@@ -52,7 +60,7 @@ def draw_boxes(
     if crop != "inception":
         place_N2 = rng.random_sample((n, 2)) if crop == "mild" else np.full((n, 2), 0.5)
         return augment.fixed_share_boxes(crop, place_N2, sizes)
-    return augment.inception_boxes(rng.random_sample((4, n)), sizes[:, 0], sizes[:, 1], config)
+    return augment.inception_boxes(rng.random_sample((4, n)), sizes, config)
 
 
 def _rng(task: Task, *place: int) -> np.random.RandomState:
@@ -91,7 +99,7 @@ def is_streamed(task: Task) -> bool:
       UserError: if they are streamed and grain is not installed.
     """
     images = task.images or task.dataset
-    if not isinstance(images, TfdsDataset) or images.side is not None:
+    if not isinstance(images, TfdsDataset) or images.side is not None or images.in_memory:
         return False
     if importlib.util.find_spec("grain") is None:
         raise UserError(
@@ -187,8 +195,13 @@ def crop_file(
     files: Files, index: int, boxes: Sequence[np.ndarray], sizes: Sequence[int]
 ) -> tuple[np.ndarray, ...]:
     """Crops [size, size, 3], uint8, of one image: each box at its own size."""
+    image = _decoded(files, index)
+    return tuple(decoding.cut(image, box, size) for box, size in zip(boxes, sizes, strict=True))
+
+
+def _decoded(files: Files, index: int) -> Image.Image:
     try:
-        image = decoding.decode(files[index])
+        return decoding.decode(files[index])
     except (MemoryError, UserError):
         raise
     except Exception as error:  # PIL raises almost any exception for a damaged file
@@ -196,7 +209,32 @@ def crop_file(
             f"Image {index} of the train split was damaged after it was packed: {error}.\n"
             "Prepare the data set again."
         ) from error
-    return tuple(decoding.cut(image, box, size) for box, size in zip(boxes, sizes, strict=True))
+
+
+def decode_all(name: str, files: Files, sizes_N2: np.ndarray) -> Flat:
+    """The images of these sizes (height and width, in pixels), the first of `files`, decoded.
+
+    Raises:
+      UserError: if they have more bytes than can be addressed on a device, or if a file was damaged
+        after it was packed.
+    """
+    bytes_of = 3 * np.prod(sizes_N2.astype(np.int64), axis=1)
+    ends = np.cumsum(bytes_of)
+    if ends[-1] > MAX_FLAT_BYTES:
+        raise UserError(
+            f"The decoded images of {name} have {ends[-1]:,} bytes; a device can address "
+            f"{MAX_FLAT_BYTES:,} of them: use --squeeze=256."
+        )
+    LOG.info(f"{name}: decoding {len(sizes_N2):,} images, {ends[-1]:,} bytes")
+    pixels = np.zeros(ends[-1] + 3, np.uint8)
+
+    def decode_one(index: int) -> None:
+        found = np.asarray(_decoded(files, index)).reshape(-1)
+        pixels[ends[index] - bytes_of[index] : ends[index]] = found
+
+    for _ in _map_in_threads(decode_one, len(sizes_N2)):
+        pass
+    return Flat(pixels, (ends - bytes_of).astype(np.uint32), sizes_N2.astype(np.float32))
 
 
 def probe_crops(task: Task, files: Files, sizes_N2: np.ndarray, size: int) -> np.ndarray:
@@ -239,7 +277,7 @@ def ensemble_crops(
     return np.stack(list(_map_in_threads(crops_of, len(index_N))), axis=1)
 
 
-def _map_in_threads(work: Callable[[int], np.ndarray], n: int) -> Iterator[np.ndarray]:
+def _map_in_threads(work: Callable[[int], _T], n: int) -> Iterator[_T]:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(core_count()) as pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from jax import lax
 from distill_bench.tasks.task import Task
 from distill_bench.tasks.view_config import MIX, Crop
 from distill_bench.views import augment
+from distill_bench.views.originals import Originals, scaled
 
 # A task's independent random streams: training views, fresh students, probe views, and the crops
 # over which a teacher's predictions are averaged.
@@ -99,25 +101,19 @@ def mixup_coefficient(task: Task, seed: jax.Array | int, step: jax.Array | int) 
 
 
 def step_views(
-    task: Task,
-    images_NHWC: jax.Array,
-    seed: jax.Array | int,
-    step: jax.Array | int,
-    sizes_N2: jax.Array | None = None,
+    task: Task, originals: Originals, seed: jax.Array | int, step: jax.Array | int
 ) -> StepViews:
-    """The views of one training step, from all images of the train split and their sizes."""
+    """The views of one training step, from all images of the train split."""
     order_key, _ = jax.random.split(stream_key(task, STREAM, seed))
-    index = augment.batch_indices(order_key, jnp.asarray(step), len(images_NHWC), task.batch_size)
-    images, sizes = images_NHWC[index], None if sizes_N2 is None else sizes_N2[index]
+    index = augment.batch_indices(order_key, jnp.asarray(step), originals.number, task.batch_size)
+    batch = originals.take(index)
 
     def view(spec: ViewSpec) -> jax.Array:
-        key = _view_key(task, spec, seed, step)
         return augment.make_views(
-            key,
-            images,
+            _view_key(task, spec, seed, step),
+            batch,
             task.views,
             coefficient,
-            sizes_N2=sizes,
             crop=spec.crop,
             mixup=task.teaching.mixup,
             size=spec.size,
@@ -133,7 +129,7 @@ def step_views_from_crops(
     """The views of one training step, from crops [N, size, size, C], uint8, for each view spec."""
 
     def view(spec: ViewSpec, crop_NHWC: jax.Array) -> jax.Array:
-        pixels = augment.scaled(crop_NHWC.astype(jnp.float32), crop_NHWC.dtype)
+        pixels = scaled(crop_NHWC.astype(jnp.float32), crop_NHWC.dtype)
         return augment.flip_and_mix(
             _view_key(task, spec, seed, step),
             pixels,
@@ -159,21 +155,22 @@ def probe_keys(task: Task) -> tuple[jax.Array, jax.Array]:
     return jax.vmap(lambda i: jax.random.fold_in(view_key, i))(jnp.arange(n)), coefficients
 
 
-def probe_views(
-    task: Task, images_BNHWC: jax.Array, sizes_BN2: jax.Array | None = None, size: int | None = None
-) -> jax.Array:
-    """Fixed views [B, N, size, size, C] of batches of images, for reporting losses.
+def probe_views(task: Task, originals: Originals, size: int | None = None) -> jax.Array:
+    """Fixed views [B, N, size, size, C] of a split's images, for reporting losses.
 
-    `size` is the student's by default. The keys do not depend on the images, so all sets of images
-    have the same crops and coefficients.
+    The images are taken in the split's order, and repeated if the split has too few. `size` is the
+    student's by default. The keys do not depend on the images, so all sets of images have the same
+    crops and coefficients.
     """
 
-    def batch(inputs: tuple[jax.Array, jax.Array, jax.Array | None, jax.Array]) -> jax.Array:
-        key, images, sizes, coefficient = inputs
-        return augment.make_views(key, images, task.views, coefficient, sizes_N2=sizes, size=size)
+    def batch(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        key, index, coefficient = inputs
+        return augment.make_views(key, originals.take(index), task.views, coefficient, size=size)
 
     keys, coefficients = probe_keys(task)
-    return lax.map(batch, (keys, images_BNHWC, sizes_BN2, coefficients))
+    shape = (task.probe.batches, task.probe.batch_size)
+    index_BN = jnp.arange(math.prod(shape)).reshape(shape) % originals.number
+    return lax.map(batch, (keys, index_BN, coefficients))
 
 
 def probe_views_from_crops(task: Task, crops_BNHWC: jax.Array) -> jax.Array:
@@ -183,7 +180,7 @@ def probe_views_from_crops(task: Task, crops_BNHWC: jax.Array) -> jax.Array:
         key, crops, coefficient = inputs
         return augment.flip_and_mix(
             key,
-            augment.scaled(crops.astype(jnp.float32), crops.dtype),
+            scaled(crops.astype(jnp.float32), crops.dtype),
             task.views,
             "inception",
             True,

@@ -152,18 +152,18 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
     images = engine.source.train_images
     assert isinstance(images, InMemory)
     # On one device: arrays replicated over the mesh would be used by a computation on each device.
-    pixels, teacher = jax.device_put(
-        (images.images, jax.tree.map(np.asarray, engine.source.teachers[0])),
+    originals, teacher = jax.device_put(
+        (images.originals, jax.tree.map(np.asarray, engine.source.teachers[0])),
         jax.local_devices()[0],
     )
     rule = opt.build({}, steps)
     params = jax.jit(init_student, static_argnums=0)(task, 0)
 
     @jax.jit
-    def run(params: bit.Params, state: Any, pixels: jax.Array, teacher: bit.Params, steps: int):
+    def run(params: bit.Params, state: Any, originals: Any, teacher: bit.Params, steps: int):
         def step(i: jax.Array, carry: Any):
             params, state = carry
-            views = step_views(task, pixels, 0, i).student
+            views = step_views(task, originals, 0, i).student
             logits = bit.apply(task.teacher, teacher, views, frozen=True)
             gradients = jax.grad(
                 lambda p: kl_divergence(
@@ -176,7 +176,7 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
         return jax.lax.fori_loop(0, steps, step, (params, state))
 
     state = rule.init(params)
-    return seconds(lambda: run(params, state, pixels, teacher, steps), 3) / steps
+    return seconds(lambda: run(params, state, originals, teacher, steps), 3) / steps
 
 
 def networks(engine: Engine, peak: float) -> dict[str, float]:

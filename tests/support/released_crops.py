@@ -1,15 +1,16 @@
-"""Records how TensorFlow's sampler distributes the boxes of inception crops; needs TensorFlow.
+"""Records how TensorFlow makes inception crops: boxes and pixels. Recording needs TensorFlow.
 
-The sampler is the one that the paper's code calls, with the same arguments
-(google-research/big_vision, `inception_crop`).
+Its functions are called as the paper's code calls them (google-research/big_vision,
+`inception_crop`).
 
-python tests/support/released_boxes.py >tests/support/released_boxes.json
+python tests/support/released_crops.py >tests/support/released_crops.json
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,15 @@ RECORDED = Path(__file__).with_suffix(".json")
 SHAPES = ((500, 375), (256, 256), (500, 667), (28, 28))  # height and width of images, in pixels
 PERCENTS = tuple(range(1, 100))
 DRAWS = 100_000
+IMAGE = np.random.RandomState(0).randint(0, 256, (23, 31, 3), np.uint8)
+CROPS = (  # box (top, left, height, width) in IMAGE, and side of the crop
+    ((0, 0, 23, 31), 16),
+    ((2, 3, 20, 27), 7),
+    ((5, 1, 16, 16), 16),
+    ((20, 28, 3, 3), 8),
+    ((7, 9, 6, 8), 12),
+    ((3, 4, 1, 1), 4),
+)
 
 
 def measures(boxes_N4: np.ndarray, height: int, width: int) -> dict[str, np.ndarray]:
@@ -39,10 +49,14 @@ def distance(values_N: np.ndarray, percentiles: list[float]) -> float:
     return float(np.abs(below - np.array(PERCENTS) / 100).max())
 
 
-def load() -> dict[tuple[int, int], dict[str, list[float]]]:
-    """The recorded percentiles: image shape -> quantity -> one value for each of PERCENTS."""
-    recorded = json.loads(RECORDED.read_text())["percentiles"]
-    return {shape: recorded["x".join(map(str, shape))] for shape in SHAPES}
+def percentiles(height: int, width: int) -> dict[str, list[float]]:
+    """The recorded percentiles of each quantity in `measures`, for images of this shape."""
+    return json.loads(RECORDED.read_text())["percentiles"][f"{height}x{width}"]
+
+
+def crops() -> list[np.ndarray]:
+    """The recorded pixels [size, size, 3], uint8, of each of CROPS."""
+    return [np.array(crop, np.uint8) for crop in json.loads(RECORDED.read_text())["crops"]]
 
 
 def _draw(height: int, width: int) -> np.ndarray:
@@ -63,17 +77,32 @@ def _draw(height: int, width: int) -> np.ndarray:
     return tf.function(lambda: tf.map_fn(box, tf.range(DRAWS), tf.int32))().numpy()
 
 
+def _cut(box: tuple[int, ...], size: int) -> list[Any]:
+    import tensorflow as tf
+
+    top, left, height, width = box
+    pixels = IMAGE[top : top + height, left : left + width]
+    resized = tf.image.resize(pixels, [size, size], "bilinear", antialias=False)
+    return tf.cast(tf.clip_by_value(resized, 0, 255), tf.uint8).numpy().tolist()
+
+
 def main() -> None:
     import tensorflow as tf
 
-    percentiles = {
+    drawn = {
         f"{height}x{width}": {
             name: [round(float(x), 5) for x in np.percentile(values, PERCENTS)]
             for name, values in measures(_draw(height, width), height, width).items()
         }
         for height, width in SHAPES
     }
-    print(json.dumps({"tensorflow": tf.__version__, "draws": DRAWS, "percentiles": percentiles}))
+    record = {
+        "tensorflow": tf.__version__,
+        "draws": DRAWS,
+        "percentiles": drawn,
+        "crops": [_cut(box, size) for box, size in CROPS],
+    }
+    print(json.dumps(record))
 
 
 if __name__ == "__main__":
