@@ -194,7 +194,8 @@ def as_teacher(name: str, teacher: bit.BiTConfig) -> dict[str, Any]:
 def as_start(name: str, student: Any) -> dict[str, Any]:
     """The fields of a task whose students start from these weights.
 
-    student: the network of the students. It gets the pool padding of the weights.
+    student: the network of the students. It keeps its pool padding, as in the paper's code
+      (big_vision), which pads with minus infinity also when it starts from Big Transfer's weights.
 
     Raises:
       UserError: as `find` does, and if the weights belong to another network.
@@ -202,20 +203,15 @@ def as_start(name: str, student: Any) -> dict[str, Any]:
     from distill_bench.networks import bit
 
     weights = _find_by_name(name, student.groups)
-    padding = weights.network.pool_padding
-    fits = isinstance(student, bit.BiTConfig) and weights.network == dataclasses.replace(
-        student, classes=weights.network.classes, pool_padding=padding
+    fits = isinstance(student, bit.BiTConfig) and student == dataclasses.replace(
+        weights.network, classes=student.classes, pool_padding=student.pool_padding
     )
     if not fits:
         raise UserError(
             f"--start={name} is a {_describe(weights.network)}; "
             f"the student is a {_describe(student)}: name weights of the student's network."
         )
-    return {
-        "start": name,
-        "start_sha256": weights.sha256,
-        "student": dataclasses.replace(student, pool_padding=padding),
-    }
+    return {"start": name, "start_sha256": weights.sha256}
 
 
 def _describe(network: Any) -> str:
