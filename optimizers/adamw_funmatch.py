@@ -66,7 +66,7 @@ def adamw_funmatch(
         optax.chain(
             optax.clip_by_global_norm(1.0),
             optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8, mu_dtype=jnp.bfloat16),
-            optax.scale_by_schedule(lr),
+            optax.scale_by_learning_rate(lr, flip_sign=False),
             optax.add_decayed_weights(weight_decay, kernels),
             optax.scale(-1.0),
         )
