@@ -100,7 +100,7 @@ def main() -> int:
         raise UserError(
             f"--html={FLAGS.html} cannot be written: name a file in a folder that exists."
         )
-    board = build.make(*entries.load(folder))
+    board = build.make(*entries.load(folder), entries.notice(folder))
     if FLAGS.html:
         from sweeps.board import page
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from distill_bench.networks import bit, layers
 from distill_bench.networks.bit import BiTConfig
+from distill_bench.tasks import catalogue
 
 PUBLISHED = [  # (network, image size, parameters, GMAC of a forward pass), FunMatch and BiT
     (BiTConfig((3, 4, 6, 3), 64, 102), 128, 23_709_350, 1.34),
@@ -166,3 +170,17 @@ def test_init_is_he_normal_with_a_zero_classifier():
     assert not params["head"]["conv2d"]["kernel"].any()
     other = bit.init(BiTConfig((1,), 64, 3, groups=4), jax.random.key(1))
     assert (kernel != other["block1"]["unit01"]["b"]["standardized_conv2d"]["kernel"]).all()
+
+
+def test_fresh_kernels_are_drawn_as_by_flaxs_default():
+    """flax draws the kernels of the paper's code (big_vision, bit_paper) with lecun_normal."""
+    params = bit.init(catalogue.DIGITS.teacher, jax.random.key(0))
+    draw = jax.nn.initializers.lecun_normal()
+    for path in (("block2", "unit02", "b"), ("block2", "unit01", "c"), ("block1", "unit01", "b")):
+        stage = functools.reduce(lambda tree, name: tree[name], path, params)
+        kernel = stage["standardized_conv2d"]["kernel"]
+        expected = draw(jax.random.key(1), kernel.shape)
+        assert stats.ks_2samp(kernel.ravel(), expected.ravel()).statistic < 0.02
+        np.testing.assert_allclose(
+            [kernel.std(), abs(kernel).max()], [expected.std(), abs(expected).max()], rtol=0.02
+        )

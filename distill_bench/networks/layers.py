@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+TRUNCATED_DEVIATION = 0.87962566103423978  # of a standard normal truncated at -2 and 2
 Params = dict  # nested dict of arrays, keyed by module attribute
 
 
@@ -139,19 +140,22 @@ class Dense(nnx.Module):
 
 
 def fresh(network: nnx.Module, key: jax.Array) -> Params:
-    """Fresh parameters: convolution kernels are He-normal, all others as the modules define them.
+    """Fresh parameters: convolution kernels are random, all others as the modules define them.
 
-    The standard deviation is sqrt(2 / fan-in); for grouped convolutions, the fan-in of one group.
-    All kernels are cut from one draw of normals, which compiles much faster than one draw each.
+    A kernel is drawn as in the paper's code, by flax's default (LeCun et al. 1998): normal with
+    standard deviation sqrt(1 / fan-in), after truncation at two standard deviations of the normal
+    that is truncated. The fan-in of a grouped convolution is that of one group. All kernels are cut
+    from one draw, which compiles much faster than one draw each.
     """
     params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     leaves, tree = jax.tree.flatten(params)
     kernels = [i for i, leaf in enumerate(leaves) if leaf.ndim == 4]
-    draw = jax.random.normal(key, (sum(leaves[i].size for i in kernels),))
+    shape = (sum(leaves[i].size for i in kernels),)
+    draw = jax.random.truncated_normal(key, -2.0, 2.0, shape) / TRUNCATED_DEVIATION
     start = 0
     for i in kernels:
         shape, size = leaves[i].shape, leaves[i].size
-        leaves[i] = math.sqrt(2 / math.prod(shape[:-1])) * draw[start : start + size].reshape(shape)
+        leaves[i] = math.sqrt(1 / math.prod(shape[:-1])) * draw[start : start + size].reshape(shape)
         start += size
     return jax.tree.unflatten(tree, leaves)
 

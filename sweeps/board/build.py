@@ -39,12 +39,15 @@ class _TaskEntries:
         return next((e for e in self.entries if e.study.optimizer == optimizer), None)
 
 
-def make(entries: Sequence[Entry], warnings: Sequence[str] = ()) -> dict[str, Any]:
+def make(
+    entries: Sequence[Entry], warnings: Sequence[str] = (), notice: str = ""
+) -> dict[str, Any]:
     """The whole leaderboard as JSON data; None stands for unknown or infinite numbers.
 
     Args:
       entries: entries of any tasks.
       warnings: warnings about files that are not counted.
+      notice: what every reader should know first; "" for nothing.
     """
     by_task = [
         _task_entries(task, [e for e in entries if e.study.task == task])
@@ -54,6 +57,7 @@ def make(entries: Sequence[Entry], warnings: Sequence[str] = ()) -> dict[str, An
     return _finite(
         {
             "made": {"distill-bench": __version__},
+            "notice": notice,
             "baseline": BASELINE,
             "tasks": [_task(of_task) for of_task in by_task],
             "entries": sorted(

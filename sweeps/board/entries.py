@@ -251,6 +251,12 @@ def _results(
     return tuple(found), curves
 
 
+def notice(folder: Path = FOLDER) -> str:
+    """What every reader of the leaderboard in `folder` should know first; "" for nothing."""
+    path = folder / "notice.txt"
+    return " ".join(path.read_text(encoding="utf-8").split()) if path.is_file() else ""
+
+
 def load(
     folder: Path = FOLDER, names: Sequence[str] | None = None, only: str | None = None
 ) -> tuple[list[Entry], list[str]]:

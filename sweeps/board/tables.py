@@ -124,6 +124,8 @@ def print_board(board: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=160)
+    if board["notice"]:
+        console.print(Text(board["notice"]))
     for task in board["tasks"]:
         names, rows = cells(board, task["name"], intervals=False)
         table = Table(
@@ -160,7 +162,7 @@ def print_board(board: Mapping[str, Any]) -> None:
 
 def markdown(board: Mapping[str, Any]) -> str:
     """The leaderboard as Markdown, without its warnings."""
-    parts = []
+    parts = [f"**{_escape(board['notice'])}**" if board["notice"] else ""]
     for task in board["tasks"]:
         names, rows = cells(board, task["name"], intervals=True)
         lines = [

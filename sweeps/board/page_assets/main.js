@@ -176,6 +176,8 @@ function showTask() {
 function start() {
   for (const place of document.querySelectorAll(".baseline-name"))
     if (board.baseline) place.textContent = short(board.baseline, 60);
+  byId("notice").hidden = !board.notice;
+  byId("notice").textContent = plain(board.notice ?? "");
   const made = entriesOf(board.made).map(([key, value]) =>
     plain(key === "date" ? value : `${key} ${value}`),
   );
