@@ -151,6 +151,11 @@ def _apply(task: Task, changes: Variation) -> Task:
     if changes.batch_size is not None:
         fields["batch_size"] = changes.batch_size
     varied = dataclasses.replace(task, **fields)
+    if varied.synthetic:  # as small as the step that it tries
+        probe_size = min(varied.probe.batch_size, varied.batch_size)
+        varied = dataclasses.replace(
+            varied, probe=dataclasses.replace(varied.probe, batch_size=probe_size)
+        )
     return varied if changes.resolution is None else _resize(varied, changes.resolution)
 
 
