@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -65,10 +66,10 @@ def load_start(task: Task) -> bit.Params:
 
 def random_params(network: BiTConfig, seed: int = 0) -> bit.Params:
     """He-normal kernels, and a random classifier instead of zeros, so that images differ in their
-    logits. A pure function of (network, seed), drawn on the host, where nothing is compiled."""
+    logits. A pure function of (network, seed). NumPy draws it, so nothing has to be compiled."""
     rng = np.random.default_rng(seed)
 
-    def draw(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         if path[-1].key != "kernel":
             return np.full(leaf.shape, path[-1].key == "gamma", np.float32)
         values = rng.standard_normal(leaf.shape, np.float32)

@@ -57,15 +57,16 @@ def _batches(source: Source) -> tuple[int, int]:
 
 def eval_set_shapes(source: Source) -> EvalSet:
     """Shapes and placement of the evaluation set, for programs that are compiled before it."""
-    task, mesh, (batches, size) = source.task, source.layout.mesh, _batches(source)
-    split = NamedSharding(mesh, P(None, BATCH))
-    side, student = task.views.size, task.student
-    return EvalSet(
-        jax.ShapeDtypeStruct(
-            (batches, size, side, side, student.channels), task.precision, sharding=split
-        ),
-        jax.ShapeDtypeStruct((batches, size, student.classes), np.float32, sharding=split),
-        jax.ShapeDtypeStruct(source.test.labels.shape, np.int32, sharding=NamedSharding(mesh, P())),
+    task, (batches, size) = source.task, _batches(source)
+    pixels = (task.views.size, task.views.size, task.student.channels)
+    fields = (
+        ((batches, size, *pixels), task.precision, P(None, BATCH)),
+        ((batches, size, task.student.classes), "float32", P(None, BATCH)),
+        (source.test.labels.shape, "int32", P()),
+    )
+    return EvalSet._make(
+        jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(source.layout.mesh, place))
+        for shape, dtype, place in fields
     )
 
 
