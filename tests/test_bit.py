@@ -125,6 +125,33 @@ def test_forward_matches_float64(config, size):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("depths", [(2, 2), (3, 4)])
+def test_frozen_parameters_give_the_same_logits(depths):
+    """The units that a frozen network loops over follow the definition too."""
+    config = BiTConfig(depths, 8, 5, channels=1, groups=4, root="small")
+    params = random_params(config, 0)
+    images = np.random.default_rng(1).uniform(-1, 1, (3, 8, 8, 1)).astype(np.float32)
+    frozen = jax.jit(bit.freeze)(params)
+    found = jax.jit(lambda p, x: bit.apply(config, p, x, frozen=True))(frozen, images)
+    unit_by_unit = jax.jit(lambda p, x: bit.apply(config, p, x))(params, images)
+    np.testing.assert_allclose(found, unit_by_unit, atol=1e-6 * np.abs(unit_by_unit).max())
+    expected = forward64(config, params, images.astype(np.float64))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_frozen_parameters_are_stacked_instead_of_copied(dtype):
+    config = BiTConfig((2, 5), 8, 5, groups=4)
+    params = jax.eval_shape(lambda: bit.init(config, jax.random.key(0)))
+    frozen = jax.eval_shape(lambda p: bit.freeze(p, dtype), params)
+    held, given = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (frozen, params))
+    assert held == given
+    rest = frozen["block2"][bit.REST]
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(rest)} == {4}
+    assert rest["a"]["standardized_conv2d"]["kernel"].dtype == dtype
+    assert jax.tree.structure(frozen["block1"]) == jax.tree.structure(params["block1"])
+
+
 @pytest.mark.slow
 def test_pool_paddings_give_different_logits():
     zero, inf = (BiTConfig((1,), 4, 3, groups=2, pool_padding=p) for p in ("zero", "inf"))

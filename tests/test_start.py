@@ -147,6 +147,19 @@ def test_students_of_a_synthetic_task_start_from_random_weights_of_the_same_shap
     )
 
 
+def test_synthetic_teachers_differ_and_are_the_same_each_time(task):
+    task = dataclasses.replace(task, synthetic=True, more_teachers=task.teachers)
+    first, second = load_teachers(task)
+    same(load_teachers(task), (first, second))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_equal(np.array_equal(a, b), a.ndim < 2), first, second
+    )
+    shapes = jax.eval_shape(lambda: bit.init(task.teacher, jax.random.key(0)))
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), first) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), shapes
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -146,7 +146,7 @@ def test_synthetic_images_have_the_published_shapes_and_are_the_same_each_time()
         (1020, 2),
         np.uint8,
     )
-    assert (test.images.shape, test.clean.shape) == ((1024, 16, 16, 3), (1024, 8, 8, 3))
+    assert (test.images.shape, test.clean.shape) == ((256, 16, 16, 3), (256, 8, 8, 3))
     np.testing.assert_array_equal(train.images, synthetic.load(dataset)[0].images)
 
 
@@ -154,7 +154,7 @@ def test_streamed_synthetic_test_images_are_not_among_the_train_images(monkeypat
     monkeypatch.setattr(synthetic, "FILES", 3)
     dataset = catalogue.get("sun397@synthetic@r8").dataset
     train, test = synthetic.load(dataset)
-    assert (len(train.images), len(test.images)) == (76128, 1024)
+    assert (len(train.images), len(test.images)) == (76128, 256)
     seen_train, seen_test = ([split.images[i] for i in range(5)] for split in (train, test))
     assert (len({*seen_train}), len({*seen_test})) == (3, 3)
     assert not {*seen_train} & {*seen_test}

@@ -10,6 +10,7 @@ import pytest
 
 from distill_bench.data import dataset
 from distill_bench.networks import bit
+from distill_bench.tasks import catalogue
 from distill_bench.tasks.parameters import load_teachers
 from distill_bench.training import lane_state
 from distill_bench.training.engine import open_engine
@@ -17,7 +18,7 @@ from distill_bench.training.events import Compiled, Finished, Losses, Point, Sna
 from distill_bench.training.lane_layout import LayoutOptions, make_layout
 from distill_bench.training.losses import kl_divergence
 from distill_bench.training.rules import Lane
-from distill_bench.training.source import init_student
+from distill_bench.training.source import chunk_steps, init_student
 from distill_bench.training.train import evaluation_steps, train
 from distill_bench.views import step_views
 from distill_bench.views.originals import Stacked
@@ -117,6 +118,14 @@ def test_training_agrees_with_a_plain_loop(tiny_task, tiny_engine):
     )
     assert points[0][12]["probe_loss"] == pytest.approx(float(probe), rel=1e-3)
     assert set(points[0][12]) == {"probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"), [("digits", 25), ("flowers102@synthetic@r32@b8", 4), ("flowers102", 1)]
+)
+def test_a_large_teacher_makes_few_steps_at_once_on_a_cpu(name, steps):
+    layout = make_layout(jax.devices()[:2])
+    assert chunk_steps(catalogue.get(name), layout) == 2 * steps
 
 
 def test_one_device_gives_the_losses_of_two(tiny_task, tiny_engine):

@@ -118,6 +118,14 @@ def test_an_impossible_variation_is_refused_with_the_reason(task, variation, mes
         vary(task, variation)
 
 
+def test_a_dry_run_of_a_small_batch_has_small_probe_batches():
+    real, synthetic, large = (
+        catalogue.get(f"flowers102@{name}").probe for name in ("b8", "synthetic@b8", "synthetic")
+    )
+    assert (real, synthetic.batch_size, synthetic.batches) == (FLOWERS.probe, 8, real.batches)
+    assert large == FLOWERS.probe
+
+
 def test_training_images_can_come_from_another_data_set():
     digits = catalogue.get("digits@images-photographs")
     assert (digits.dataset, digits.images) == (DIGITS.dataset, PHOTOGRAPHS)

@@ -10,7 +10,7 @@ from PIL import Image
 from distill_bench.data.dataset import Split, TfdsDataset
 
 MAX_BYTES = 2 << 30  # size of a split's squeezed images; the rest of a larger split is left out
-MAX_TEST = 1024  # number of test images; evaluation on random images needs no more
+MAX_TEST = 256  # number of test images; evaluation on random images needs no more
 FILES = 256  # number of different files in a streamed split; a larger split repeats them
 PHOTOGRAPH = (375, 500)  # height and width in pixels of most images in ImageNet
 

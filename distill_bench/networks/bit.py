@@ -24,6 +24,7 @@ from distill_bench.networks import layers
 from distill_bench.networks.layers import Dense, GroupNorm, Params, conv
 
 EXPANSION = 4  # a unit's output channels divided by its middle channels
+REST = "rest"  # frozen parameters of a block's equal units, stacked; see `freeze`
 
 
 @dataclass(frozen=True)
@@ -151,26 +152,42 @@ class Head(nnx.Module):
         self.conv2d = Dense(cin, cout)
 
 
+def _name(u: int) -> str:
+    """The key of a block's unit `u`, counted from 0."""
+    return f"unit{u + 1:02d}"
+
+
+def _is_stacked(depth: int) -> bool:
+    """Whether frozen parameters hold all units after a block's first in one stack."""
+    return depth > 2
+
+
+def _apply_in_turn(unit: Unit, x_NHWC: jax.Array) -> jax.Array:
+    """Applies one unit after another; `unit` holds the parameters of all, stacked."""
+    graph, params = nnx.split(unit, nnx.Param)
+    return lax.scan(lambda x, own: (nnx.merge(graph, own)(x), None), x_NHWC, params)[0]
+
+
 class BiT(nnx.Module):
     """Images [N, H, W, C] -> logits [N, classes], float32.
 
     A new instance has all-zero kernels; `init` draws them.
+
+    frozen: take parameters from `freeze`.
     """
 
-    def __init__(self, config: BiTConfig):
+    def __init__(self, config: BiTConfig, frozen: bool = False):
         self.config, self.remat = config, False
         self.root_block = Root(config)
         cin = config.width
         for b, depth in enumerate(config.depths):
             middle = config.width * 2**b
             block = nnx.Module()
-            for u in range(depth):
+            stacked = frozen and _is_stacked(depth)
+            for u in range(2 if stacked else depth):
                 stride = 2 if b > 0 and u == 0 else 1
-                setattr(
-                    block,
-                    f"unit{u + 1:02d}",
-                    Unit(cin, middle, config.groups, stride, project=u == 0),
-                )
+                unit = Unit(cin, middle, config.groups, stride, project=u == 0)
+                setattr(block, REST if stacked and u else _name(u), unit)
                 cin = EXPANSION * middle
             setattr(self, f"block{b + 1}", block)
         self.group_norm = GroupNorm(cin, config.groups)
@@ -180,8 +197,11 @@ class BiT(nnx.Module):
         x_NHWC = self.root_block(x_NHWC)
         for b, depth in enumerate(self.config.depths):
             block = getattr(self, f"block{b + 1}")
+            if hasattr(block, REST):
+                x_NHWC = _apply_in_turn(getattr(block, REST), getattr(block, _name(0))(x_NHWC))
+                continue
             for u in range(depth):
-                unit = getattr(block, f"unit{u + 1:02d}")
+                unit = getattr(block, _name(u))
                 x_NHWC = jax.checkpoint(unit.__call__)(x_NHWC) if self.remat else unit(x_NHWC)
         features_NC = jax.nn.relu(self.group_norm(x_NHWC)).astype(jnp.float32).mean((1, 2))
         return self.head.conv2d(features_NC)
@@ -195,13 +215,29 @@ def init(config: BiTConfig, key: jax.Array) -> Params:
 def freeze(params: Params, dtype: str = "float32") -> Params:
     """Standardises all kernels once, for parameters that will not change.
 
-    Use the result with `apply(..., frozen=True)`.
+    Use the result with `apply(..., frozen=True)`. In a block of three or more units, those after
+    the first have equal shapes; their parameters are stacked under the key REST. So a network of
+    50 units compiles as 8: each block's first unit, and a loop over the others.
 
     dtype: dtype of the convolutions' kernels; the one in which the network will compute.
     """
-    return jax.tree.map(
-        lambda leaf: standardize(leaf).astype(dtype) if leaf.ndim == 4 else leaf, params
-    )
+
+    def frozen(part: Params) -> Params:
+        return jax.tree.map(
+            lambda leaf: standardize(leaf).astype(dtype) if leaf.ndim == 4 else leaf, part
+        )
+
+    def frozen_block(units: Params) -> Params:
+        if not _is_stacked(len(units)):
+            return frozen(units)
+        rest = [units[_name(u)] for u in range(1, len(units))]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rest)
+        return {_name(0): frozen(units[_name(0)]), REST: lax.map(frozen, stacked)}
+
+    return {
+        name: frozen_block(part) if name.startswith("block") else frozen(part)
+        for name, part in params.items()
+    }
 
 
 def apply(
@@ -220,7 +256,7 @@ def apply(
       remat: the backward pass stores only the input of each unit and recomputes the unit's other
         activations (Chen et al. 2016, arXiv:1604.06174).
     """
-    network = nnx.eval_shape(lambda: BiT(config))
+    network = nnx.eval_shape(lambda: BiT(config, frozen))
     network.remat = remat
     for _, module in nnx.iter_modules(network):
         if isinstance(module, StdConv):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from distill_bench.errors import UserError
@@ -57,19 +58,23 @@ def load_start(task: Task) -> bit.Params:
     if classes != task.student.classes:
         features = len(params["head"]["conv2d"]["kernel"])
         params["head"]["conv2d"] = {
-            "kernel": jnp.zeros((features, task.student.classes)),
-            "bias": jnp.zeros(task.student.classes),
+            "kernel": np.zeros((features, task.student.classes), np.float32),
+            "bias": np.zeros(task.student.classes, np.float32),
         }
     return params
 
 
 def random_params(network: BiTConfig, seed: int = 0) -> bit.Params:
-    """Fresh parameters with a random classifier instead of zeros, so that images differ in their
-    logits."""
-    key, head_key = jax.random.split(jax.random.key(seed))
-    params = bit.init(network, key)
-    kernel = params["head"]["conv2d"]["kernel"]
-    params["head"]["conv2d"]["kernel"] = jax.random.normal(head_key, kernel.shape) / np.sqrt(
-        len(kernel)
-    )
-    return params
+    """He-normal kernels, and a random classifier instead of zeros, so that images differ in their
+    logits. A pure function of (network, seed). NumPy draws it, so nothing has to be compiled."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if path[-1].key != "kernel":
+            return np.full(leaf.shape, path[-1].key == "gamma", np.float32)
+        values = rng.standard_normal(leaf.shape, np.float32)
+        values *= np.sqrt((2 if leaf.ndim == 4 else 1) / math.prod(leaf.shape[:-1]))
+        return values
+
+    shapes = jax.eval_shape(lambda: bit.init(network, jax.random.key(0)))
+    return jax.tree.map_with_path(draw, shapes)

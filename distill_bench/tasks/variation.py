@@ -163,6 +163,11 @@ def _apply(task: Task, changes: Variation) -> Task:
     varied = dataclasses.replace(task, **fields)
     if changes.squeeze is not None:
         varied = _change_datasets(varied, side=changes.squeeze, in_memory=False)
+    if varied.synthetic:  # as small as the step that it tries
+        probe_size = min(varied.probe.batch_size, varied.batch_size)
+        varied = dataclasses.replace(
+            varied, probe=dataclasses.replace(varied.probe, batch_size=probe_size)
+        )
     return varied if changes.resolution is None else _resize(varied, changes.resolution)
 
 

@@ -17,7 +17,12 @@ from jax.sharding import PartitionSpec as P
 from distill_bench.machine import core_count
 from distill_bench.networks import bit, network
 from distill_bench.tasks.task import Task
-from distill_bench.training.evaluate import EvalSet, make_eval_set, make_evaluate
+from distill_bench.training.evaluate import (
+    EvalSet,
+    eval_set_shapes,
+    make_eval_set,
+    make_evaluate,
+)
 from distill_bench.training.lane_layout import LaneLayout, make_layout
 from distill_bench.training.lanes import (
     make_advance,
@@ -132,8 +137,9 @@ def open_engine(task: Task, layout: LaneLayout | None = None) -> Engine:
     with _pool() as pool:
         first = pool.submit(chunk, 0, 0)
         params = pool.submit(lambda: students(layout.spread([np.int32(0)] * layout.lanes)))
+        # Before the evaluation set, which waits for the chunk and then keeps all devices busy.
+        evaluate = pool.submit(_compile_evaluate, source, params)
         eval_set = pool.submit(lambda: first.result() and make_eval_set(source, forward, steps))
-        evaluate = pool.submit(_compile_evaluate, source, params, eval_set)
     return Engine(
         source,
         steps,
@@ -153,9 +159,7 @@ def _scattered_shapes(layout: LaneLayout, chunk: Chunk) -> Chunk:
     )
 
 
-def _compile_evaluate(
-    source: Source, params: Future[bit.Params], eval_set: Future[EvalSet]
-) -> Callable:
+def _compile_evaluate(source: Source, params: Future[bit.Params]) -> Callable:
     layout = source.layout
     evaluate = make_evaluate(source)
 
@@ -169,4 +173,4 @@ def _compile_evaluate(
 
     inactive = layout.spread([np.bool_(False)] * layout.lanes)
     program = layout.spmd(evaluate_lanes, last=P())
-    return program.lower(inactive, params.result(), eval_set.result()).compile()
+    return program.lower(inactive, params.result(), eval_set_shapes(source)).compile()

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from distill_bench.networks import bit, network
@@ -46,16 +47,40 @@ class EvalSet(NamedTuple):
     labels: jax.Array
 
 
-def make_eval_set(source: Source, forward, rows: int) -> EvalSet:
-    """Makes the fixed views and the teachers' logits; `forward` takes `rows` batches at a time.
+def _batches(source: Source) -> tuple[int, int]:
+    """Number of an evaluation set's batches, and the size of each."""
+    task = source.task
+    size = task.batch_size * -(-MIN_BATCH // task.batch_size)
+    images = 2 * task.probe.batches * task.probe.batch_size + len(_clean_test_images(source))
+    return -(-images // size), size
 
-    A teacher whose views have another size than the student's sees the clean images resized to it.
+
+def eval_set_shapes(source: Source) -> EvalSet:
+    """Shapes and placement of the evaluation set, for programs that are compiled before it."""
+    task, (batches, size) = source.task, _batches(source)
+    pixels = (task.views.size, task.views.size, task.student.channels)
+    fields = (
+        ((batches, size, *pixels), task.precision, P(None, BATCH)),
+        ((batches, size, task.student.classes), "float32", P(None, BATCH)),
+        (source.test.labels.shape, "int32", P()),
+    )
+    return EvalSet._make(
+        jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(source.layout.mesh, place))
+        for shape, dtype, place in fields
+    )
+
+
+def make_eval_set(source: Source, forward, rows: int) -> EvalSet:
+    """Makes the fixed views and the teachers' logits.
+
+    `forward` takes `rows` batches at a time if they are as large as the task's, so that it is
+    compiled once for steps and evaluation; else as few as it can. A teacher whose views have
+    another size than the student's sees the clean images resized to it.
     """
     task, layout = source.task, source.layout
     specs, places = eval_view_specs(task)
-    size = task.batch_size * -(-MIN_BATCH // task.batch_size)
-    clean = len(_clean_test_images(source))
-    batches = -(-(2 * task.probe.batches * task.probe.batch_size + clean) // size)
+    batches, size = _batches(source)
+    rows = rows if size == task.batch_size else layout.rows
 
     def batched(parts: Iterable[np.ndarray]) -> np.ndarray:
         """Joins parts into batches, padded to a multiple of `rows`."""

@@ -20,6 +20,9 @@ from distill_bench.views import host_crops
 from distill_bench.views.host_crops import HostCrops
 from distill_bench.views.step_views import INIT, stream_key, view_specs
 
+# Multiply-accumulates of a chunk's teacher logits on one row of CPU devices: about a second.
+CPU_CHUNK_MACS = 2**35
+
 
 def init_student(task: Task, seed: jax.Array | int) -> bit.Params:
     """A fresh student's parameters: a pure function of (task, seed), whatever the optimizer."""
@@ -127,7 +130,8 @@ def open_feed(task: Task) -> HostCrops:
 def chunk_steps(task: Task, layout: LaneLayout, budget: int = 2**26) -> int:
     """Steps in a chunk.
 
-    Each row of devices makes as many as fit into `budget` bytes of views, and 25 at most.
+    Each row of devices makes as many as fit into `budget` bytes of views, and 25 at most. On a CPU,
+    the teachers' forward passes also count: a large teacher would keep the first step waiting.
     """
     size = (
         task.batch_size
@@ -135,4 +139,7 @@ def chunk_steps(task: Task, layout: LaneLayout, budget: int = 2**26) -> int:
         * task.student.channels
         * 4
     )
-    return layout.rows * int(np.clip(budget // size, 1, 25))
+    steps = budget // size
+    if layout.mesh.devices.flat[0].platform == "cpu" and task.teachers:
+        steps = min(steps, CPU_CHUNK_MACS // (task.batch_size * task.teacher_macs))
+    return layout.rows * int(np.clip(steps, 1, 25))
