@@ -98,9 +98,10 @@ def parse(content: bytes) -> Card:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise BadCard(f"is not JSON ({error})") from None
-    if not isinstance(found, dict) or found.get("version") != VERSION:
-        raise BadCard(f"is not a card of version {VERSION}")
+    if not isinstance(found, dict):
+        raise BadCard("is not a card")
     values = _Values(found)
+    values.whole("version", VERSION, VERSION)
     return Card(
         task=values.text("task"),
         fingerprint=values.text("fingerprint", _FINGERPRINT),
@@ -131,7 +132,8 @@ class _Values:
         return self.content[key]
 
     def _refuse(self, key: str) -> BadCard:
-        return BadCard(f"has a {self.where}{key} that no card has: {self.content[key]!r:.80}")
+        value = repr(self.content[key])[:80]
+        return BadCard(f"has a value that no card has: {self.where}{key} = {value}")
 
     def text(self, key: str, pattern: str = ".{1,400}") -> str:
         value = self._get(key)

@@ -84,8 +84,8 @@ def task_of(card: Card, name: str | None) -> Task:
         raise UserError(
             f"The student was trained on {card.task} with fingerprint {card.fingerprint}; here, "
             f"{task.name} has {task.fingerprint()}: it is another task, whose figures do not "
-            "compare.\nCheck the student with the version of distill-bench that exported it: "
-            f"{card.environment.get('distill-bench', 'unknown')}."
+            "compare.\nCheck the student with the files that its task names and with the version of "
+            f"distill-bench that exported it: {card.environment.get('distill-bench', 'unknown')}."
         )
     if task.student != card.network:
         raise UserError(
