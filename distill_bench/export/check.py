@@ -84,7 +84,7 @@ def task_of(card: Card, name: str | None) -> Task:
         raise UserError(
             f"The student was trained on {card.task} with fingerprint {card.fingerprint}; here, "
             f"{task.name} has {task.fingerprint()}: it is another task, whose figures do not "
-            "compare.\nCheck the student with the files that its task names and with the version of "
+            "compare.\nCheck it with the files that its task names and with the version of "
             f"distill-bench that exported it: {card.environment.get('distill-bench', 'unknown')}."
         )
     if task.student != card.network:
