@@ -184,6 +184,12 @@ with FLAGS.group("Output"):
     flags.DEFINE_string(
         "outdir", "runs", "Folder for results and TensorBoard curves.", flag_values=FLAGS
     )
+    flags.DEFINE_string(
+        "export",
+        None,
+        "Folder for the trained students of the final runs, as .npz files with cards.",
+        flag_values=FLAGS,
+    )
     flags.DEFINE_bool(
         "dry_run", False, "Print the plan and its estimated time, and stop.", flag_values=FLAGS
     )
@@ -307,11 +313,12 @@ def main() -> int:
     from sweeps.execution.request import Request
     from sweeps.execution.supervise import Limits, supervise
 
-    request = Request(_plan_request(), FLAGS.outdir, _resources(cache))
+    export = str(Path(FLAGS.export).expanduser()) if FLAGS.export else None
+    request = Request(_plan_request(), FLAGS.outdir, _resources(cache), export=export)
     with progress() as display:
         studies = supervise(request, Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
     # With --multihost, only process 0 has studies.
-    return _show(studies) if studies else cli.OK
+    return _show(studies, export) if studies else cli.OK
 
 
 def _list() -> int:
@@ -376,9 +383,10 @@ def _resources(cache: str | None) -> Resources:
     )
 
 
-def _show(folders: list[Path]) -> int:
+def _show(folders: list[Path], export: str | None) -> int:
     """Prints the table of these studies. Fails if an optimizer has no result."""
     from sweeps.board import run_table
+    from sweeps.execution.export import describe
     from sweeps.results import store
 
     studies = [store.load_study(folder) for folder in folders]
@@ -390,6 +398,8 @@ def _show(folders: list[Path]) -> int:
     )
     if failed:
         print(f"No result for {', '.join(failed)}: see above.")
+    if export:
+        print(describe(Path(export), studies))
     print(f"{Path(sys.executable).parent / 'tensorboard'} --logdir {FLAGS.outdir}")
     return cli.FAILED if failed else cli.OK
 

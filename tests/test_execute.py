@@ -62,6 +62,7 @@ def test_a_request_survives_json():
             layout=LayoutOptions(devices=2, mapping="loop", remat=True),
         ),
         Faults(frozenset({"mine", "yours"}), {"mine": Fault("timeout", "It hung.")}),
+        "students",
     )
     assert Request.from_json(request.to_json()) == request
 

@@ -24,9 +24,9 @@ from distill_bench.tasks.parameters import load_teachers
 from distill_bench.tasks.variation import Variation, vary
 from distill_bench.teacher import __main__ as teacher_command
 from distill_bench.teacher import digits, finetune, hyperrule
-from distill_bench.training import engine, lanes, stream
+from distill_bench.training import engine, stream
 from distill_bench.training.engine import open_engine as really_open_engine
-from distill_bench.training.events import Finished, Losses, Snapshot
+from distill_bench.training.events import Finished, Losses, Student
 from distill_bench.training.lane_layout import make_layout
 from distill_bench.training.losses import kl_divergence
 from distill_bench.training.rules import Lane
@@ -115,7 +115,7 @@ def test_the_loss_is_the_cross_entropy_and_the_steps_follow_the_rule(flowers):
         )
     )
     losses = np.concatenate([event.values for event in events if isinstance(event, Losses)])
-    (kept,) = (event for event in events if isinstance(event, Snapshot))
+    (kept,) = (event for event in events if isinstance(event, Student))
     assert isinstance(events[-1], Finished)
 
     split, params = (
@@ -149,7 +149,7 @@ def test_the_loss_is_the_cross_entropy_and_the_steps_follow_the_rule(flowers):
         params = jax.tree.map(lambda p, m, rate=rate: p - np.float32(rate) * m, params, momentum)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
-        lanes.params_of(task, kept.saved.leaves),
+        kept.params,
         params,
     )
 

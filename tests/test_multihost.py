@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ def test_two_processes_give_the_losses_of_one(script, tmp_path, request, streame
         f"--coordinator=127.0.0.1:{free_port()}",
         "--processes=2",
         "--devices=1",
+        f"--export={tmp_path / 'students'}",
     ]
     commands = [
         script.command("run", *flags, *hosts, "--process=0"),
@@ -70,3 +72,14 @@ def test_two_processes_give_the_losses_of_one(script, tmp_path, request, streame
     for name, values in single.items():
         assert len(values) == 20
         np.testing.assert_allclose(both[name], values, atol=1e-6)
+    (student,) = (tmp_path / "students").glob("*.npz")
+    task = "support.small_sun:from_environment" if streamed else "tiny"
+    checked = subprocess.run(
+        [
+            *(sys.executable, "-m", "distill_bench.weights"),
+            *(f"--check={student}", f"--task={task}"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked

@@ -30,11 +30,12 @@ def ray_workers():
 @pytest.mark.slow
 def test_ray_gives_the_bits_of_the_local_executor_even_if_a_worker_is_killed(script, tmp_path):
     flags = [f"--opt={CALM},{BRISK}", "--horizons=600", "--trials=2", "--seeds=1"]
-    assert script("run", *flags).returncode == 0
+    assert script("run", *flags, f"--export={tmp_path / 'local-students'}").returncode == 0
     local = contents(tmp_path / "runs")
     (tmp_path / "runs").rename(tmp_path / "local")
+    students = tmp_path / "students"
     process = subprocess.Popen(
-        script.command("run", *flags, "--executor=ray"),
+        script.command("run", *flags, "--executor=ray", f"--export={students}"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -53,6 +54,11 @@ def test_ray_gives_the_bits_of_the_local_executor_even_if_a_worker_is_killed(scr
         process.wait()
     assert process.returncode == 0, output
     assert contents(tmp_path / "runs") == local
+    exported = {path.name: path.read_bytes() for path in students.glob("*.npz")}
+    assert len(exported) == 2
+    assert exported == {
+        path.name: path.read_bytes() for path in (tmp_path / "local-students").glob("*.npz")
+    }
 
 
 def test_units_keep_all_workers_busy_and_each_holds_one_optimizer():

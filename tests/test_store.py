@@ -139,9 +139,9 @@ def test_an_atomic_write_leaves_the_old_file_if_it_fails(tmp_path, monkeypatch):
 def test_unusable_outdirs_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        store.open_outdir(str(tmp_path / "file"))
+        store.open_folder(str(tmp_path / "file"))
     with pytest.raises(UserError, match="cannot be written"):
-        store.open_outdir("/proc/distill-bench")
+        store.open_folder("/proc/distill-bench")
     with pytest.raises(UserError, match="is not a folder"):
         store.load(tmp_path / "missing")
 

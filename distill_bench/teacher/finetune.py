@@ -13,9 +13,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import jax
 
 from distill_bench.data.dataset import TfdsDataset
 from distill_bench.errors import UserError
@@ -26,12 +23,11 @@ from distill_bench.tasks.view_config import LABEL_MODES
 from distill_bench.teacher import hyperrule
 from distill_bench.teacher.accuracy import accuracy
 from distill_bench.training.engine import Engine
-from distill_bench.training.events import Event, Finished, Point, Snapshot
-from distill_bench.training.lanes import params_of
+from distill_bench.training.events import Event, Finished, Point, Student
 from distill_bench.training.rules import Lane
 from distill_bench.training.source import splits
 from distill_bench.training.train import train
-from distill_bench.weights import files, formats, lookup
+from distill_bench.weights import files, lookup
 
 Say = Callable[[str], None]
 
@@ -134,11 +130,10 @@ def _train(engine: Engine, lanes: Sequence[Lane], say: Say, best: Tuned | None) 
         _report(event, lanes, say)
         if isinstance(event, Point):
             accuracies[event.lane] = event.metrics["accuracy"]
-        elif isinstance(event, Snapshot):
+        elif isinstance(event, Student):
             rate, found = float(lanes[event.lane].hparams["lr"]), accuracies[event.lane]
-            params = params_of(engine.source.task, event.saved.leaves)
             if best is None or (-found, rate) < (-best.validation, best.learning_rate):
-                best = Tuned(rate, found, params)
+                best = Tuned(rate, found, event.params)
     return best
 
 
@@ -166,18 +161,11 @@ def _network(task: Task) -> BiTConfig:
     return task.student
 
 
-def _format(network: BiTConfig) -> Literal["published", "flax"]:
-    """The file format that implies the network's padding when the file is read."""
-    return next(
-        name for name, padding in formats.POOL_PADDING.items() if padding == network.pool_padding
-    )
-
-
 def export(task: Task, params: Params, path: Path) -> str:
     """Writes the parameters to `path` as .npz; returns the file's sha256.
 
     A failure leaves no partial file.
     """
-    content = files.dumps(jax.device_get(params), _format(_network(task)))
+    content = files.dumps_as(_network(task), params)
     replace_atomically(path, lambda file: file.write(content))
     return hashlib.sha256(content).hexdigest()

@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from distill_bench.networks import bit
+from distill_bench.training.lane_layout import LayoutOptions
 from distill_bench.training.lane_state import Saved
 
 Status = Literal["ok", "diverged", "crashed"]
@@ -35,6 +37,18 @@ class Point:
     step: int
     metrics: dict[str, float]
     diagnostics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Student:
+    """A lane's last measured parameters, on the host: those of its last `Point`.
+
+    layout: lays out one row of devices, on which the same program measures them again.
+    """
+
+    lane: int
+    params: bit.Params
+    layout: LayoutOptions
 
 
 @dataclass(frozen=True)
@@ -98,4 +112,4 @@ class Alive:
     lane: int
 
 
-Event = Losses | Point | Finished | Compiled | Snapshot | ChunkStarted | Waiting | Alive
+Event = Losses | Point | Student | Finished | Compiled | Snapshot | ChunkStarted | Waiting | Alive

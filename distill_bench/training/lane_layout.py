@@ -80,6 +80,12 @@ class LaneLayout:
         return self.rows * self.width
 
     @property
+    def one_row(self) -> LayoutOptions:
+        """Options for one row of as many devices: it computes the same numbers for a lane."""
+        shards = self.mesh.shape[BATCH]
+        return LayoutOptions(shards, shards, self.mapping, self.width)
+
+    @property
     def manual(self) -> set[str]:
         """Axes that shard_map handles.
 

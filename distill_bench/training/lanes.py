@@ -87,12 +87,6 @@ def make_students(source: Source):
     return lambda seeds: copies(seeds, source.start)
 
 
-def params_of(task: Task, leaves: Sequence[np.ndarray]) -> bit.Params:
-    """The student's parameters, from the leaves of a LaneState."""
-    tree = jax.tree.structure(jax.eval_shape(lambda: init_student(task, 0)))
-    return jax.tree.unflatten(tree, leaves[: tree.num_leaves])
-
-
 def make_init(source: Source, spec: RuleSpec):
     """jit (traced values, parameters) -> LaneState."""
 

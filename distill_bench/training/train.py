@@ -28,12 +28,12 @@ from distill_bench.training.events import (
     Finished,
     Losses,
     Point,
-    Snapshot,
     Status,
+    Student,
     Waiting,
 )
-from distill_bench.training.lane_state import Saved
-from distill_bench.training.lanes import make_diagnose, on_host
+from distill_bench.training.lane_state import Saved, to_host
+from distill_bench.training.lanes import make_diagnose
 from distill_bench.training.rules import Lane, RuleSpec, spec_of, traceable
 from distill_bench.training.source import init_student
 
@@ -65,7 +65,7 @@ def train(
     resume: saved states by lane; the events of such a lane continue where the saved state ends.
     snapshot_due: asked at the end of every chunk; if true, every running lane yields a `Snapshot`.
     diagnose: a pure function from an update rule's state to scalars, which come with every `Point`.
-    keep: a lane that ends well yields a `Snapshot` of its last state before `Finished`.
+    keep: a lane that ends well yields a `Student` before `Finished`.
     """
     began = time.perf_counter()
     groups, crashes = _plan(engine, lanes)
@@ -140,7 +140,7 @@ def _run(
         upcoming = chunks_for(engine, live, first + engine.steps)
         due = snapshot_due()
         for group, dispatch in [(g, dispatch) for g in groups for dispatch in g.dispatches]:
-            yield from _drain(group, dispatch, announced, keep)
+            yield from _drain(engine, group, dispatch, announced, keep)
             if due:
                 yield from snapshots(dispatch, first)
             try:
@@ -148,12 +148,14 @@ def _run(
             except Exception as error:  # the plug-in's own, raised by its program
                 yield from _crash(group, error)
             if not upcoming:
-                yield from _drain(group, dispatch, announced, keep)
+                yield from _drain(engine, group, dispatch, announced, keep)
         chunks, first = upcoming, first + engine.steps
         live = [assignment for assignment in live if not assignment.done]
 
 
-def _drain(group: Group, dispatch: Dispatch, announced: set[int], keep: bool) -> Iterator[Event]:
+def _drain(
+    engine: Engine, group: Group, dispatch: Dispatch, announced: set[int], keep: bool
+) -> Iterator[Event]:
     """Waits for the dispatch's results and turns them into events."""
     pending = dispatch.take_pending()
     if not pending:
@@ -162,6 +164,7 @@ def _drain(group: Group, dispatch: Dispatch, announced: set[int], keep: bool) ->
         announced.add(pending[0].first)
         yield ChunkStarted(pending[0].first)
     yield Waiting(next(place.lane for place in dispatch.assignments if place))
+    params = None  # at which the lanes are measured, once a lane has ended
     for results in pending:
         try:
             losses = np.asarray(results.losses)
@@ -178,7 +181,9 @@ def _drain(group: Group, dispatch: Dispatch, announced: set[int], keep: bool) ->
             for event in _read(place, d, results, losses, metrics, diagnostics):
                 if keep and isinstance(event, Finished) and event.status == "ok":
                     # Nothing dispatched after the lane's last step has changed its state.
-                    yield Snapshot(event.lane, Saved(event.step, on_host(dispatch.state, [d])[d]))
+                    params = params or engine.rules[group.rule].eval_params(dispatch.state)
+                    own = jax.tree.map(lambda leaf, d=d: to_host(leaf)[d].copy(), params)
+                    yield Student(event.lane, own, engine.layout.one_row)
                 yield event
 
 

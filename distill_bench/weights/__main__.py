@@ -1,12 +1,15 @@
-"""The command `python -m distill_bench.weights`: lists, downloads and describes weights."""
+"""The command `python -m distill_bench.weights`: lists, downloads, describes and checks weights."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from absl import flags
 
-from distill_bench.command import OK, Flags, run
+from distill_bench import machine
+from distill_bench.command import FAILED, OK, Flags, run
+from distill_bench.errors import UserError
 from distill_bench.machine import WEIGHTS_VARIABLE
 from distill_bench.weights.published import (
     BASE_URL,
@@ -19,11 +22,12 @@ from distill_bench.weights.published import (
     path_of,
 )
 
-USAGE = """Lists the published weights and which are in the cache, or downloads, checks and
-describes one file.
+USAGE = """Lists the published weights and which are in the cache; downloads, checks and
+describes one of them; or measures an exported student again.
 
 python -m distill_bench.weights
-python -m distill_bench.weights --name=R152x2_T_flowers128"""
+python -m distill_bench.weights --name=R152x2_T_flowers128
+python -m distill_bench.weights --check=students/digits-adamw-h250-seed1-3f2a1b.npz"""
 
 
 def main(argv: list[str]) -> int:
@@ -56,10 +60,36 @@ def _flags() -> Flags:
         flags.DEFINE_string(
             "base_url", BASE_URL, "The server, or a mirror with the same paths.", flag_values=values
         )
+    with values.group("To check a student"):
+        flags.DEFINE_string(
+            "check",
+            None,
+            "An .npz that sweeps/run.py --export has written: measure it again and compare the "
+            "figures with its card's.",
+            flag_values=values,
+        )
+        flags.DEFINE_string(
+            "task",
+            None,
+            "The student's task, if it is not built in, such as module:NAME. Its code is run.",
+            flag_values=values,
+        )
+        flags.DEFINE_string(
+            "data_dir",
+            None,
+            "Folder of the prepared data sets. Default: $TFDS_DATA_DIR, else "
+            "~/tensorflow_datasets.",
+            flag_values=values,
+        )
     return values
 
 
 def _run(values: Flags) -> int:
+    if values.check is not None:
+        if values.name is not None:
+            raise UserError("--name and --check are about different files: leave one of them out.")
+        machine.choose_folders(values.data_dir, values.cache)
+        return _check(Path(values.check).expanduser(), values.task)
     if values.name is None:
         print(_catalogue(values.cache))
     else:
@@ -93,6 +123,25 @@ def _description(weights: Weights) -> str:
         "sha256": weights.sha256,
     }
     return "\n".join(f"{key:13} {value}" for key, value in rows.items())
+
+
+def _check(path: Path, task_name: str | None) -> int:
+    """Measures the student at `path` and prints its figures beside its card's."""
+    import jax
+
+    from distill_bench.export import check
+
+    student = check.load(path)
+    if (shards := student.card.layout.devices or 1) > 1:
+        # As many devices as shared a batch; on a CPU, cores can be divided into any number.
+        jax.config.update("jax_num_cpu_devices", shards)
+    metrics = check.measure(student, check.task_of(student.card, task_name))
+    print(check.describe(student, metrics), flush=True)
+    if why := check.differences(student.card, metrics):
+        print(f"error: {why}", file=sys.stderr)
+        return FAILED
+    print("All figures agree with the card's to the last digit.")
+    return OK
 
 
 def _show_progress(received: int, total: int | None) -> None:

@@ -48,6 +48,14 @@ def dumps(params: bit.Params, weight_format: WeightFormat | None = None) -> byte
     return buffer.getvalue()
 
 
+def dumps_as(network: bit.BiTConfig, params: bit.Params) -> bytes:
+    """`params` in the format that implies the network's pool padding when the file is read."""
+    return dumps(
+        params,
+        next(name for name, pad in formats.POOL_PADDING.items() if pad == network.pool_padding),
+    )
+
+
 def read(
     path: Path, config: bit.BiTConfig, content: bytes | None = None
 ) -> tuple[bit.Params, WeightFormat]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,28 @@ from distill_bench.training.events import (
     Losses,
     Point,
     Snapshot,
+    Student,
     Waiting,
 )
 from distill_bench.training.lane_state import Saved
 from distill_bench.training.train import train
 from optimizers.contract import source_digest
 from sweeps.execution import multihost
+from sweeps.execution.export import Exporter
 from sweeps.execution.profiling import Profiler
 from sweeps.execution.progress import Display
 from sweeps.execution.request import Faults
 from sweeps.execution.resources import Resources
 from sweeps.execution.tensorboard import write_layout
-from sweeps.execution.trial_sink import TrialSink
+from sweeps.execution.trial_sink import ExportSink, TrialSink
 from sweeps.planning.environment import environment
 from sweeps.planning.plan import Job, Plan
 from sweeps.planning.plug_ins import own_traceback
+from sweeps.planning.study import Result
 from sweeps.results import store
 from sweeps.results.summary import winner
+
+FINALS = "finals"  # the label of the runs whose students are exported
 
 
 @dataclass
@@ -48,6 +53,8 @@ class _Runner:
       resources: what to train with.
       environment: versions and machine, stored with every result.
       profiler: writes a trace; None if not wanted.
+      exporter: exports the students of finals; None if not wanted.
+      again: results of finals that are trained again to export their students, by id.
       engine: None until the first trial needs it.
     """
 
@@ -58,6 +65,8 @@ class _Runner:
     resources: Resources
     environment: dict[str, Any]
     profiler: Profiler | None
+    exporter: Exporter | None
+    again: Mapping[str, Result] = field(default_factory=dict)
     engine: Engine | None = None
 
     def run(self, label: str, jobs: Sequence[Job]) -> None:
@@ -87,7 +96,7 @@ class _Runner:
             saved.step for saved in resume.values()
         )
         self.display.begin(label, left)
-        events = self._events(jobs, resume)
+        events = self._events(jobs, resume, keep=bool(self.exporter) and label == FINALS)
         for event in self.profiler.watch(events) if self.profiler else events:
             match event:
                 case Losses(lane, first, values):
@@ -97,6 +106,8 @@ class _Runner:
                     sinks[lane].point(step, metrics, diagnostics)
                 case Snapshot(lane, saved):
                     sinks[lane].save(saved)
+                case Student():
+                    sinks[event.lane].export(event)
                 case Waiting(lane) | Alive(lane):
                     self.display.suspect([jobs[lane][0].optimizer.name])
                 case Finished(lane, status, step, detail):
@@ -107,30 +118,33 @@ class _Runner:
                     _show_compiled(self.display, explained, jobs, event)
                     self.display.begin(label, left)
 
-    def _sink(self, job: Job) -> TrialSink:
+    def _sink(self, job: Job) -> TrialSink | ExportSink:
+        if self.exporter and (stored := self.again.get(job[1].id)):
+            return ExportSink(self.exporter, job, stored, self.display.say)
         return TrialSink(
             self.root,
             *job,
+            self.exporter,
             self.environment,
             self.display.say,
             resumes=self.resources.executor != "ray",
         )
 
-    def _events(self, jobs: Sequence[Job], resume: dict[int, Saved]) -> Iterator[Event]:
+    def _events(self, jobs: Sequence[Job], resume: dict[int, Saved], keep: bool) -> Iterator[Event]:
         if self.resources.executor == "ray":
             from sweeps.execution import ray_executor
 
             trials = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
             opts = [candidate.spec for candidate, _ in jobs]
-            return ray_executor.run(self.plan.task.name, self.resources, opts, trials)
+            return ray_executor.run(self.plan.task.name, self.resources, opts, trials, keep)
         lanes = [candidate.lane(trial) for candidate, trial in jobs]
         names = [candidate.optimizer.name for candidate, _ in jobs]
-        due = _every(self.resources.checkpoint_seconds)
+        due, diagnose = _every(self.resources.checkpoint_seconds), self.resources.diagnose()
         if self.resources.executor == "multihost":
             return multihost.lead(
-                lambda: self._open(names), names, lanes, resume, due, self.resources.diagnose()
+                lambda: self._open(names), names, lanes, resume, due, diagnose, keep
             )
-        return train(self._open(names), lanes, resume, due, self.resources.diagnose())
+        return train(self._open(names), lanes, resume, due, diagnose, keep)
 
     def _open(self, names: Sequence[str]) -> Engine:
         """The engine, for trials of these optimizers. None of them is suspected while it opens,
@@ -196,11 +210,17 @@ def _show_compiled(
 
 
 def execute(
-    plan: Plan, root: Path, display: Display, resources: Resources, faults: Faults
+    plan: Plan,
+    root: Path,
+    display: Display,
+    resources: Resources,
+    faults: Faults,
+    exporter: Exporter | None = None,
 ) -> list[Path]:
     """Runs what the store lacks of the plan: the tuning trials, then the winners on fresh seeds.
     Returns the folders of its studies.
 
+    With an exporter, a final that the store holds is trained again if its student is not exported.
     If the plan is a shard, the finals wait until the tuning trials of all shards are in the store.
     """
     folders = []
@@ -215,7 +235,7 @@ def execute(
             )
     write_layout(root)
     profiler = Profiler(root, display.say) if resources.profile else None
-    _run(_Runner(plan, root, display, faults, resources, environment(), profiler))
+    _run(_Runner(plan, root, display, faults, resources, environment(), profiler, exporter))
     if profiler:
         profiler.close()
     return folders
@@ -236,7 +256,30 @@ def _run(runner: _Runner) -> None:
             "run this shard again for its final runs."
         )
         return
-    runner.run("finals", list(_missing(root, plan.mine(_finals(plan, root)))))
+    finals = plan.mine(_finals(plan, root))
+    missing = list(_missing(root, finals))
+    runner.run(FINALS, [*missing, *_to_export(runner, finals)])
+
+
+def _to_export(runner: _Runner, finals: Sequence[Job]) -> list[Job]:
+    """The finals that are trained again, because the store holds their results alone."""
+    if not runner.exporter:
+        return []
+    lacking = [job for job in finals if runner.exporter.lacks(job)]
+    results = {
+        result.trial.id: result
+        for candidate in {candidate.study.id: candidate for candidate, _ in lacking}.values()
+        for result in store.load_study(store.study_folder(runner.root, candidate.study)).results
+        if result.status == "ok"
+    }
+    again = [job for job in lacking if job[1].id in results]
+    runner.again = {trial.id: results[trial.id] for _, trial in again}
+    if again:
+        runner.display.say(
+            f"{len(again)} final{' is' if len(again) == 1 else 's are'} trained again, to export "
+            "what the store does not hold: the parameters. Stored results stay as they are."
+        )
+    return again
 
 
 def _missing(root: Path, jobs: Sequence[Job]) -> Iterator[Job]:

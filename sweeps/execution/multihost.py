@@ -74,18 +74,19 @@ def lead(
     resume: Mapping[int, Saved],
     due: Callable[[], bool],
     diagnose: Diagnose | None,
+    keep: bool,
 ) -> Iterator[Event]:
     """`train` on all hosts; `names` are the lanes' optimizers."""
     trials = [
         (name, dict(lane.hparams), lane.horizon, lane.seed)
         for name, lane in zip(names, lanes, strict=True)
     ]
-    _send(json.dumps({"trials": trials, "resume": list(resume)}).encode())
+    _send(json.dumps({"trials": trials, "resume": list(resume), "keep": keep}).encode())
     for saved in resume.values():
         file = io.BytesIO()
         lane_state.write(file, saved, {})
         _send(file.getvalue())
-    yield from train(open_engine(), lanes, resume, due, diagnose)
+    yield from train(open_engine(), lanes, resume, due, diagnose, keep)
 
 
 def dismiss() -> None:
@@ -112,7 +113,7 @@ def follow(
             lane_of(name, hparams, horizon, seed)
             for name, hparams, horizon, seed in request["trials"]
         ]
-        for _ in train(engine, lanes, resume, diagnose=diagnose):
+        for _ in train(engine, lanes, resume, diagnose=diagnose, keep=request["keep"]):
             alive()
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill_bench import machine
 from distill_bench.errors import UserError
-from distill_bench.training.events import Alive, Event, Finished, Losses, Point
+from distill_bench.training.events import Alive, Event, Finished, Losses, Point, Student
 
 if TYPE_CHECKING:
     from distill_bench.training.engine import Engine
@@ -39,7 +39,9 @@ def _open(task: str, resources: Resources) -> Engine:
     return resources.open_engine(catalogue.get(task))
 
 
-def _unit(task: str, resources: Resources, opt: str, trials: Sequence[TrialSpec]) -> list[Event]:
+def _unit(
+    task: str, resources: Resources, opt: str, trials: Sequence[TrialSpec], keep: bool
+) -> list[Event]:
     """Trains the trials, on a Ray worker, and returns their events."""
     from distill_bench.training.train import train
     from sweeps.planning.plan import lane_of
@@ -53,8 +55,8 @@ def _unit(task: str, resources: Resources, opt: str, trials: Sequence[TrialSpec]
     ]
     return [
         event
-        for event in train(engine, lanes, diagnose=resources.diagnose())
-        if isinstance(event, Losses | Point | Finished)
+        for event in train(engine, lanes, diagnose=resources.diagnose(), keep=keep)
+        if isinstance(event, Losses | Point | Student | Finished)
     ]
 
 
@@ -74,10 +76,16 @@ def slices(optimizers: Sequence[str], workers: int) -> list[list[int]]:
 
 
 def run(
-    task: str, resources: Resources, opts: Sequence[str], trials: Sequence[TrialSpec]
+    task: str,
+    resources: Resources,
+    opts: Sequence[str],
+    trials: Sequence[TrialSpec],
+    keep: bool = False,
 ) -> Iterator[Event]:
     """Events of `trials`. Trial i uses the optimizer typed as opts[i]. The events of a unit come
     together, when it is done.
+
+    keep: see `train`.
 
     Raises:
       UserError: if Ray is not installed or its cluster cannot be reached.
@@ -103,7 +111,7 @@ def run(
     waiting = {}
     for indices in slices(opts, workers):
         spec = _absolute(opts[indices[0]])
-        waiting[unit.remote(task, resources, spec, [trials[i] for i in indices])] = indices
+        waiting[unit.remote(task, resources, spec, [trials[i] for i in indices], keep)] = indices
     while waiting:
         yield Alive(next(iter(waiting.values()))[0])
         done, _ = ray.wait(list(waiting), timeout=_HEARTBEAT_SECONDS)

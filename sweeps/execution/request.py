@@ -44,12 +44,14 @@ class Request:
       outdir: folder of the results.
       resources: what to train it with.
       faults: what earlier processes of the sweep died of.
+      export: folder to which the students of final runs are exported; None to export none.
     """
 
     plan: PlanRequest
     outdir: str
     resources: Resources = field(default_factory=Resources)
     faults: Faults = field(default_factory=Faults)
+    export: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=sorted)  # `sorted` makes a list of a frozenset
@@ -62,6 +64,7 @@ class Request:
             content["outdir"],
             _resources(content["resources"]),
             _faults(content["faults"]),
+            content["export"],
         )
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from distill_bench.training import lane_state
+from distill_bench.training.events import Student
 from distill_bench.training.lane_state import Saved
+from sweeps.execution.export import Exporter
 from sweeps.execution.tensorboard import TrialCurves
-from sweeps.planning.plan import Candidate
-from sweeps.planning.study import Trial
+from sweeps.planning.plan import Candidate, Job
+from sweeps.planning.study import Result, Trial
 from sweeps.results import store
 
 
@@ -29,6 +31,7 @@ class TrialSink:
         root: Path,
         candidate: Candidate,
         trial: Trial,
+        exporter: Exporter | None,
         environment: dict[str, Any],
         say: Callable[[str], None],
         resumes: bool,
@@ -38,6 +41,7 @@ class TrialSink:
           root: folder of the results.
           candidate: the optimizer.
           trial: the trial.
+          exporter: exports its student at the end; None for no export.
           environment: versions and machine, stored with the result.
           say: shows the reason if a checkpoint is refused.
           resumes: whether to continue from the checkpoint that an earlier run left.
@@ -51,6 +55,8 @@ class TrialSink:
             "versions": study.versions,
         }
         self._checkpoint = folder / "state.npz"
+        self._job, self._exporter = (candidate, trial), exporter
+        self._metrics: dict[str, float] = {}
         self._environment = environment
         self._writer = store.TrialWriter(folder, trial)
         self.saved, kept = self._resume(say) if resumes else (None, [])
@@ -84,6 +90,7 @@ class TrialSink:
         self._curves.losses(first, values)
 
     def point(self, step: int, metrics: dict[str, float], diagnostics: dict[str, float]) -> None:
+        self._metrics = metrics
         self._writer.point(step, metrics, diagnostics)
         self._curves.point(step, metrics, diagnostics)
 
@@ -91,7 +98,52 @@ class TrialSink:
         self._writer.sync()
         lane_state.save(self._checkpoint, saved, self._owner)
 
+    def export(self, student: Student) -> None:
+        """Comes before `finish`, so that a finished trial never lacks its export."""
+        if self._exporter:
+            self._exporter.export(self._job, student, self._metrics)
+
     def finish(self, status: str, step: int, detail: str | None) -> None:
         self._curves.finish(status == "ok")
         self._writer.finish(status, step, detail, self._environment)
         self._checkpoint.unlink(missing_ok=True)
+
+
+class ExportSink:
+    """Exports the student of a trial that is in the store, and stores nothing.
+
+    Attributes:
+      saved: None, because such a trial has no checkpoints.
+    """
+
+    saved: Saved | None = None
+
+    def __init__(self, exporter: Exporter, job: Job, stored: Result, say: Callable[[str], None]):
+        """
+        Args:
+          stored: the trial's result.
+          say: says so if the student's figures are not those of the result.
+        """
+        self._exporter, self._job, self._stored, self._say = exporter, job, stored, say
+        self._metrics: dict[str, float] = {}
+
+    def losses(self, first: int, values: Any) -> None:
+        pass
+
+    def point(self, step: int, metrics: dict[str, float], diagnostics: dict[str, float]) -> None:
+        self._metrics = metrics
+
+    def save(self, saved: Saved) -> None:
+        pass
+
+    def export(self, student: Student) -> None:
+        if self._metrics != self._stored.final:
+            self._say(
+                f"{self._job[1].name}: trained again, it ends with other last digits than the "
+                "stored result, which another machine or other devices computed. The card holds "
+                "the figures of the exported student."
+            )
+        self._exporter.export(self._job, student, self._metrics)
+
+    def finish(self, status: str, step: int, detail: str | None) -> None:
+        pass

@@ -69,6 +69,7 @@ def _run(request: Request, channel: _Channel) -> list[Path]:
     # Only now, because set_up_jax limits the threads of LAPACK, which scipy loads.
     from sweeps.execution import multihost
     from sweeps.execution.execute import execute
+    from sweeps.execution.export import Exporter
     from sweeps.planning.plan import make_plan
     from sweeps.results import store
 
@@ -79,10 +80,11 @@ def _run(request: Request, channel: _Channel) -> list[Path]:
     if spans_hosts and not multihost.is_leader():
         _follow(plan, resources, channel)
         return []
-    outdir = store.open_outdir(request.outdir)
+    outdir = store.open_folder(request.outdir)
+    exporter = Exporter.open(request.export, plan.task, channel.say) if request.export else None
     i, n = plan.shard
     with store.locked(outdir, f"{i}/{n}" if n > 1 else ""):
-        folders = execute(plan, outdir, channel, resources, request.faults)
+        folders = execute(plan, outdir, channel, resources, request.faults, exporter)
     if spans_hosts:
         multihost.dismiss()
         multihost.leave()

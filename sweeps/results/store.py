@@ -65,15 +65,15 @@ def locked(root: Path, shard: str = "", patience: float = 5.0) -> Iterator[None]
         yield
 
 
-def open_outdir(path: str) -> Path:
-    """Returns the output folder and creates it if missing.
+def open_folder(path: str, flag: str = "outdir") -> Path:
+    """Returns the folder given as --flag and creates it if missing.
 
     Raises:
       UserError: if it is a file or cannot be written.
     """
     root = Path(path)
     if root.exists() and not root.is_dir():
-        raise UserError(f"--outdir={path} is a file. Name a folder; it is created if missing.")
+        raise UserError(f"--{flag}={path} is a file. Name a folder; it is created if missing.")
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe = root / f".writable.{os.getpid()}"
@@ -81,7 +81,7 @@ def open_outdir(path: str) -> Path:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"--outdir={path} cannot be written: {error.strerror}.\nName another folder."
+            f"--{flag}={path} cannot be written: {error.strerror}.\nName another folder."
         ) from None
     return root
 

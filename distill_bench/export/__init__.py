@@ -1,0 +1,1 @@
+"""Trained students to take home: .npz files, each with a card that says what it is."""
