@@ -233,7 +233,7 @@ def test_images_packed_from_another_version_of_the_data_set_are_refused(small_su
         name="sun397/tfds",
         version="3.0.0",
     )
-    with pytest.raises(UserError, match=r"refers to TFDS's version 2\.1\.1, but 3\.0\.0"):
+    with pytest.raises(UserError, match=r"refers to version 2\.1\.1 of the files, but 3\.0\.0"):
         prepared.load(small_sun.dataset, root)
 
 

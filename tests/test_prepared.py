@@ -155,12 +155,12 @@ def test_prepare_packs_again_if_tfds_has_a_newer_version_of_streamed_images(fres
         version="2.1.10",
     )
     with pytest.raises(
-        UserError, match=r"refers to TFDS's version 2\.1\.1, but 2\.1\.10 was found"
+        UserError, match=r"refers to version 2\.1\.1 of the files, but 2\.1\.10 was found"
     ):
         prepared.load(streamed, fresh)
     reported = []
     prepared.prepare(streamed, fresh, reported.append)
-    assert "refers to TFDS's version 2.1.1" in reported[0]
+    assert "refers to version 2.1.1 of the files" in reported[0]
     train = prepared.load(streamed, fresh, pytest.fail)[0]
     assert (set(train.labels), train.images[3]) == ({5}, FILES[0])
 

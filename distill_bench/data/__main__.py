@@ -82,13 +82,14 @@ def _run(arguments: list[str], values: Flags) -> int:
 
 
 def _show(data_dir: Path) -> int:
-    from distill_bench.data import prepared, tfds_records
+    from distill_bench.data import prepared
 
     for task, dataset in datasets.CATALOGUE.items():
         if prepared.is_packed(dataset, data_dir):
             state = f"packed in {prepared.folder(dataset, data_dir)}"
-        elif source := tfds_records.find(dataset, data_dir):
-            state = f"not packed, but TFDS has made it in {source}"
+        elif source := prepared.reader(dataset).find(dataset, data_dir):
+            made = "it is" if dataset.tfrecords else "TFDS has made it"
+            state = f"not packed, but {made} in {source}"
         else:
             state = f"not prepared: {datasets.prepare_command(dataset, data_dir)}"
         print(f"{task:12}  {state}")

@@ -47,13 +47,16 @@ class TfdsDataset:
 
     Attributes:
       name: TFDS's name, with the config if there are several, such as "sun397/tfds".
-      train, validation, test: the splits in TFDS's notation, such as "train[:90%]".
+      train, validation, test: the splits in TFDS's notation, such as "train[:90%]"; the names of
+        their folders if they are TFRecord files.
       train_size, validation_size, test_size: number of images in each split.
       side: side in pixels of the squares to which images are squeezed; None to keep the published
         files.
       clean: (shorter side, central crop) of the clean test images, in pixels.
       in_memory: decode all training files once and keep their pixels on the device; otherwise they
         are read and decoded again for each view. Squeezed images are always in memory.
+      tfrecords: address of the published folders of TFRecord files that hold the images, for the
+        user to copy; None if TFDS makes the data set.
     """
 
     name: str
@@ -66,6 +69,7 @@ class TfdsDataset:
     side: int | None
     clean: tuple[int, int]
     in_memory: bool = False
+    tfrecords: str | None = None
 
     @property
     def channels(self) -> int:

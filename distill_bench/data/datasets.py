@@ -54,6 +54,20 @@ CATALOGUE = {
         clean=(160, 128),
         in_memory=True,
     ),
+    # The same images, as squares of 384 pixels: https://github.com/sayakpaul/FunMatch-Distillation
+    "pet37-tfrecords": TfdsDataset(
+        "pet37-tfrecords",
+        "train",
+        "validation",
+        "test",
+        3312,
+        368,
+        3669,
+        side=None,
+        clean=(160, 128),
+        in_memory=True,
+        tfrecords="gs://funmatch-tf",
+    ),
     "food101": TfdsDataset(
         "food101",
         "train[:90%]",

@@ -17,7 +17,7 @@ import numpy as np
 
 from distill_bench.data import decoding
 from distill_bench.data.dataset import TfdsDataset
-from distill_bench.data.tfds_records import Records
+from distill_bench.data.records import Examples
 from distill_bench.errors import UserError
 from distill_bench.machine import core_count
 
@@ -56,7 +56,7 @@ class _DecodedImage:
 def fields(dataset: TfdsDataset, split: str) -> Fields:
     """Shape of a row and dtype of each array of the split "train", "validation" or "test".
 
-    If images are not kept squeezed, "records" says which record of TFDS's split holds the image.
+    If images are not kept squeezed, "records" says which record of the split holds the image.
     """
     side, crop = dataset.side, dataset.clean[1]
     kept: Fields = {"labels": ((), np.dtype("<i4")), "sizes": ((2,), np.dtype("<f4"))}
@@ -71,7 +71,7 @@ def fields(dataset: TfdsDataset, split: str) -> Fields:
 def pack(
     dataset: TfdsDataset,
     split: str,
-    examples: Records,
+    examples: Examples,
     path: Callable[[str], Path],
     report: Callable[[str], None],
 ) -> Packed:
@@ -115,7 +115,7 @@ def pack(
         raise UserError(
             f"None of the {len(examples)} images of {split} can be decoded. "
             f"The first: {damaged[0].strip()}\n"
-            "Move TFDS's folder of the data set away and prepare it again."
+            "Move the folder of the published files away and prepare the data set again."
         )
     return Packed({field: file.about() for field, file in files.items()}, damaged)
 

@@ -1,11 +1,11 @@
-"""Data sets of TFDS, decoded once into memory-mapped arrays.
+"""Data sets of TFDS or of TFRecord files, decoded once into memory-mapped arrays.
 
 Reading them needs neither a network nor TensorFlow.
 
-The arrays of a data set are in `distill-bench/<name>-<side>-<digest>/`, next to TFDS's own folder,
-each in a .npy file: `images`, `labels` and `sizes` of each split, and `clean` of validation and
-test. `dataset.Split` describes them. A data set that is too large to be squeezed has `records`
-instead of `images`: the index of each image in TFDS's files, from which it is then read.
+The arrays of a data set are in `distill-bench/<name>-<side>-<digest>/`, next to the folder of the
+published files, each in a .npy file: `images`, `labels` and `sizes` of each split, and `clean` of
+validation and test. `dataset.Split` describes them. A data set that is not squeezed has `records`
+instead of `images`: the index of each image in the published files, from which it is then read.
 `manifest.json` is written last; without it, a folder is incomplete. Images that cannot be decoded
 are left out and listed in `damaged.txt`.
 """
@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from distill_bench.data import packing, tfds_records
+from distill_bench.data import packing, tfds_records, tfrecords
 from distill_bench.data.dataset import Split, TfdsDataset
 from distill_bench.data.datasets import prepare_command, repair_advice
+from distill_bench.data.records import Examples, Reader
 from distill_bench.errors import UserError
 from distill_bench.files import locked_file, replace_atomically
 from distill_bench.log import LOG
@@ -38,6 +39,11 @@ LAYOUT = 2
 MANIFEST, DAMAGED = "manifest.json", "damaged.txt"
 # A few bytes per image, so that their digests are verified at every load.
 _SMALL = ("labels", "sizes", "records")
+
+
+def reader(dataset: TfdsDataset) -> Reader:
+    """The module that reads the published files of the data set."""
+    return tfrecords if dataset.tfrecords else tfds_records
 
 
 def folder(dataset: TfdsDataset, data_dir: Path) -> Path:
@@ -52,6 +58,8 @@ def _packed_fields(dataset: TfdsDataset) -> dict[str, Any]:
     """The fields that determine what is packed."""
     fields = dataclasses.asdict(dataset)
     del fields["in_memory"]
+    if dataset.tfrecords is None:  # as in the folders packed before there was this field
+        del fields["tfrecords"]
     return fields
 
 
@@ -74,14 +82,15 @@ def prepare(
       `data_dir/downloads/manual`.
 
     Raises:
-      UserError: if TensorFlow is needed and not installed, if TFDS fails, if its files are damaged
-        or hold other numbers of images, or if the disk is too small.
+      UserError: if TensorFlow is needed and not installed, if TFDS fails, if TFRecord files are
+        missing, if files are damaged or hold other numbers of images, or if the disk is too small.
     """
-    packed_dir, source = folder(dataset, data_dir), tfds_records.find(dataset, data_dir)
+    packed_dir, source = folder(dataset, data_dir), reader(dataset).find(dataset, data_dir)
 
     def make() -> Path:
-        report(f"{dataset.name}: TFDS makes it in {data_dir}")
-        return tfds_records.make(dataset, data_dir, manual_dir)
+        if not dataset.tfrecords:
+            report(f"{dataset.name}: TFDS makes it in {data_dir}")
+        return reader(dataset).make(dataset, data_dir, manual_dir)
 
     if dataset.side is None:
         source = source or make()
@@ -111,7 +120,7 @@ def load(
       UserError: if the data set is not prepared and cannot be, or if its files have changed since
         they were packed.
     """
-    source = tfds_records.find(dataset, data_dir)
+    source = reader(dataset).find(dataset, data_dir)
     if not is_packed(dataset, data_dir) or (dataset.side is None and source is None):
         source = source or _make(dataset, data_dir, report)
         _pack(dataset, data_dir, source, report)
@@ -120,7 +129,13 @@ def load(
 
 
 def _make(dataset: TfdsDataset, data_dir: Path, report: Callable[[str], None]) -> Path:
-    """Lets TFDS make the data set, for a run that needs it now; returns TFDS's folder."""
+    """Lets TFDS make the data set, for a run that needs it now; returns TFDS's folder.
+
+    Raises:
+      UserError: if TFDS fails, or if the data set is TFRecord files that the user must copy.
+    """
+    if dataset.tfrecords:
+        return tfrecords.make(dataset, data_dir, None)
     report(f"{dataset.name} is not in {data_dir}: TFDS makes it, once, from the network")
     try:
         return tfds_records.make(dataset, data_dir, None)
@@ -142,7 +157,7 @@ def _split(
         return Split(**arrays)
     assert source is not None
     rest = {field: array for field, array in arrays.items() if field != "records"}
-    examples = tfds_records.Records(source, getattr(dataset, split), _sizes(dataset)[split])
+    examples = reader(dataset).Records(source, getattr(dataset, split), _sizes(dataset)[split])
     return Split(images=_Intact(examples, np.asarray(arrays["records"])), **rest)
 
 
@@ -151,11 +166,11 @@ class _Intact:
     """The encoded files of the images that are not damaged.
 
     Attributes:
-      examples: all of TFDS's records.
+      examples: all published records.
       records: [N], the index of each intact image in `examples`.
     """
 
-    examples: tfds_records.Records
+    examples: Examples
     records: np.ndarray
 
     def __len__(self) -> int:
@@ -195,16 +210,17 @@ def _locked(packed_dir: Path) -> Iterator[None]:
 def _pack(
     dataset: TfdsDataset, data_dir: Path, source: Path, report: Callable[[str], None]
 ) -> None:
-    """Packs TFDS's files in `source`, unless another process does it while this one waits."""
+    """Packs the files in `source`, unless another process does it while this one waits."""
     packed_dir = folder(dataset, data_dir)
     with _locked(packed_dir):
         if is_packed(dataset, data_dir):
             return
         _clear(packed_dir)
         examples = {
-            split: tfds_records.Records(source, getattr(dataset, split), size)
+            split: reader(dataset).Records(source, getattr(dataset, split), size)
             for split, size in _sizes(dataset).items()
         }
+        version = reader(dataset).version(source)
         _check_room(dataset, packed_dir)
         report(f"{packed_dir}: packing {dataset.name}, {sum(_sizes(dataset).values())} images")
         packed = _pack_splits(dataset, packed_dir, examples, report)
@@ -212,14 +228,14 @@ def _pack(
         (packed_dir / DAMAGED).write_text("".join(["split\tindex\tfile\treason\n", *damaged]))
         if damaged:
             report(f"{len(damaged)} images are damaged and left out: see {packed_dir / DAMAGED}")
-        _write_manifest(dataset, packed_dir, examples["train"].version, packed)
+        _write_manifest(dataset, packed_dir, version, packed)
         report(f"{packed_dir}: packed")
 
 
 def _pack_splits(
     dataset: TfdsDataset,
     packed_dir: Path,
-    examples: dict[str, tfds_records.Records],
+    examples: dict[str, Examples],
     report: Callable[[str], None],
 ) -> dict[str, packing.Packed]:
     """Writes the arrays of all splits; if that fails, leaves none behind."""
@@ -287,14 +303,14 @@ def _open(
 ) -> dict[str, dict[str, np.ndarray]]:
     """The memory-mapped arrays of each split, by field, if they agree with the manifest.
 
-    source: TFDS's folder. Arrays that refer to TFDS's files must be made from this version.
+    source: folder of the published files. Arrays that refer to them must be made from its version.
     every_byte: also verify the digests of the large arrays.
 
     Raises:
       UserError: if an array differs from what the manifest says.
     """
     packed_dir = folder(dataset, data_dir)
-    version = source.name if source and dataset.side is None else None
+    version = reader(dataset).version(source) if source and dataset.side is None else None
     try:
         manifest = json.loads((packed_dir / MANIFEST).read_text())
         # Through JSON like the manifest, which turns tuples into lists.
@@ -303,7 +319,7 @@ def _open(
             raise ValueError(f"{MANIFEST} describes another data set")
         if version not in (None, manifest["version"]):
             raise ValueError(
-                f"it refers to TFDS's version {manifest['version']}, but {version} was found"
+                f"it refers to version {manifest['version']} of the files, but {version} was found"
             )
         return {
             split: _open_split(dataset, split, manifest["splits"][split], packed_dir, every_byte)

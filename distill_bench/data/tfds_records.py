@@ -7,30 +7,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distill_bench.data.dataset import TfdsDataset
+from distill_bench.data.records import Example
 from distill_bench.errors import UserError
 
 FORMAT = "array_record"
 _KEYS = ("file_name", "id")  # features that may hold the name of an image's file
-
-
-@dataclass(frozen=True)
-class Example:
-    """One image as it was published.
-
-    Attributes:
-      image: encoded bytes.
-      label: class.
-      key: name of the image's file; "" if the data set does not have it.
-    """
-
-    image: bytes
-    label: int
-    key: str
 
 
 def find(dataset: TfdsDataset, data_dir: Path) -> Path | None:
@@ -40,7 +25,7 @@ def find(dataset: TfdsDataset, data_dir: Path) -> Path | None:
         for path in (data_dir / dataset.name).glob("*/dataset_info.json")
         if FORMAT in _formats(path)
     ]
-    return max(versions, key=_version, default=None)
+    return max(versions, key=_numbers, default=None)
 
 
 def _formats(path: Path) -> list[str]:
@@ -51,7 +36,7 @@ def _formats(path: Path) -> list[str]:
         return []
 
 
-def _version(folder: Path) -> list[int]:
+def _numbers(folder: Path) -> list[int]:
     return [int(part) if part.isdecimal() else -1 for part in folder.name.split(".")]
 
 
@@ -89,11 +74,13 @@ def make(dataset: TfdsDataset, data_dir: Path, manual_dir: Path | None) -> Path:
     return found
 
 
+def version(folder: Path) -> str:
+    """TFDS's version of the data set."""
+    return folder.name
+
+
 class Records:
     """One split's examples in TFDS's order; several threads may index it at once.
-
-    Attributes:
-      version: TFDS's version of the data set.
 
     Raises:
       UserError: if the split is missing or does not hold `size` examples; when indexed, if its
@@ -106,7 +93,6 @@ class Records:
         self._folder, self._split = folder, split
         try:
             builder: Any = tfds.builder_from_directory(folder)
-            self.version = str(builder.info.version)
             # Decode nothing, not even masks: one that TFDS cannot decode would end the reading.
             decoders = {
                 key: tfds.decode.SkipDecoding()

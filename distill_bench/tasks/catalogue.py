@@ -76,6 +76,9 @@ def _funmatch(
 
 FLOWERS = _funmatch("flowers102", "flowers128", 102, 10.0, (1_000, 10_000, 100_000, 1_000_000))
 PETS = _funmatch("pet37", "pet128", 37, 2.0, (300, 1_000, 3_000, 10_000, 30_000))
+PETS_TFRECORDS = _funmatch(
+    "pet37-tfrecords", "pet128", 37, 2.0, (300, 1_000, 3_000, 10_000, 30_000)
+)
 FOOD = _funmatch("food101", "food128", 101, 10.0, (100, 1_000, 3_000))
 SUN = _funmatch("sun397", "sun128", 397, 10.0, (100, 1_000, 3_000))
 _IMAGENET = functools.partial(
@@ -96,6 +99,7 @@ CATALOGUE = {
         DIGITS,
         FLOWERS,
         PETS,
+        PETS_TFRECORDS,
         FOOD,
         SUN,
         IMAGENET,
