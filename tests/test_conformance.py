@@ -173,6 +173,52 @@ def test_a_broken_optimizer_fails_the_right_check(tmp_path, name):
     assert message in reason
 
 
+LONG_WARMUP = """
+# 1,500 steps of warm-up times a cosine. Up to a horizon of 1,500 steps, the rate is always zero.
+def absolute(peak, steps):
+    def schedule(count):
+        progress = jnp.clip((count - 1500) / (steps - 1500), 0, 1)
+        return peak * jnp.minimum(count / 1500, 1) * (1 + jnp.cos(jnp.pi * progress)) / 2
+    return schedule
+
+# The same, but a horizon of up to 1,500 steps is refused.
+def refusing(peak, steps):
+    return optax.warmup_cosine_decay_schedule(0.0, peak, 1500, steps)
+
+@optimizer(schedule=SHAPE)
+def patient(
+    lr: Annotated[Schedule, Choice(3e-4, 1e-2)] = 3e-3,
+    *,
+    b1: Annotated[float, Choice(0.8, 0.9)] = 0.9,
+    weight_decay: float = 1e-5,
+):
+    return optax.adamw(RATE, B1, weight_decay=weight_decay)
+"""
+
+
+def patient(folder, shape="absolute", rate="lr", b1="b1"):
+    path = folder / "patient.py"
+    source = LONG_WARMUP.replace("SHAPE", shape).replace("RATE", rate).replace("B1", b1)
+    path.write_text(HEAD + source)
+    return registry.resolve(str(path)).optimizer
+
+
+@pytest.mark.parametrize("shape", ["absolute", "refusing"])
+def test_a_rule_with_a_long_warmup_passes(tmp_path, shape):
+    reasons = {outcome.check: outcome.reason for outcome in examine(patient(tmp_path, shape))}
+    assert len(reasons) == len(checks.CHECKS)
+    assert not any(reasons.values()), reasons
+
+
+def test_a_rule_with_a_long_warmup_fails_for_its_own_faults(tmp_path):
+    dead = patient(tmp_path, b1="0.9")
+    assert checks.has_no_dead_hyperparameter(dead) == "b1 changes nothing within 10,000 steps"
+    uphill = patient(tmp_path, rate="lambda count: -lr(count)")
+    reason = checks.lowers_losses(uphill)
+    assert reason is not None
+    assert "10,000 steps do not lower a quadratic" in reason
+
+
 def test_an_exception_is_reported_with_its_line(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text(

@@ -197,6 +197,25 @@ def test_custom_schedules_work_and_bad_options_are_refused():
         optimizer(evaluations=0.5)(example.make)
 
 
+def test_a_schedule_may_take_hyperparameters():
+    def ramp(peak, steps, *, k, power=1):
+        return lambda count: peak * (count / k) ** power
+
+    opt = optimizer(schedule=ramp)(example.make)
+    assert np.asarray(opt.learning_rate({"lr": 6.0}, 10, np.arange(2))).tolist() == [0.0, 2.0]
+    assert opt.learning_rate({"lr": 6.0, "k": 2}, 10, 1) == 3.0
+    gradient, state = jnp.ones(1), opt.build({"b1": 0.0, "lr": 6.0, "k": 2}, 10).init(jnp.ones(1))
+    for expected in (0.0, -3.0, -6.0):
+        updates, state = opt.build({"b1": 0.0, "lr": 6.0, "k": 2}, 10).update(gradient, state)
+        assert float(updates[0]) == expected
+
+    def other(peak, steps, *, warmup):
+        return lambda count: peak
+
+    with pytest.raises(TypeError, match="schedule of example needs a hyperparameter 'warmup'"):
+        optimizer(schedule=other)(example.make)
+
+
 def test_muon_orthogonalises_convolutions_as_matrices():
     rule = registry.resolve("muon").optimizer.build({"weight_decay": 0.0}, 100)
     params = {"conv": jnp.ones((3, 3, 4, 6)), "dense": jnp.ones((8, 5))}

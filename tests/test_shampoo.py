@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from optimizers.kronecker.factors import diagnostics
 from optimizers.kronecker.grafting import graft, magnitude_of
 from optimizers.shampoo import preconditioned, scale_by_shampoo, shampoo
+from optimizers.shampoo_funmatch import shampoo_funmatch
 from optimizers.soap import scale_by_soap, soap
 from support.reference import root64, shampoo64, soap64
 from support.shampoo_rules import RULES, distance, random, related, run
@@ -161,6 +162,58 @@ def test_grafting_keeps_the_direction_and_takes_the_other_norm(magnitude):
         for name in ("b", "one"):
             np.testing.assert_array_equal(grafted[t][name], m[t][name])
         assert not grafted[t]["zero"].any()
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+@pytest.mark.parametrize("enters", ["before_momentum", "after_momentum"])
+def test_shampoo_of_funmatch_decays_before_or_after_momentum(enters, vectors):
+    """As in the public code (scalable_shampoo), and as AdamW does."""
+    lr, wd, steps = 0.05, 0.1, 15
+    gradients = [
+        {"kernel": g, "bias": b}
+        for g, b in zip(related((4, 6), steps), related((6,), steps), strict=True)
+    ]
+    params = {"kernel": random((4, 6), 7), "bias": random((6,), 8)}
+
+    def rule(**hparams):
+        return shampoo_funmatch.build({"lr": lr, **hparams}, steps)
+
+    def rate(t):
+        return float(shampoo_funmatch.learning_rate({"lr": lr}, steps, t))
+
+    # Shampoo's own update does not depend on the parameters.
+    plain, _ = run(rule(momentum=0.0, weight_decay=0.0), gradients, params)
+    expected = {name: np.asarray(p, np.float64) for name, p in params.items()}
+    momentum = dict.fromkeys(params, 0.0)
+    for t, update in enumerate(plain):
+        for name, p in expected.items():
+            u = np.asarray(update[name], np.float64) / -rate(t)
+            decay = wd * p if name == "kernel" or vectors else 0.0
+            before, after = (decay, 0.0) if enters == "before_momentum" else (0.0, decay)
+            momentum[name] = 0.9 * momentum[name] + u + before
+            expected[name] = p - rate(t) * (u + before + 0.9 * momentum[name] + after)
+
+    tested = rule(weight_decay=wd, weight_decay_enters=enters, decay_vectors=vectors)
+    state = tested.init(params)
+    for g in gradients:
+        updates, state = jax.jit(tested.update)(g, state, params)
+        params = optax.apply_updates(params, updates)
+    for name, p in params.items():
+        assert distance(p, expected[name]) < 1e-5
+
+
+def test_decay_before_momentum_is_ten_times_as_strong():
+    """Without gradients: how far a parameter of 1 moves in a step, once momentum has built up."""
+
+    def pull(enters):
+        rule = shampoo_funmatch.build({"lr": 1e-6, "weight_decay_enters": enters}, 1000)
+        params, zero = {"w": jnp.ones((3, 2))}, {"w": jnp.zeros((3, 2))}
+        updates, _ = run(rule, [zero] * 200, params)
+        return float(updates[-1]["w"][0, 0])
+
+    assert pull("before_momentum") / pull("after_momentum") == pytest.approx(10, rel=1e-4)
+    with pytest.raises(ValueError, match="unknown weight_decay_enters 'early'"):
+        shampoo_funmatch.build({"weight_decay_enters": "early"}, 10)
 
 
 def test_bad_settings_are_rejected_by_name():

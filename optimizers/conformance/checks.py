@@ -3,129 +3,44 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # set before importing jax; matrices are small
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from optimizers.conformance.problems import (
+    HORIZONS,
+    PARAMS,
+    SHAPES,
+    STEPS,
+    build,
+    corners,
+    finite,
+    network,
+    quadratic,
+    run,
+    same,
+    shortest_horizon,
+    take_step,
+)
 from optimizers.contract.api import EXTRA_ARGS, Optimizer, offer
-
-STEPS = 20
 
 Check = Callable[[Optimizer], str | None]
 
 
-def _random(shape: tuple[int, ...], seed: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
-
-
-PARAMS = {
-    "conv": _random((3, 3, 4, 6), 0),
-    "dense": _random((8, 5), 1),
-    "bias": _random((6,), 2),
-    "scalar": _random((), 3),
-}
-SHAPES = {
-    "scalar": (),
-    "vector": (5,),
-    "matrix": (4, 3),
-    "kernel": (2, 2, 3, 4),
-    "empty": (0, 3),
-    "ones": (1, 1),
-}
-
-
-def _quadratic(params: Any) -> jax.Array:
-    """A quadratic with curvature 0.02, which suits learning rates meant for losses of about 1."""
-    return 0.01 * sum(
-        (jnp.sum((leaf.astype(jnp.float32) - 0.3) ** 2) for leaf in jax.tree.leaves(params)),
-        jnp.float32(0),
-    )
-
-
-def _network(params: Any) -> jax.Array:
-    """A small loss that is not convex: a network with one hidden layer on fixed data."""
-    inputs, targets = _random((32, 8), 4), jnp.sin(_random((32, 8), 4)[:, 0])
-    hidden = jnp.tanh(inputs @ params["dense"] + params["bias"][None, :5])
-    return jnp.mean((hidden.sum(1) + params["scalar"] - targets) ** 2) + 0.01 * jnp.sum(
-        params["conv"] ** 2
-    )
-
-
-def _step(
-    opt: Optimizer,
-    rule: Any,
-    loss: Callable[[Any], jax.Array],
-    params: Any,
-    state: Any,
-    scale: Any = 1.0,
-) -> tuple[Any, Any, Any]:
-    """(parameters, state, updates) after one step on `loss`, with gradients scaled by `scale`."""
-    value, gradients = jax.value_and_grad(loss)(params)
-    gradients = jax.tree.map(lambda g: (g * scale).astype(g.dtype), gradients)
-    updates, state = rule.update(
-        gradients, state, params, **offer(opt.extra_args, loss, value, gradients)
-    )
-    return optax.apply_updates(params, updates), state, updates
-
-
-def _run(
-    opt: Optimizer,
-    hparams: Mapping[str, Any],
-    loss: Callable = _quadratic,
-    params: Any = None,
-    steps: int = STEPS,
-    state: Any = None,
-) -> tuple:
-    """(parameters, state) after `steps` steps in one scan; a `state` of None is initialised."""
-    rule = opt.build(hparams, STEPS)
-    start = PARAMS if params is None else params
-
-    def body(carry: tuple, _: None) -> tuple[tuple, None]:
-        params, state, _ = _step(opt, rule, loss, *carry)
-        return (params, state), None
-
-    return jax.lax.scan(body, (start, rule.init(start) if state is None else state), length=steps)[
-        0
-    ]
-
-
-def _corners(opt: Optimizer) -> list[dict[str, Any]]:
-    """Three settings: the defaults, every domain at its low end, every domain at its high end."""
-    ends = [{name: domain.at(u) for name, domain in opt.space.items()} for u in (0.0, 1.0 - 1e-9)]
-    return [{}, *(end for end in ends if end)]
-
-
-def _finite(tree: Any) -> bool:
-    return all(
-        bool(jnp.isfinite(leaf).all())
-        for leaf in jax.tree.leaves(tree)
-        if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact)
-    )
-
-
-def _same(a: Any, b: Any) -> bool:
-    pairs = itertools.zip_longest(jax.tree.leaves(a), jax.tree.leaves(b))
-    return all(np.array_equal(np.asarray(x), np.asarray(y), equal_nan=True) for x, y in pairs)
-
-
 def builds(opt: Optimizer) -> str | None:
     """The optimizer can be built at its defaults and at the corners of its search space."""
-    for hparams in _corners(opt):
-        opt.build(hparams, STEPS)
+    for hparams in corners(opt):
+        build(opt, hparams)
     return None
 
 
 def extras_match(opt: Optimizer) -> str | None:
     """`update` accepts `params`, and `extra_args` declares exactly what `update` needs."""
-    rule = opt.build({}, STEPS)
+    rule = build(opt)
 
     def error(names: Any) -> Exception | None:
         try:
@@ -134,7 +49,7 @@ def extras_match(opt: Optimizer) -> str | None:
                     PARAMS,
                     rule.init(PARAMS),
                     PARAMS,
-                    **offer(names, _quadratic, jnp.float32(1), PARAMS),
+                    **offer(names, quadratic, jnp.float32(1), PARAMS),
                 )
             )
         except (TypeError, ValueError, KeyError) as error:
@@ -160,7 +75,7 @@ def extras_match(opt: Optimizer) -> str | None:
 
 def state_is_arrays(opt: Optimizer) -> str | None:
     """The state holds arrays only, so that it can be saved and restored."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(opt.build({}, STEPS).init(PARAMS)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(build(opt).init(PARAMS)):
         if not isinstance(leaf, jax.Array | np.ndarray):
             return (
                 f"state{jax.tree_util.keystr(path)} is a Python {type(leaf).__name__}: "
@@ -176,13 +91,13 @@ def keeps_shapes_and_dtypes(opt: Optimizer) -> str | None:
     """
     for dtype in (jnp.float32, jnp.bfloat16):
         params = {name: jnp.ones(shape, dtype) for name, shape in SHAPES.items()}
-        rule = opt.build({}, STEPS)
+        rule = build(opt)
 
         def step(params: Any = params, rule: Any = rule) -> tuple:
             state = rule.init(params)
-            value, gradients = jax.value_and_grad(_quadratic)(params)
+            value, gradients = jax.value_and_grad(quadratic)(params)
             updates, after = rule.update(
-                gradients, state, params, **offer(opt.extra_args, _quadratic, value, gradients)
+                gradients, state, params, **offer(opt.extra_args, quadratic, value, gradients)
             )
             return params, updates, state, after
 
@@ -208,13 +123,13 @@ def keeps_shapes_and_dtypes(opt: Optimizer) -> str | None:
 def traces_once(opt: Optimizer) -> str | None:
     """A step is traced once: later calls with the same shapes compile nothing."""
     traces = 0
-    rule = opt.build({}, STEPS)
+    rule = build(opt)
 
     @jax.jit
     def step(params: Any, state: Any) -> tuple:
         nonlocal traces
         traces += 1
-        return _step(opt, rule, _quadratic, params, state)[:2]
+        return take_step(opt, rule, quadratic, params, state)[:2]
 
     params, state = PARAMS, rule.init(PARAMS)
     for _ in range(3):
@@ -228,10 +143,10 @@ def traces_once(opt: Optimizer) -> str | None:
 
 def is_deterministic(opt: Optimizer) -> str | None:
     """Two runs give the same bits: no np.random, no clock and no changing global variables."""
-    first, second = (jax.jit(lambda: _run(opt, {}))() for _ in range(2))
+    first, second = (jax.jit(lambda: run(opt, {}))() for _ in range(2))
     return (
         None
-        if _same(first, second)
+        if same(first, second)
         else "two runs from the same start differ: "
         "do not use np.random, the time or global state in init and update"
     )
@@ -241,11 +156,11 @@ def resumes(opt: Optimizer) -> str | None:
     """A run that is stopped, copied to the host and resumed ends with the same bits."""
     go = jax.jit(
         lambda params, state, n: jax.lax.fori_loop(
-            0, n, lambda _, c: _run(opt, {}, params=c[0], state=c[1], steps=1), (params, state)
+            0, n, lambda _, c: run(opt, {}, params=c[0], state=c[1], steps=1), (params, state)
         )
     )
     for stop in (1, 7, 13):
-        begun = go(PARAMS, opt.build({}, STEPS).init(PARAMS), stop)
+        begun = go(PARAMS, build(opt).init(PARAMS), stop)
         held = jax.tree.map(
             lambda x: (
                 jnp.asarray(np.array(x), x.dtype)
@@ -256,9 +171,9 @@ def resumes(opt: Optimizer) -> str | None:
         )
         resumed, straight = (
             go(*held, STEPS - stop),
-            go(PARAMS, opt.build({}, STEPS).init(PARAMS), STEPS),
+            go(PARAMS, build(opt).init(PARAMS), STEPS),
         )
-        if not _same(resumed, straight):
+        if not same(resumed, straight):
             return (
                 f"a run resumed after {stop} steps ends differently from an uninterrupted one: "
                 "something that the optimizer needs is missing from its state"
@@ -268,51 +183,63 @@ def resumes(opt: Optimizer) -> str | None:
 
 def stays_finite(opt: Optimizer) -> str | None:
     """Parameters stay finite in an ordinary run, and with zero, tiny and huge gradients."""
-    rule = opt.build({}, STEPS)
+    rule = build(opt)
     step = jax.jit(
-        lambda params, state, scale: _step(opt, rule, _quadratic, params, state, scale)[:2]
+        lambda params, state, scale: take_step(opt, rule, quadratic, params, state, scale)[:2]
     )
     params, state = PARAMS, rule.init(PARAMS)
     for i in range(1, STEPS + 1):
         params, state = step(params, state, 1.0)
-        if not _finite(params):
+        if not finite(params):
             return f"parameters are not finite after step {i} of an ordinary run"
     for name, scale in (("zero", 0.0), ("tiny (1e-20)", 1e-20), ("huge (1e8)", 1e8)):
         params, state = PARAMS, rule.init(PARAMS)
         for i in range(1, 4):
             params, state = step(params, state, scale)
-            if not _finite(params):
+            if not finite(params):
                 return f"with {name} gradients, parameters are not finite after step {i}"
     return None
 
 
 def lowers_losses(opt: Optimizer) -> str | None:
-    """Lowers two losses, a quadratic and a small network's, at its defaults or at a corner."""
-    measure = opt.eval_params or (lambda state, params: params)
-    for name, loss in (("a quadratic", _quadratic), ("a small network's loss", _network)):
+    """Lowers two losses, a quadratic and a small network's, at its defaults or at a corner.
 
-        def trained(hparams: Mapping[str, Any], loss: Callable = loss) -> jax.Array:
-            params, state = _run(opt, hparams, loss)
+    A rule that 20 steps barely move, such as one with a long warm-up, gets a longer run.
+    """
+    measure = opt.eval_params or (lambda state, params: params)
+    for name, loss in (("a quadratic", quadratic), ("a small network's loss", network)):
+
+        def trained(hparams: Mapping[str, Any], steps: int, loss: Callable = loss) -> jax.Array:
+            params, state = run(opt, hparams, loss, steps=steps, horizon=steps)
             return loss(measure(state, params))
 
-        before, after = (
-            float(loss(PARAMS)),
-            [float(jax.jit(lambda h=h, trained=trained: trained(h))()) for h in _corners(opt)],
-        )
-        if not min(a if np.isfinite(a) else np.inf for a in after) < before:
-            return (
-                f"{STEPS} steps do not lower {name}: it goes from {before:.4g} to "
-                f"{', '.join(f'{a:.4g}' for a in after)} (at the defaults, then at the corners of "
-                "the search space)"
-            )
+        before = float(loss(PARAMS))
+        for steps in _lengths(opt):
+            after = [
+                float(jax.jit(lambda h=h, n=steps, trained=trained: trained(h, n))())
+                for h in corners(opt)
+            ]
+            if min(a if np.isfinite(a) else np.inf for a in after) < before:
+                break
+            if steps == HORIZONS[-1] or not np.allclose(after, before, rtol=1e-3):
+                return (
+                    f"{steps:,} steps do not lower {name}: it goes from {before:.4g} to "
+                    f"{', '.join(f'{a:.4g}' for a in after)} (at the defaults, then at the corners "
+                    "of the search space)"
+                )
     return None
+
+
+def _lengths(opt: Optimizer) -> list[int]:
+    """Lengths of the runs that should show an effect: the next is tried if the first shows none."""
+    return [steps for steps in HORIZONS if steps >= shortest_horizon(opt)]
 
 
 def is_batched(opt: Optimizer) -> str | None:
     """Runs under vmap give the same result as runs alone, up to rounding."""
     two = jax.tree.map(lambda p: jnp.stack([p, 0.5 * p]), PARAMS)
-    both = jax.jit(jax.vmap(lambda params: _run(opt, {}, params=params, steps=2)[0]))(two)
-    alone = jax.jit(lambda: _run(opt, {}, params=jax.tree.map(lambda p: p[1], two), steps=2)[0])()
+    both = jax.jit(jax.vmap(lambda params: run(opt, {}, params=params, steps=2)[0]))(two)
+    alone = jax.jit(lambda: run(opt, {}, params=jax.tree.map(lambda p: p[1], two), steps=2)[0])()
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(both), jax.tree.leaves(alone), strict=True
     ):
@@ -325,29 +252,35 @@ def is_batched(opt: Optimizer) -> str | None:
 
 
 def has_no_dead_hyperparameter(opt: Optimizer) -> str | None:
-    """Changing a hyperparameter that has a domain or is a float changes the parameters."""
-    dead = []
-    base = jax.jit(lambda: _run(opt, {}, _network)[0])()
-    for name, default in opt.defaults.items():
-        if name in opt.space:
-            others = [
-                v for v in (opt.space[name].at(0.0), opt.space[name].at(1.0 - 1e-9)) if v != default
-            ]
-        elif isinstance(default, float) and default:
-            others = [default * 100, default / 2] if default < 1e-3 else [default / 2]
-        else:
-            continue  # an integer may be a limit that is never reached; 0 and None mean off
-        runs = (
-            jax.jit(lambda name=name, value=value: _run(opt, {name: value}, _network)[0])()
-            for value in others
-        )
-        if all(_same(base, run) for run in runs):
-            dead.append(name)
-    return (
-        f"{', '.join(dead)} change{'s' * (len(dead) == 1)} nothing within {STEPS} steps"
-        if dead
-        else None
-    )
+    """Changing a hyperparameter that has a domain or is a float changes the parameters.
+
+    What changes nothing within 20 steps, as during a long warm-up, gets a longer run.
+    """
+    others = {name: values for name in opt.defaults if (values := _other_values(opt, name))}
+    dead = list(others)
+    for steps in _lengths(opt):
+
+        def end(hparams: Mapping[str, Any], steps: int = steps) -> Any:
+            return jax.jit(lambda: run(opt, hparams, network, steps=steps, horizon=steps)[0])()
+
+        base = end({})
+        dead = [
+            name for name in dead if all(same(base, end({name: value})) for value in others[name])
+        ]
+        if not dead:
+            return None
+    return f"{', '.join(dead)} change{'s' * (len(dead) == 1)} nothing within {HORIZONS[-1]:,} steps"
+
+
+def _other_values(opt: Optimizer, name: str) -> list[Any]:
+    """Values of a hyperparameter that should make a difference; none if it need not."""
+    default = opt.defaults[name]
+    if name in opt.space:
+        ends = (opt.space[name].at(0.0), opt.space[name].at(1.0 - 1e-9))
+        return [value for value in ends if value != default]
+    if isinstance(default, float) and default:
+        return [default * 100, default / 2] if default < 1e-3 else [default / 2]
+    return []  # an integer may be a limit that is never reached; 0 and None mean off
 
 
 def calls_lapack_one_by_one(opt: Optimizer) -> str | None:
@@ -355,9 +288,9 @@ def calls_lapack_one_by_one(opt: Optimizer) -> str | None:
 
     On XLA:CPU (jax 0.10.2), batched LAPACK calls deadlock when two run at once.
     """
-    rule = opt.build({}, STEPS)
+    rule = build(opt)
     text = (
-        jax.jit(lambda params, state: _step(opt, rule, _quadratic, params, state))
+        jax.jit(lambda params, state: take_step(opt, rule, quadratic, params, state))
         .lower(PARAMS, rule.init(PARAMS))
         .as_text()
     )

@@ -18,6 +18,7 @@ Hyperparameters
 - If it is annotated as Schedule, its default and domain are peak values. It arrives as a function
   of the step count, which starts at 0. `@optimizer(schedule=...)` sets the shape: a name in
   SCHEDULES ("warmup_cosine" by default), or your own function (peak, steps) -> (count -> value).
+  If yours also needs hyperparameters, it names them: (peak, steps, *, warmup_steps).
 - Floats and peak values may arrive as traced JAX values, so that all trials share one compilation.
   If your function needs the value in Python, as `if b1 > 0` does, it is compiled once per value.
   Integers, strings and booleans are always plain Python values.
@@ -59,7 +60,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from optimizers.contract.domains import Choice, Domain, Log, Uniform, Value
-from optimizers.contract.schedules import SCHEDULES, OfCount, Shape
+from optimizers.contract.schedules import SCHEDULES, OfCount
 
 if TYPE_CHECKING:
     import optax
@@ -72,6 +73,9 @@ EXTRA_ARGS = ("value", "grad", "value_fn", "obj_fn", "grad_fn")
 RESERVED = "horizon"  # the trainer passes it along with the hyperparameters
 
 EvalParams = Callable[[Any, Any], Any]
+Shape = Callable[..., OfCount]
+"""(peak, steps) -> (count -> value). Its keyword-only parameters without a default get the
+hyperparameters of these names."""
 
 
 def offer(
@@ -107,7 +111,8 @@ class Optimizer:
       space: the search domain of each hyperparameter that has one.
       defaults: the default of every hyperparameter.
       scheduled: names of the hyperparameters annotated as Schedule.
-      schedule: shape of these hyperparameters over a run: (peak, steps) -> (count -> value).
+      schedule: shape of these hyperparameters over a run: (peak, steps) -> (count -> value). It
+        may also take other hyperparameters, by name.
       extra_args: names in EXTRA_ARGS; `update` gets these as keyword arguments.
       eval_params: (state, params) -> the parameters to measure; None to measure the current ones.
       evaluations: gradient evaluations per step on average, or an upper bound if that varies.
@@ -141,12 +146,7 @@ class Optimizer:
           TypeError: if the decorated function does not return an optax transformation.
         """
         values = {**self.defaults, **hparams}
-        rule = self.make(
-            **{
-                k: self.schedule(v, horizon) if k in self.scheduled else v
-                for k, v in values.items()
-            }
-        )
+        rule = self.make(**{**values, **self._schedules(values, horizon)})
         if not (callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None))):
             raise TypeError(
                 f"{self.name}() returned {type(rule).__name__}, which is not an "
@@ -162,9 +162,26 @@ class Optimizer:
 
     def learning_rate(self, hparams: Mapping[str, Any], steps: int, step: Any) -> Any:
         """The scheduled learning rate at `step` of `steps`; None if nothing is scheduled."""
-        for name in sorted(self.scheduled):
-            return self.schedule(hparams.get(name, self.defaults[name]), steps)(step)
+        for rate in self._schedules({**self.defaults, **hparams}, steps).values():
+            return rate(step)
         return None
+
+    def _schedules(self, values: Mapping[str, Any], horizon: Any) -> dict[str, OfCount]:
+        """The schedule of each scheduled hyperparameter, in the order of their names."""
+        settings = {name: values[name] for name in _settings(self.schedule)}
+        return {
+            name: self.schedule(values[name], horizon, **settings)
+            for name in sorted(self.scheduled)
+        }
+
+
+def _settings(schedule: Shape) -> list[str]:
+    """The hyperparameters that a schedule's shape needs: keyword-only, without a default."""
+    return [
+        parameter.name
+        for parameter in inspect.signature(schedule).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+    ]
 
 
 def _declare(
@@ -217,6 +234,11 @@ def _declare(
         defaults[parameter.name] = default
         if domains:
             space[parameter.name] = domains[0]
+    if missing := [setting for setting in _settings(schedule) if setting not in defaults]:
+        raise TypeError(
+            f"The schedule of {name} needs a hyperparameter {missing[0]!r}, which {name} lacks: "
+            "declare it, or give the schedule's parameter a default."
+        )
     return Optimizer(
         name,
         function,
@@ -258,7 +280,7 @@ def optimizer(
 
     Raises:
       TypeError: if a hyperparameter has no default, cannot be passed by keyword, has more than one
-        domain, or has the reserved name.
+        domain, or has the reserved name; if the schedule needs a hyperparameter that is not there.
       ValueError: if `schedule` or a name in `extra_args` is unknown, or `evaluations` is below 1.
     """
     if isinstance(schedule, str) and schedule not in SCHEDULES:
