@@ -96,6 +96,7 @@ def test_the_student_is_measured_against_the_teacher_as_in_mix(tiny_task):
     jax.tree.map(np.testing.assert_array_equal, *sets)
 
 
+@pytest.mark.slow
 def test_teachers_of_another_view_size_are_asked_for_evaluation_only(small_sun):
     """A streamed task with a second teacher at 24 pixels, its batches divided over two devices."""
     task = vary(small_sun, LABELS)
@@ -104,7 +105,8 @@ def test_teachers_of_another_view_size_are_asked_for_evaluation_only(small_sun):
     assert [event.status for event in events if isinstance(event, Finished)] == ["ok"]
     assert len(training_losses(events)) == 3
     reference = open_engine(small_sun, make_layout(jax.devices()[:2]))
-    np.testing.assert_array_equal(*(np.asarray(one.eval_set.logits) for one in (engine, reference)))
+    found, expected = (np.asarray(one.eval_set.logits) for one in (engine, reference))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_training_on_labels_costs_no_teacher():

@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 
+from optimizers.adamw_funmatch import adamw_funmatch
 from support.paths import ROOT
 from sweeps import run
 from sweeps.planning.plan import make_plan
@@ -107,7 +108,7 @@ def test_each_command_is_the_run_of_its_row(row, monkeypatch):
     assert (plan.task.name == name) == ("--temperature" not in command)
     assert plan.horizons == (number(steps),) == (round(number(epochs) * images / batch_size),)
     (candidate,) = plan.candidates
-    assert candidate.optimizer.name == "adamw_funmatch"
+    assert candidate.optimizer.name == adamw_funmatch.name
     (hparams,) = candidate.trials
     settings = candidate.optimizer.defaults | hparams
     assert settings == {
