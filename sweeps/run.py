@@ -45,7 +45,13 @@ with FLAGS.group("What to compare"):
         "mode",
         "mix",
         "Teaching mode: mix (has the leaderboard), same/ic, same/rc, ind/ic, ind/rc, fix/rs, "
-        "fix/cc or fix/ic_ens.",
+        "fix/cc or fix/ic_ens; labels trains without a teacher, for reference.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_float(
+        "temperature",
+        None,
+        "Temperature of the distillation loss. Default: the task's.",
         flag_values=FLAGS,
     )
     flags.DEFINE_spaceseplist(
@@ -234,6 +240,14 @@ with FLAGS.group("Large tasks"):
         "Default: the task's.",
         flag_values=FLAGS,
     )
+    flags.DEFINE_enum(
+        "teachers",
+        None,
+        ["mean", "sum"],
+        "how several teachers teach: by their mean logits, or by the sum of their losses. "
+        "Default: the task's.",
+        flag_values=FLAGS,
+    )
     flags.DEFINE_string(
         "start",
         None,
@@ -355,6 +369,8 @@ def _plan_request() -> PlanRequest:
             teacher=FLAGS.teacher,
             start=FLAGS.start,
             images=FLAGS.images,
+            temperature=FLAGS.temperature,
+            teachers=FLAGS.teachers,
         ),
     )
 

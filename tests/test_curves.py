@@ -41,6 +41,9 @@ def server(tmp_path_factory):
                 "test_kl": 1.7,
                 "agreement": 0.5,
                 "accuracy": 0.25,
+                "agreement5": 0.9,
+                "label_xent": 2.5,
+                "euclidean": 3.0,
             },
         )
         sink.point(
@@ -51,6 +54,9 @@ def server(tmp_path_factory):
                 "test_kl": 0.7,
                 "agreement": 0.75,
                 "accuracy": 0.5,
+                "agreement5": 1.0,
+                "label_xent": 2.0,
+                "euclidean": 2.5,
             },
         )
         sink.finish(ok=True)

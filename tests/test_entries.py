@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 
 import pytest
 
@@ -256,3 +257,26 @@ def test_the_schema_is_valid():
     Draft202012Validator.check_schema(
         json.loads((entries.FOLDER / "entry.schema.json").read_text())
     )
+
+
+def test_a_store_without_the_newer_metrics_gives_the_same_rows_and_entry(
+    finished, board_folder, tmp_path
+):
+    """Earlier versions stored only the metrics that entries have."""
+    old = tmp_path / "old"
+    shutil.copytree(finished, old)
+    for path in old.rglob("records.jsonl"):
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        for record in records:
+            if "metrics" in record:
+                assert set(record["metrics"]) > set(entries.METRICS)
+                record["metrics"] = {name: record["metrics"][name] for name in entries.METRICS}
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    stores = loaded(finished, "calm"), loaded(old, "calm")
+    rows = [row_of(one.study, one.results, 8) for one in stores]
+    assert rows[0] == rows[1]
+    written = [
+        write_entry.write(one, None, tmp_path / name)
+        for one, name in zip(stores, ("new-board", "old-board"), strict=True)
+    ]
+    assert written[0].read_bytes() == written[1].read_bytes()

@@ -163,7 +163,10 @@ def test_labels_are_mixed_like_their_images(flowers, monkeypatch):
     coefficients = set()
     for step in range(3):
         plain = step_views.step_views(
-            dataclasses.replace(task, mode="labels"), Stacked(split.images, split.sizes), 1, step
+            dataclasses.replace(task, mode="fine-tuning"),
+            Stacked(split.images, split.sizes),
+            1,
+            step,
         )
         coefficients.add(drawn := float(step_views.mixup_coefficient(task, 1, step)))
         a, target = max(drawn, 1 - drawn), np.eye(CLASSES)[split.labels[np.asarray(plain.index)]]

@@ -185,11 +185,12 @@ def test_averaged_predictions_need_teachers_with_the_students_view_size():
     assert vary(catalogue.get("imagenet2012"), Variation(mode="fix/ic_ens")).teaching.ensemble
 
 
-def test_a_variation_has_no_leaderboard(tmp_path):
+@pytest.mark.parametrize("name", ["digits@same-ic", "digits@labels", "digits@t2"])
+def test_a_variation_has_no_leaderboard(tmp_path, name):
     from sweeps.board import write_entry
     from sweeps.planning.study import Study
     from sweeps.results.store import Loaded
 
-    study = Study("digits@same-ic", "0" * 16, "mine", "0" * 64, {}, {}, {})
-    with pytest.raises(UserError, match="digits@same-ic is not a task of the leaderboard"):
+    study = Study(name, catalogue.get(name).fingerprint(), "mine", "0" * 64, {}, {}, {})
+    with pytest.raises(UserError, match=f"{name} is not a task of the leaderboard"):
         write_entry.check(Loaded(study, tmp_path, "mine", {}))

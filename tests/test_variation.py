@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_bench.errors import UserError
 from distill_bench.tasks import catalogue
-from distill_bench.tasks.catalogue import CATALOGUE, DIGITS, FLOWERS, FOOD, PETS
+from distill_bench.tasks.catalogue import CATALOGUE, DIGITS, FLOWERS, FOOD, IMAGENET_TWO, PETS
 from distill_bench.tasks.choices import IMAGES, PHOTOGRAPHS, STUDENTS
 from distill_bench.tasks.variation import Variation, vary
 from distill_bench.tasks.view_config import MODES
@@ -25,6 +27,8 @@ VARIATIONS = st.builds(
     teacher=WEIGHTS,
     start=WEIGHTS,
     images=st.none() | st.sampled_from(list(IMAGES)),
+    temperature=st.none() | st.floats(0.01, 1000),
+    teachers=st.sampled_from([None, "mean", "sum"]),
 )
 
 
@@ -54,6 +58,10 @@ def test_the_parts_of_a_name_may_come_in_any_order(variation, random):
             Variation(student="mobilenetv3", images="food101"),
             "flowers102@mobilenetv3@images-food101",
         ),
+        (Variation(temperature=5.0), "flowers102@t5"),
+        (Variation(temperature=0.5, batch_size=8), "flowers102@t0.5@b8"),
+        (Variation(temperature=10), "flowers102"),
+        (Variation(mode="labels"), "flowers102@labels"),
     ],
 )
 def test_a_varied_task_is_found_by_its_name(variation, name):
@@ -71,6 +79,8 @@ def test_values_that_the_task_already_has_change_nothing(task):
         student=None if task is DIGITS else "R50x1",
         teacher=None if task.more_teachers else task.teacher_file,
         images=task.name,
+        temperature=task.temperature,
+        teachers="mean",
     )
     assert vary(task, same) == task
 
@@ -111,6 +121,28 @@ def test_values_that_the_task_already_has_change_nothing(task):
             "grey images, but the networks of pet37 need colour images.\n"
             "Images that fit: flowers102",
         ),
+        *[
+            (DIGITS, Variation(temperature=wrong), f"^--temperature={wrong:g} is not a temperature")
+            for wrong in (0.0, -1.0, 1e-3, 2000.0, float("inf"), float("nan"))
+        ],
+        (DIGITS, Variation(mode="label"), "Unknown teaching mode 'label'. Did you mean 'labels'"),
+        (DIGITS, Variation(teachers="sum"), "^--teachers=sum adds up .* there is only one"),
+        (DIGITS, Variation(teachers="all"), "^--teachers=all is unknown: use mean or sum"),
+        (
+            IMAGENET_TWO,
+            Variation(teachers="sum", teacher="R152x2_T_224"),
+            "--teachers=sum adds up .* there is only one",
+        ),
+        (
+            IMAGENET_TWO,
+            Variation(teachers="sum", mode="labels"),
+            "--mode=labels learns from labels, not from teachers: leave out --teachers=sum",
+        ),
+        (
+            PETS,
+            Variation(images="food101", mode="labels"),
+            "--mode=labels learns the labels of pet37, .* leave out --images",
+        ),
     ],
 )
 def test_an_impossible_variation_is_refused_with_the_reason(task, variation, message):
@@ -124,6 +156,20 @@ def test_a_dry_run_of_a_small_batch_has_small_probe_batches():
     )
     assert (real, synthetic.batch_size, synthetic.batches) == (FLOWERS.probe, 8, real.batches)
     assert large == FLOWERS.probe
+
+
+def test_a_temperature_of_the_variation_changes_nothing_else():
+    warm = vary(FLOWERS, Variation(temperature=2))
+    assert dataclasses.replace(warm, temperature=10.0, name="flowers102") == FLOWERS
+    # An int would be another fingerprint than the flag's float.
+    assert warm.fingerprint() == catalogue.get("flowers102@t2").fingerprint()
+
+
+def test_the_losses_of_several_teachers_can_be_added_up():
+    task = vary(IMAGENET_TWO, Variation(teachers="sum"))
+    assert (task.name, task.combining) == ("imagenet2012-two@sum-kl", "sum")
+    assert (catalogue.get(task.name), task.teachers) == (task, IMAGENET_TWO.teachers)
+    assert task.fingerprint() != IMAGENET_TWO.fingerprint()
 
 
 def test_training_images_can_come_from_another_data_set():

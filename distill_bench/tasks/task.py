@@ -12,7 +12,7 @@ from distill_bench.data.dataset import Dataset, TfdsDataset
 from distill_bench.networks import bit
 from distill_bench.networks.bit import BiTConfig
 from distill_bench.networks.network import NetworkConfig
-from distill_bench.tasks.view_config import LABEL_MODES, MIX, MODES, Mode, ViewConfig
+from distill_bench.tasks.view_config import FINE_TUNING_MODES, MIX, MODES, Mode, ViewConfig
 
 # Increase this when a change of the code changes what a task computes but none of its fields.
 REVISION = 1
@@ -52,21 +52,24 @@ class Task:
     Attributes:
       name: the key in the catalogue, or the name of a variation (see variation.py).
       dataset: images and splits.
-      teacher, teacher_file, teacher_sha256, teacher_size: the first teacher, see Teacher.
+      teacher, teacher_file, teacher_sha256, teacher_size: the first teacher, see Teacher. Without
+        a teacher, for fine-tuning one, the file is "".
       student: the student's network.
       views: how views are made.
       batch_size: views in a training step.
       temperature: temperature of the distillation loss; losses at different temperatures are not
-        comparable.
+        comparable. Labels are always learned at temperature 1.
       probe: the views on which probe loss and held-out loss are measured.
       seed: seed of all random streams; each also depends on the trial's own seed.
       horizons: the ladder of steps at which optimizers are compared; not part of the fingerprint.
-      mode: the teaching mode, a key of MODES or LABEL_MODES; losses are always reported on views
-        of mode "mix".
+      mode: the teaching mode, a key of MODES or FINE_TUNING_MODES; losses are always reported on
+        views of mode "mix".
       precision: data type of the networks' activations; parameters, statistics and losses are
         float32.
       synthetic: use random images and a random teacher of the real shapes.
-      more_teachers: teachers whose logits are averaged with those of the first.
+      more_teachers: the other teachers.
+      combining: how several teachers teach: "mean" averages their logits, "sum" adds up their KL
+        divergences.
       start, start_sha256: name and digest of the weights that every student starts from, whatever
         its seed; "" to start from fresh weights. The classifier is fresh if the weights have
         another number of classes.
@@ -97,11 +100,13 @@ class Task:
     start_sha256: str = ""
     images: Dataset | TfdsDataset | None = None
     eval_split: Literal["test", "validation"] = "test"
+    combining: Literal["mean", "sum"] = "mean"
 
     @property
     def teachers(self) -> tuple[Teacher, ...]:
-        """Teachers whose logits are averaged; empty when training on labels."""
-        if self.teaching.labels:
+        """The teachers that students are measured against, and learn from unless they learn from
+        labels; empty when fine-tuning."""
+        if not self.teacher_file:
             return ()
         return (
             Teacher(self.teacher, self.teacher_file, self.teacher_sha256, self.teacher_size),
@@ -110,15 +115,17 @@ class Task:
 
     @property
     def teacher_macs(self) -> int:
-        """Multiply-accumulates of all teachers' forward passes on one view."""
+        """Multiply-accumulates of all teachers' forward passes on one view of training; 0 when
+        training on labels."""
         return sum(
-            bit.macs(teacher.network, teacher.size or self.views.size) for teacher in self.teachers
+            bit.macs(teacher.network, teacher.size or self.views.size)
+            for teacher in (() if self.teaching.labels else self.teachers)
         )
 
     @property
     def teaching(self) -> Mode:
         """The teaching mode called `mode`."""
-        return (MODES | LABEL_MODES)[self.mode]
+        return (MODES | FINE_TUNING_MODES)[self.mode]
 
     def fingerprint(self) -> str:
         """16 hex digits that identify the task: results compare only under the same fingerprint.

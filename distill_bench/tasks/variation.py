@@ -19,6 +19,8 @@ _SYNTHETIC = "synthetic"
 _PREFIXES = {"teacher": "teacher-", "start": "start-", "images": "images-"}  # by field
 _NUMBERS = {"r": "resolution", "squeezed": "squeeze", "b": "batch_size"}  # by what precedes it
 _COLOURS = {1: "grey", 3: "colour"}  # by number of channels
+_COMBINING = {"mean": "mean-logits", "sum": "sum-kl"}  # parts of names, by value of --teachers
+_TEMPERATURES = (0.01, 1000.0)  # squares and quotients stay far from the limits of float32
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Variation:
       teacher: name of the weights of a single teacher, see weights.lookup.
       start: name of the weights that every student starts from.
       images: make the training views from these images, a key of IMAGES.
+      temperature: temperature of the distillation loss.
+      teachers: how several teachers teach, "mean" or "sum", see Task.combining.
     """
 
     mode: str = MIX
@@ -46,6 +50,8 @@ class Variation:
     teacher: str | None = None
     start: str | None = None
     images: str | None = None
+    temperature: float | None = None
+    teachers: str | None = None
 
     def name(self) -> str:
         """What a task's name says about its changes: "synthetic@r32@b8"; "" for no change."""
@@ -58,6 +64,8 @@ class Variation:
                 for field, prefix in _PREFIXES.items()
                 if (value := getattr(self, field))
             ),
+            None if self.teachers is None else _COMBINING[self.teachers],
+            None if self.temperature is None else f"t{_shortest(self.temperature)}",
             None if self.resolution is None else f"r{self.resolution}",
             None if self.squeeze is None else f"squeezed{self.squeeze}",
             None if self.batch_size is None else f"b{self.batch_size}",
@@ -77,11 +85,21 @@ def _mode_part(mode: str) -> str:
     return mode.replace("/", "-")
 
 
+def _shortest(value: float) -> str:
+    """The shortest text that `float` reads as the value: "5", "0.5"."""
+    return str(float(value)).removesuffix(".0")
+
+
 def _parse_part(part: str) -> dict[str, Any]:
     if part == _SYNTHETIC:
         return {"synthetic": True}
     if (match := re.fullmatch(r"([a-z]+)(\d{1,6})", part)) and match[1] in _NUMBERS:
         return {_NUMBERS[match[1]]: int(match[2])}
+    if match := re.fullmatch(r"t(\d+(?:\.\d+)?)", part):
+        return {"temperature": float(match[1])}
+    for value, named in _COMBINING.items():
+        if part == named:
+            return {"teachers": value}
     if part in STUDENTS:
         return {"student": part}
     for field, prefix in _PREFIXES.items():
@@ -115,8 +133,12 @@ def vary(task: Task, variation: Variation) -> Task:
         _check_student(task, variation.student)
     if variation.images:
         _check_images(task, variation.images)
+    if variation.teachers not in (None, *_COMBINING):
+        raise UserError(f"--teachers={variation.teachers} is unknown: use mean or sum.")
     changes = _without_own_values(task, variation)
     varied = _apply(task, changes)
+    _check_labels(varied)
+    _check_teachers(varied)
     available = (varied.images or varied.dataset).train_size
     if varied.batch_size > available:
         raise UserError(
@@ -138,6 +160,8 @@ def _without_own_values(task: Task, variation: Variation) -> Variation:
         "teacher": variation.teacher == task.teacher_file and not task.more_teachers,
         "images": bool(variation.images)
         and IMAGES[str(variation.images)].name == task.dataset.name,
+        "temperature": variation.temperature == task.temperature,
+        "teachers": variation.teachers == task.combining,
     }
     return dataclasses.replace(variation, **{field: None for field in repeated if repeated[field]})
 
@@ -160,6 +184,10 @@ def _apply(task: Task, changes: Variation) -> Task:
         fields["images"] = IMAGES[changes.images]
     if changes.batch_size is not None:
         fields["batch_size"] = changes.batch_size
+    if changes.temperature is not None:
+        fields["temperature"] = float(changes.temperature)
+    if changes.teachers:
+        fields["combining"] = changes.teachers
     varied = dataclasses.replace(task, **fields)
     if changes.squeeze is not None:
         varied = _change_datasets(varied, side=changes.squeeze, in_memory=False)
@@ -206,6 +234,13 @@ def _check_numbers(variation: Variation) -> None:
         value = getattr(variation, flag)
         if value is not None and value < 2:
             raise UserError(f"--{flag}={value} is too small: use 2 or more.")
+    low, high = _TEMPERATURES
+    # The comparison is false for NaN.
+    if variation.temperature is not None and not low <= variation.temperature <= high:
+        raise UserError(
+            f"--temperature={_shortest(variation.temperature)} is not a temperature: use a number "
+            f"from {low:g} to {high:g}, such as 1."
+        )
 
 
 def _check_mode(task: Task, mode: str) -> None:
@@ -218,6 +253,29 @@ def _check_mode(task: Task, mode: str) -> None:
         raise UserError(
             f"--mode={mode} averages the teacher's predictions over crops of the student's size, "
             f"but a teacher of {task.name} sees another size: choose a task without such a teacher."
+        )
+
+
+def _check_labels(task: Task) -> None:
+    if not task.teaching.labels:
+        return
+    if task.images is not None:
+        raise UserError(
+            f"--mode={task.mode} learns the labels of {task.name}, but the views would come from "
+            f"{task.images.name}: leave out --images."
+        )
+    if task.combining != "mean":
+        raise UserError(
+            f"--mode={task.mode} learns from labels, not from teachers: "
+            f"leave out --teachers={task.combining}."
+        )
+
+
+def _check_teachers(task: Task) -> None:
+    if task.combining == "sum" and len(task.teachers) < 2:
+        raise UserError(
+            "--teachers=sum adds up the losses of several teachers, but there is only one: leave "
+            "it out. The task imagenet2012-two has two teachers."
         )
 
 

@@ -20,7 +20,7 @@ class Mode:
       mixup: mix each view with its neighbour in the batch.
       ensemble: number of crops over which the teacher's predictions are averaged, once per image;
         0 to ask the teacher at every step.
-      labels: train on the images' labels, without a teacher.
+      labels: train on the images' labels instead of a teacher's predictions.
       alpha: parameter of the Beta(alpha, alpha) distribution of mixup coefficients; 1 is uniform.
     """
 
@@ -50,12 +50,15 @@ MODES = {
     "same/rc": Mode("mild", "mild", same=True),
     "same/ic": Mode("inception", "inception", same=True),
     MIX: Mode("inception", "inception", same=True, mixup=True),
+    "labels": Mode("inception", "inception", same=True, mixup=True, labels=True),
 }
-"""The paper's teaching modes. "mix" is FunMatch, the only mode that has a leaderboard."""
+"""The paper's teaching modes. "mix" is FunMatch, the only mode that has a leaderboard. "labels" is
+the reference without distillation: the views of "mix", and their mixed labels instead of the
+teacher's predictions. Its student is still measured against the teacher."""
 
-LABEL_MODES = {
-    "labels": Mode("mild", "mild", same=True, labels=True),
-    "labels/mixup": Mode("mild", "mild", same=True, mixup=True, labels=True, alpha=0.1),
+FINE_TUNING_MODES = {
+    "fine-tuning": Mode("mild", "mild", same=True, labels=True),
+    "fine-tuning/mixup": Mode("mild", "mild", same=True, mixup=True, labels=True, alpha=0.1),
 }
 """Modes for fine-tuning a teacher (Kolesnikov et al. 2020, arXiv:1912.11370, section 3.3). They are
 not for comparing optimizers."""

@@ -19,7 +19,7 @@ from distill_bench.errors import UserError
 from distill_bench.files import replace_atomically
 from distill_bench.networks.bit import BiTConfig, Params
 from distill_bench.tasks.task import ProbeConfig, Task
-from distill_bench.tasks.view_config import LABEL_MODES
+from distill_bench.tasks.view_config import FINE_TUNING_MODES
 from distill_bench.teacher import hyperrule
 from distill_bench.teacher.accuracy import accuracy
 from distill_bench.training.engine import Engine
@@ -65,7 +65,7 @@ def make_task(task: Task, weights: str, batch_size: int | None = None) -> Task:
     return dataclasses.replace(
         task,
         name=f"{task.name}@from-{Path(weights).stem}",
-        teacher=network,  # unused: training on labels has no teachers
+        teacher=network,  # unused: without a file, there is no teacher
         teacher_file="",
         teacher_sha256="",
         teacher_size=None,
@@ -84,7 +84,7 @@ def make_task(task: Task, weights: str, batch_size: int | None = None) -> Task:
 
 
 def _label_mode(mixup: bool) -> str:
-    return next(name for name, mode in LABEL_MODES.items() if mode.mixup == mixup)
+    return next(name for name, mode in FINE_TUNING_MODES.items() if mode.mixup == mixup)
 
 
 def search(

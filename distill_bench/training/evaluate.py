@@ -1,4 +1,4 @@
-"""How a student is measured: probe loss, held-out KL, test KL, agreement, accuracy.
+"""How a student is measured: its distances to the teacher, agreement and accuracy.
 
 Selection uses the probe loss alone: the distillation loss on fixed views of training images. The
 other metrics, on views of test images and on the clean test images, are reported and never
@@ -19,14 +19,22 @@ from jax.sharding import PartitionSpec as P
 
 from distill_bench.networks import bit, network
 from distill_bench.training.lane_layout import BATCH
-from distill_bench.training.losses import kl_divergence
+from distill_bench.training.losses import cross_entropy, euclidean, in_top, kl_divergence
 from distill_bench.training.source import Source
 from distill_bench.views import label_logits
 from distill_bench.views.originals import scaled
 from distill_bench.views.step_views import eval_view_specs
 
-METRICS = ("probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy")
-
+METRICS = (
+    "probe_loss",
+    "heldout_kl",
+    "test_kl",
+    "agreement",
+    "accuracy",
+    "agreement5",
+    "label_xent",
+    "euclidean",
+)
 
 PART = 4096  # clean images prepared at once
 MIN_BATCH = 128  # of an evaluation set: smaller batches leave a machine idle
@@ -38,7 +46,8 @@ class EvalSet(NamedTuple):
     Attributes:
       images: [B, N, H, W, C], padded. N is the smallest multiple of the task's batch size that is
         at least MIN_BATCH.
-      logits: [B, N, K], the teacher's.
+      logits: [B, N, K], the teachers' mean; [B, N, t, K] if divergences are added up. Those of
+        the labels if there is no teacher.
       labels: [test size], of the clean test images.
     """
 
@@ -59,9 +68,10 @@ def eval_set_shapes(source: Source) -> EvalSet:
     """Shapes and placement of the evaluation set, for programs that are compiled before it."""
     task, (batches, size) = source.task, _batches(source)
     pixels = (task.views.size, task.views.size, task.student.channels)
+    teachers = (len(task.teachers),) if task.combining == "sum" else ()
     fields = (
         ((batches, size, *pixels), task.precision, P(None, BATCH)),
-        ((batches, size, task.student.classes), "float32", P(None, BATCH)),
+        ((batches, size, *teachers, task.student.classes), "float32", P(None, BATCH)),
         (source.test.labels.shape, "int32", P()),
     )
     return EvalSet._make(
@@ -94,7 +104,7 @@ def make_eval_set(source: Source, forward, rows: int) -> EvalSet:
         return joined.reshape(-1, size, *joined.shape[1:])
 
     padded = [batched(_eval_images(source, spec.size)) for spec in specs]
-    if task.teaching.labels:
+    if not task.teachers:
         logits = batched([label_logits.eval_logits(task, source.train, source.test)])
     else:
         views = [padded[place] for place in places]
@@ -147,9 +157,16 @@ def _clean_parts(source: Source, size: int) -> Iterator[np.ndarray]:
 def make_evaluate(source: Source) -> Callable[[bit.Params, EvalSet], dict[str, jax.Array]]:
     """Returns a pure function (student parameters, eval_set) -> float32 scalar for each of METRICS.
 
-    probe_loss and heldout_kl are at the task's temperature, test_kl at temperature 1, all in
-    nats. agreement is the fraction of clean test images that student and teacher put into the
-    same class.
+    On probe and held-out views: probe_loss and heldout_kl, the distillation loss at the task's
+    temperature, in nats; also if the student learns from labels. On clean test images, against the
+    teachers' mean logits:
+
+      test_kl: KL divergence at temperature 1, in nats.
+      agreement: fraction of images that student and teacher put into the same class.
+      agreement5: fraction whose likeliest class by the teacher is among the student's five.
+      accuracy: fraction that the student puts into the label's class.
+      label_xent: cross-entropy to the labels at temperature 1, in nats.
+      euclidean: euclidean distance between the logits, mean over images.
 
     All metrics are NaN if a parameter is not finite. Logits may still be finite then: weights are
     standardised, and compiled code may return zero as the larger of NaN and zero.
@@ -159,7 +176,7 @@ def make_evaluate(source: Source) -> Callable[[bit.Params, EvalSet], dict[str, j
 
     def evaluate(params: bit.Params, eval_set: EvalSet) -> dict[str, jax.Array]:
         def flat(x: jax.Array) -> jax.Array:
-            return x.reshape(-1, x.shape[-1])
+            return x.reshape(-1, *x.shape[2:])
 
         student = flat(
             lax.map(
@@ -169,13 +186,20 @@ def make_evaluate(source: Source) -> Callable[[bit.Params, EvalSet], dict[str, j
         )
         teacher = flat(eval_set.logits)
         clean = slice(2 * n, 2 * n + len(eval_set.labels))
-        predicted = jnp.argmax(student[clean], -1)
+        student_NK, teacher_NK = student[clean], teacher[clean]
+        if teacher.ndim > student.ndim:
+            teacher_NK = jnp.mean(teacher_NK, axis=1)
+        best_N = jnp.argmax(teacher_NK, -1)
+        predicted_N = jnp.argmax(student_NK, -1)
         values = (
             kl_divergence(teacher[:n], student[:n], task.temperature),
             kl_divergence(teacher[n : 2 * n], student[n : 2 * n], task.temperature),
-            kl_divergence(teacher[clean], student[clean]),
-            jnp.mean(predicted == jnp.argmax(teacher[clean], -1), dtype=jnp.float32),
-            jnp.mean(predicted == eval_set.labels, dtype=jnp.float32),
+            kl_divergence(teacher_NK, student_NK),
+            jnp.mean(predicted_N == best_N, dtype=jnp.float32),
+            jnp.mean(predicted_N == eval_set.labels, dtype=jnp.float32),
+            in_top(5, best_N, student_NK),
+            cross_entropy(eval_set.labels, student_NK),
+            euclidean(teacher_NK, student_NK),
         )
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
         return {

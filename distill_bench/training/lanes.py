@@ -133,9 +133,10 @@ def make_advance(source: Source, spec: RuleSpec):
 def _batch_loss(
     task: Task, remat: bool, params: bit.Params, batch: tuple[jax.Array, jax.Array]
 ) -> jax.Array:
-    logits_NK, views_NHWC = batch
+    logits, views_NHWC = batch
     student_NK = network.apply(task.student, params, views_NHWC.astype(task.precision), remat)
-    return kl_divergence(logits_NK, student_NK, task.temperature)
+    # A temperature would flatten labels, which are certain.
+    return kl_divergence(logits, student_NK, 1.0 if task.teaching.labels else task.temperature)
 
 
 def _loss(training: _Training, params: bit.Params, chunk: Chunk, i: jax.Array) -> jax.Array:

@@ -140,6 +140,6 @@ def chunk_steps(task: Task, layout: LaneLayout, budget: int = 2**26) -> int:
         * 4
     )
     steps = budget // size
-    if layout.mesh.devices.flat[0].platform == "cpu" and task.teachers:
-        steps = min(steps, CPU_CHUNK_MACS // (task.batch_size * task.teacher_macs))
+    if layout.mesh.devices.flat[0].platform == "cpu" and (macs := task.teacher_macs):
+        steps = min(steps, CPU_CHUNK_MACS // (task.batch_size * macs))
     return layout.rows * int(np.clip(steps, 1, 25))

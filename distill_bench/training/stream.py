@@ -24,7 +24,8 @@ SCATTERED = P(LANES, None, BATCH)
 class Chunk(NamedTuple):
     """C steps of one stream, the same on every row of devices.
 
-    views [1, C, N, H, W, c]: what the student sees; logits [1, C, N, K]: the teacher's.
+    views [1, C, N, H, W, c]: what the student sees; logits [1, C, N, K]: what it learns from, see
+    `teacher_logits`.
     """
 
     views: jax.Array

@@ -1,4 +1,7 @@
-"""The logits that a student learns from: the teachers', averaged over crops, or the labels'."""
+"""The logits that a student learns from: the teachers', averaged over crops, or the labels'.
+
+They have the shape [..., K], or [..., t, K] if the divergences from t teachers are added up.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +23,24 @@ from distill_bench.views.step_views import StepViews, view_specs
 
 
 def make_forward(source: Source):
-    """jit (teachers, views [R * m, N, H, W, C] for each teacher) -> mean logits [R * m, N, K].
+    """jit (teachers, views [R * m, N, H, W, C] for each teacher) -> their logits [R * m, N, K].
 
-    Each of R rows of devices takes m batches.
+    The logits are the teachers' mean, or [R * m, N, t, K] if the task adds up the divergences from
+    its t teachers. Each of R rows of devices takes m batches.
     """
     task = source.task
 
-    def mean_logits(params: tuple[bit.Params, ...], views: tuple[jax.Array, ...]) -> jax.Array:
+    def joint_logits(params: tuple[bit.Params, ...], views: tuple[jax.Array, ...]) -> jax.Array:
         logits = [
             bit.apply(teacher.network, own, own_views.astype(task.precision), frozen=True)
             for teacher, own, own_views in zip(task.teachers, params, views, strict=True)
         ]
+        if task.combining == "sum":
+            return jnp.stack(logits, axis=1)
         return sum(logits[1:], start=logits[0]) / len(logits) if len(logits) > 1 else logits[0]
 
     def share(params: tuple[bit.Params, ...], views: tuple[jax.Array, ...]) -> jax.Array:
-        return lax.map(lambda batch: mean_logits(params, batch), views)
+        return lax.map(lambda batch: joint_logits(params, batch), views)
 
     return source.layout.share_steps(share)
 
@@ -42,8 +48,9 @@ def make_forward(source: Source):
 def make_step_logits(source: Source, forward) -> Callable[[int, np.ndarray, StepViews], jax.Array]:
     """Returns a function (seed, step numbers [C], their views) -> logits [C, N, K].
 
-    They are the teachers' mean logits of their views, the teacher's mean prediction over many
-    crops of each image, or the logits of the labels, as the task's mode says.
+    They are the teachers' logits of their views, the teachers' mean prediction over many crops of
+    each image, or the logits of the labels, as the task's mode says. Logits of teachers have one
+    more axis if the divergences are added up, see `make_forward`.
     """
     task, spread = source.task, NamedSharding(source.layout.mesh, P(LANES, BATCH))
     if task.teaching.labels:
@@ -66,7 +73,8 @@ def make_step_logits(source: Source, forward) -> Callable[[int, np.ndarray, Step
 def _ensemble_table(source: Source, forward) -> jax.Array:
     """Logits [I, K] of every train image's mean prediction.
 
-    Their softmax at the task's temperature is the mean of the teacher's over the image's crops.
+    Their softmax at the task's temperature is the mean of the teacher's over the image's crops;
+    [I, t, K] if the divergences from t teachers are added up.
     """
     task, layout = source.task, source.layout
     n, crops = len(source.train.images), task.teaching.ensemble
@@ -75,9 +83,9 @@ def _ensemble_table(source: Source, forward) -> jax.Array:
     make_views = source.train_images.make_ensemble_views()
 
     @jax.jit
-    def total(logits_CNK: jax.Array, first: jax.Array) -> jax.Array:
-        counted = (first + jnp.arange(group) < crops)[:, None, None]
-        return jnp.sum(jax.nn.softmax(logits_CNK / task.temperature) * counted, axis=0)
+    def total(logits: jax.Array, first: jax.Array) -> jax.Array:
+        counted = jnp.expand_dims(first + jnp.arange(group) < crops, tuple(range(1, logits.ndim)))
+        return jnp.sum(jax.nn.softmax(logits / task.temperature) * counted, axis=0)
 
     table = []
     for i, index in enumerate(batches):

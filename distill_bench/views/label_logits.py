@@ -1,4 +1,4 @@
-"""Labels in place of a teacher, as logits.
+"""Labels in place of a teacher's predictions, as logits at temperature 1.
 
 KL(p || student) = cross-entropy(p, student) - H(p). The entropy H of a label is 0, and that of
 mixed labels does not depend on the student, so training on these logits is training on the labels.

@@ -45,12 +45,13 @@ class ViewSpec:
 def view_specs(task: Task) -> tuple[tuple[ViewSpec, ...], tuple[int, ...]]:
     """The distinct views of a step, the student's first, and the index of each teacher's view.
 
-    There are no indices if the teachers' predictions are averaged beforehand.
+    There are no indices if the teachers' predictions are averaged beforehand, or if the student
+    learns from labels.
     """
     mode = task.teaching
     specs = [ViewSpec(False, mode.student, task.views.size)]
     teacher_index = []
-    for teacher in () if mode.ensemble else task.teachers:
+    for teacher in () if mode.ensemble or mode.labels else task.teachers:
         spec = ViewSpec(not mode.same, mode.teacher, teacher.size or task.views.size)
         if spec not in specs:
             specs.append(spec)
@@ -92,12 +93,17 @@ def _view_key(
 
 
 def mixup_coefficient(task: Task, seed: jax.Array | int, step: jax.Array | int) -> jax.Array | None:
-    """The mixup coefficient of a training step; None if `flip_and_mix` draws a uniform one."""
-    if not task.teaching.mixup or task.teaching.alpha == 1:
+    """The mixup coefficient of a training step, where labels are mixed with it too.
+
+    None without mixup, and if `flip_and_mix` alone draws and uses a uniform one.
+    """
+    mode, key = task.teaching, _step_key(task, seed, step)
+    if not (mode.labels and mode.mixup and task.views.mixup):
         return None
-    return jax.random.beta(
-        jax.random.fold_in(_step_key(task, seed, step), 2), task.teaching.alpha, task.teaching.alpha
-    )
+    if mode.alpha == 1:
+        # The number that `flip_and_mix` draws, so that the views are those of mode "mix".
+        return jax.random.uniform(jax.random.split(key, 3)[2])
+    return jax.random.beta(jax.random.fold_in(key, 2), mode.alpha, mode.alpha)
 
 
 def step_views(

@@ -25,6 +25,8 @@ REQUIRED_SEEDS = 5
 REQUIRED_TRIALS = 8
 REQUIRED_RUNGS = 3
 MAX_BYTES = 4 << 20
+METRICS = ("probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy")
+"""The metrics of each point, which entry.schema.json requires."""
 _CHECKOUT = Path(__file__).resolve().parents[2] / "leaderboard"
 _INSTALLED = Path(__file__).resolve().parents[1] / "leaderboard_entries"
 FOLDER = _CHECKOUT if _CHECKOUT.is_dir() else _INSTALLED

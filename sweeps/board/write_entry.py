@@ -14,6 +14,7 @@ from distill_bench.errors import UserError
 from distill_bench.tasks import catalogue
 from sweeps.board.entries import (
     FOLDER,
+    METRICS,
     REQUIRED_RUNGS,
     REQUIRED_SEEDS,
     REQUIRED_TRIALS,
@@ -171,7 +172,7 @@ def _rung(results: Sequence[Result], horizon: int) -> dict[str, Any]:
                 "hparams": r.trial.hparams,
                 "status": r.status,
                 "step": r.step,
-                "final": rounded(r.final),
+                "final": r.final and rounded(_recorded(r.final)),
             }
             for r in tuned
         ],
@@ -180,12 +181,19 @@ def _rung(results: Sequence[Result], horizon: int) -> dict[str, Any]:
                 "seed": r.trial.seed,
                 "status": r.status,
                 "step": r.step,
-                "points": [{"step": step, **rounded(metrics)} for step, metrics in r.points],
+                "points": [
+                    {"step": step, **rounded(_recorded(metrics))} for step, metrics in r.points
+                ],
                 "curve": rounded(_curve(r)),
             }
             for r in finals(results, best)
         ],
     }
+
+
+def _recorded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that entries hold; a store has more."""
+    return {name: metrics[name] for name in METRICS}
 
 
 def _curve(result: Result, points: int = 40) -> dict[str, list[Any]]:

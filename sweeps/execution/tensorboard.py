@@ -34,6 +34,9 @@ TAGS = {
     "test_kl": "heldout/clean_kl",
     "agreement": "heldout/agreement",
     "accuracy": "heldout/accuracy",
+    "agreement5": "heldout/agreement5",
+    "label_xent": "heldout/label_cross_entropy",
+    "euclidean": "heldout/logit_distance",
 }
 TRAIN_LOSS, LEARNING_RATE = "train/loss", "train/learning_rate"
 _RATE_EVERY = 10  # steps between points of the learning-rate curve
