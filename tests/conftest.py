@@ -49,6 +49,7 @@ _CORE = [
     "test_statistics.py",
     "test_store.py",
     "test_task.py",
+    "test_tfrecords.py",
     "test_train.py",
     "test_validity.py",
     "test_variation.py",

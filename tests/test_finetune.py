@@ -220,7 +220,7 @@ def test_the_schedule_is_the_published_one(images):
 
 def test_mixup_coefficients_follow_the_beta_distribution():
     """Beta(0.1, 0.1) has the variance 1 / (4 (2 alpha + 1)): most draws lie near 0 or 1."""
-    task = dataclasses.replace(FLOWERS, mode="labels/mixup")
+    task = dataclasses.replace(FLOWERS, mode="fine-tuning/mixup")
     drawn = np.asarray(
         jax.jit(jax.vmap(lambda step: step_views.mixup_coefficient(task, 0, step)))(np.arange(4000))
     )

@@ -23,6 +23,7 @@ from distill_bench.training.source import init_student, open_source
 from distill_bench.training.stream import make_chunks
 from distill_bench.training.teacher_logits import make_forward
 from distill_bench.training.train import train
+from distill_bench.views.originals import Stacked
 from distill_bench.views.step_views import step_views
 
 LABELS = Variation(mode="labels")
@@ -73,7 +74,7 @@ def test_training_is_on_cross_entropy_at_temperature_1(tiny_task, temperature):
     params = init_student(task, 3)
     expected = []
     for step in range(4):
-        views = step_views(task, images, 3, step)
+        views = step_views(task, Stacked(images), 3, step)
         target = jnp.exp(chunk.logits[0, step])
 
         def cross_entropy(p, x=views.student, target=target):

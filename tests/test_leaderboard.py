@@ -32,7 +32,7 @@ def run(*flags, cwd):
 def test_every_committed_entry_is_valid_and_consistent(committed):
     found, warnings = committed
     assert warnings == []
-    assert BASELINE in {entry.study.optimizer for entry in found}
+    assert not found or BASELINE in {entry.study.optimizer for entry in found}
     assert {entry.study.optimizer: inconsistencies(entry) for entry in found} == {
         entry.study.optimizer: [] for entry in found
     }
@@ -62,7 +62,7 @@ def test_the_table_in_readme_is_up_to_date(committed):
 def test_the_script_prints_every_format(tmp_path):
     table = run(cwd=tmp_path)
     assert (table.returncode, table.stderr) == (0, "")
-    assert BASELINE in table.stdout
+    assert entries.notice() in " ".join(table.stdout.split())
     board = json.loads(run("--format=json", cwd=tmp_path).stdout)
     assert board["baseline"] == BASELINE
     page = run("--html=page.html", cwd=tmp_path)

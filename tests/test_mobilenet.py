@@ -174,12 +174,12 @@ def test_bfloat16_logits_are_rounded_but_close():
     assert 1e-5 < error < 0.05  # bfloat16 has 8 significant bits
 
 
-def test_init_is_he_normal_with_a_zero_classifier_and_every_kernel_learns():
+def test_init_is_lecun_normal_with_a_zero_classifier_and_every_kernel_learns():
     params = network.init(MobileNetConfig(3, rows=mobilenet.LARGE[-1:]), jax.random.key(0))
     assert float(params["bottleneck01"]["depthwise"]["conv"]["kernel"].std()) == pytest.approx(
-        np.sqrt(2 / 25), rel=0.02
+        np.sqrt(1 / 25), rel=0.02
     )
-    assert float(params["hidden"]["kernel"].std()) == pytest.approx(np.sqrt(2 / 960), rel=0.02)
+    assert float(params["hidden"]["kernel"].std()) == pytest.approx(np.sqrt(1 / 960), rel=0.02)
     assert not params["head"]["kernel"].any()
     small, images = (
         network.init(SMALL, jax.random.key(0)),

@@ -114,7 +114,7 @@ def test_parameters_round_trip_in_the_published_format(tmp_path):
         files.load_verified(path, config, hashlib.sha256(content).hexdigest())
 
 
-@pytest.mark.parametrize("name", ["flowers102", "pet37", "food101"])
+@pytest.mark.parametrize("name", ["flowers102", "pet37", "pet37-tfrecords", "food101"])
 def test_the_papers_tasks_have_the_published_settings(name):
     """R152x2 to R50x1, batches of 512, views of 128 pixels; rungs are the paper's epochs."""
     task = catalogue.get(name)
@@ -133,6 +133,7 @@ def test_the_papers_tasks_have_the_published_settings(name):
     epochs = {
         "flowers102": (1e3, 1e4, 1e5, 1e6),
         "pet37": (300, 1e3, 3e3, 1e4, 3e4),
+        "pet37-tfrecords": (300, 1e3, 3e3, 1e4, 3e4),
         "food101": (100, 1e3, 3e3),
     }[name]
     assert task.horizons == tuple(round(e * task.dataset.train_size / 512) for e in epochs)
