@@ -117,7 +117,7 @@ with FLAGS.group("Output"):
 
 
 def main() -> int:
-    cli.set_up_jax(None, FLAGS.devices)  # no cache of programs, because compilation is measured
+    cli.set_up_jax(None)  # no cache of programs, because compilation is measured
     from distill_bench.tasks import catalogue
     from distill_bench.training.lane_layout import LayoutOptions
     from sweeps.board.entries import BASELINE

@@ -12,6 +12,7 @@ from distill_bench.training.engine import Engine
 from distill_bench.training.events import (
     Alive,
     Compiled,
+    Compiling,
     Event,
     Finished,
     Losses,
@@ -113,6 +114,10 @@ class _Runner:
                 case Finished(lane, status, step, detail):
                     sinks[lane].finish(status, step, detail)
                     _show_end(self.display, explained, jobs[lane], event)
+                case Compiling(lanes, of):
+                    compiling = [jobs[lane][0].optimizer.name for lane in lanes]
+                    self.display.suspect(sorted(set(compiling)))
+                    self.display.begin(_compiling(compiling, of), 0)
                 case Compiled():
                     self.display.suspect(names)
                     _show_compiled(self.display, explained, jobs, event)
@@ -155,6 +160,13 @@ class _Runner:
             self.engine = self.resources.open_engine(self.plan.task)
             self.display.suspect(sorted(set(names)))
         return self.engine
+
+
+def _compiling(names: Sequence[str], of: int) -> str:
+    """What is being compiled: "compiling splus, 3 of 4"."""
+    unique = list(dict.fromkeys(names))
+    shown = ", ".join(unique[:3]) + (", ..." if len(unique) > 3 else "")
+    return f"compiling {shown}" + (f", {of - len(names) + 1} of {of}" if of > 1 else "")
 
 
 def _every(seconds: float) -> Callable[[], bool]:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from distill_bench.networks import network
-from distill_bench.training.train import evaluation_steps
+from distill_bench.training.train import exams
 from sweeps.planning.plan import Plan
 
 # Fractions of the matmul peak that teacher and student reach, and the seconds that opening a task
@@ -41,7 +41,7 @@ def seconds(plan: Plan) -> float:
     eval_batches = 2 * task.probe.batches * task.probe.batch_size / task.batch_size
 
     def lane(horizon: int) -> float:
-        return student * (3 * horizon + eval_batches * len(evaluation_steps(horizon)))
+        return student * (3 * horizon + eval_batches * len(exams(horizon, True)))
 
     tuning = teacher * max(plan.horizons) + sum(lane(trial.horizon) for _, trial in plan.tuning)
     finals = plan.seeds * (

@@ -185,7 +185,7 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
     They run as in the engine: one on each device.
     """
     task = engine.source.task
-    chunk = engine.chunk(0, 0)
+    chunk = engine.chunk(0, 0).on(engine.layout)
     teacher = _teacher_seconds(engine, chunk)
     student = _student_seconds(engine, chunk)
     macs = {"teacher": task.teacher_macs, "student": network.macs(task.student, task.views.size)}
