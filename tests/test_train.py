@@ -185,7 +185,7 @@ def test_a_nan_in_one_lane_does_not_change_another(tiny_engine):
     assert ends[1].step == 8  # the seventh update is NaN, and so the eighth loss
     assert "step 8 is nan" in ends[1].detail
     assert len(losses[1]) == 7
-    assert points[1] == {}
+    assert points[1] == {step: point for step, point in points[0].items() if step <= 6}
     alone = run(tiny_engine, clean)
     assert alone[0] == [losses[0], losses[2]]
     assert alone[1] == [points[0], points[2]]
@@ -370,7 +370,7 @@ def test_every_layout_trains_the_same_lanes(tiny_task, tiny_engine, given):
 
 
 def test_points_carry_the_diagnostics_of_the_rules_state(tiny_engine):
-    lanes = [Lane(adam, {"lr": 0.01}, 50, 0), Lane(sgd, {"lr": 0.1}, 25, 0)]
+    lanes = [Lane(adam, {"lr": 0.01}, 50, 0, final=False), Lane(sgd, {"lr": 0.1}, 25, 0)]
 
     def steps_taken(state):
         return {"steps": state[0].count} if isinstance(state[0], optax.ScaleByAdamState) else {}
@@ -380,4 +380,7 @@ def test_points_carry_the_diagnostics_of_the_rules_state(tiny_engine):
         for e in train(tiny_engine, lanes, diagnose=steps_taken)
         if isinstance(e, Point)
     }
-    assert reported == {(0, 50): {"steps": 50.0}, (1, 25): {}}
+    assert reported == {
+        (0, 50): {"steps": 50.0},
+        **{(1, step): {} for step in exams(25, final=True)},
+    }
