@@ -183,7 +183,7 @@ with FLAGS.group("Where it runs"):
     flags.DEFINE_string(
         "cache",
         "~/.cache/distill-bench",
-        "Folder that keeps compiled programs between runs; empty for none.",
+        "Folder that keeps compiled programs and measured costs between runs; empty for none.",
         flag_values=FLAGS,
     )
 
@@ -198,7 +198,10 @@ with FLAGS.group("Output"):
         flag_values=FLAGS,
     )
     flags.DEFINE_bool(
-        "dry_run", False, "Print the plan and its estimated time, and stop.", flag_values=FLAGS
+        "dry_run",
+        False,
+        "Print the plan, what is left of it to run and how long that takes here, and stop.",
+        flag_values=FLAGS,
     )
     flags.DEFINE_bool("list", False, "List optimizers and tasks, and stop.", flag_values=FLAGS)
     flags.DEFINE_bool(
