@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import resource
 import statistics
 import time
@@ -15,10 +16,11 @@ import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from distill_bench.errors import UserError
 from distill_bench.machine import core_count
 from distill_bench.networks import bit, network
 from distill_bench.training.engine import Engine
-from distill_bench.training.events import Compiled, Losses
+from distill_bench.training.events import Compiled, Finished, Losses
 from distill_bench.training.images import InMemory
 from distill_bench.training.lane_layout import BATCH, LANES
 from distill_bench.training.lanes import traced_values
@@ -30,7 +32,8 @@ from distill_bench.training.teacher_logits import make_forward
 from distill_bench.training.train import train
 from distill_bench.views.host_crops import HostCrops
 from distill_bench.views.step_views import step_views
-from optimizers.contract.api import Optimizer
+from optimizers.contract.api import Optimizer, offer
+from sweeps.planning.plan import lane_of
 
 REPEATS = 7
 
@@ -80,12 +83,19 @@ def memory_bytes() -> int:
 
 
 def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, float]:
-    """Milliseconds per trial-step and core utilisation of `lanes` learning rates on one stream.
+    """Milliseconds per trial-step and core utilisation of `lanes` trials on one stream.
 
-    Evaluation is included, compilation is not.
+    They differ in their learning rates, if the optimizer has one. Evaluation is included,
+    compilation is not.
+
+    Raises:
+      UserError: if the optimizer raises an exception.
     """
-    rates = np.geomspace(1e-2, 1e-1, lanes)
-    trials = [Lane(opt.builder, {"lr": float(lr)}, steps, 0) for lr in rates]
+    rate = opt.defaults.get("lr")
+    trials = [
+        lane_of(opt, {"lr": rate * float(part)} if isinstance(rate, float) else {}, steps, 0)
+        for part in np.linspace(1, 0.5, lanes)
+    ]
     began = cpu = 0.0
     done = rules = 0
     for event in train(engine, trials):
@@ -93,6 +103,11 @@ def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, f
             rules, began, cpu = event.rules, time.perf_counter(), time.process_time()
         elif isinstance(event, Losses):
             done += len(event.values)
+        elif isinstance(event, Finished) and event.status == "crashed":
+            raise UserError(
+                f"{opt.name} raised an exception in training: {_gist(str(event.detail))}\n"
+                "sweeps/run.py shows where."
+            )
     wall = time.perf_counter() - began
     cores = core_count() if jax.default_backend() == "cpu" else 1
     return {
@@ -100,6 +115,12 @@ def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, f
         "core_utilisation": (time.process_time() - cpu) / (wall * cores),
         "compilations": rules,
     }
+
+
+def _gist(trace: str) -> str:
+    """The line of a formatted exception that names it."""
+    named = re.findall(r"^[\w.]+: .*", trace, re.MULTILINE)
+    return named[-1] if named else trace.splitlines()[-1]
 
 
 def throughput(
@@ -165,12 +186,14 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
             params, state = carry
             views = step_views(task, originals, 0, i).student
             logits = bit.apply(task.teacher, teacher, views, frozen=True)
-            gradients = jax.grad(
-                lambda p: kl_divergence(
-                    logits, network.apply(task.student, p, views), task.temperature
-                )
-            )(params)
-            updates, state = rule.update(gradients, state, params)
+
+            def loss_of(params: bit.Params) -> jax.Array:
+                student_NK = network.apply(task.student, params, views)
+                return kl_divergence(logits, student_NK, task.temperature)
+
+            loss, gradients = jax.value_and_grad(loss_of)(params)
+            extras = offer(opt.extra_args, loss_of, loss, gradients)
+            updates, state = rule.update(gradients, state, params, **extras)
             return optax.apply_updates(params, updates), state
 
         return jax.lax.fori_loop(0, steps, step, (params, state))
