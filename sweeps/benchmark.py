@@ -75,6 +75,14 @@ with FLAGS.group("Measure one thing only"):
         flag_values=FLAGS,
     )
 
+    flags.DEFINE_enum(
+        "against",
+        None,
+        ["pytorch"],
+        "the same training step in PyTorch, eager and compiled, in turn with the engine.",
+        flag_values=FLAGS,
+    )
+
 with FLAGS.group("Where it runs"):
     flags.DEFINE_integer(
         "devices",
@@ -120,6 +128,7 @@ _GOES_WITH = {
     "throughput": _WHOLE,
     "input": {"task"},
     "teacher": {"task", "devices", "batch_shards"},
+    "against": _WHOLE - {"opt"},  # AdamW on both sides
 }
 
 
@@ -150,9 +159,13 @@ def main() -> int:
     )
     if FLAGS.teacher:
         return _show(figures.teacher_placements(task, options))
-    if not FLAGS.throughput:
+    if FLAGS.against:
+        figures.check_against(task)
+    elif not FLAGS.throughput:
         _check_full(task)
     engine = Resources(layout=options).open_engine(task)
+    if FLAGS.against:
+        return _show(figures.against_pytorch(engine, baseline, FLAGS.lanes, FLAGS.steps))
     if FLAGS.throughput:
         return _show(figures.throughput(engine, opt, FLAGS.lanes, FLAGS.steps))
     return _show(figures.whole(engine, opt, baseline, FLAGS.lanes, FLAGS.steps))

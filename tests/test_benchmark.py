@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import jax
 import optax
@@ -39,6 +40,8 @@ def run(monkeypatch, capsys, tiny_task):
         ("--input --teacher", "--input and --teacher each measure one thing only"),
         ("--params=twenty --task=tiny", "--task has no effect with --params"),
         ("--teacher --lane_mapping=vmap", "--lane_mapping has no effect with --teacher"),
+        ("--against=pytorch --teacher", "--teacher and --against each measure one thing only"),
+        ("--against=pytorch --opt=x", "--opt has no effect with --against"),
         ("--throughput --set b2=0.9", "--set has no effect with --throughput"),
         ("--throughput --nothroughput --set b2=0.9", "--set has no effect in the full benchmark"),
         ("--params=twenty --set bb=1", "no hyperparameter 'bb'."),
@@ -59,6 +62,16 @@ def run(monkeypatch, capsys, tiny_task):
 def test_a_contradiction_is_one_message(run, arguments, message):
     code, err = run(*arguments.split())
     assert (code, err.startswith("error: "), message in err) == (command.MISUSED, True, True), err
+
+
+def test_a_missing_pytorch_is_one_message(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, err = run("--task=tiny", "--against=pytorch")
+    assert (code, err) == (
+        command.MISUSED,
+        "error: --against=pytorch needs PyTorch, which is not installed: "
+        "pip install 'distill-bench[peers]'\n",
+    )
 
 
 def descent_with_value(learning_rate):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,6 +79,30 @@ def throughput(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> Figure
         measured = measure.throughput(engine, opt, count, steps, peak)
         figures |= {f"{name}_{count}_lanes": value for name, value in measured.items()}
     return figures | {"peak_memory_mib": measure.memory_bytes() / 2**20}
+
+
+def check_against(task: Task) -> None:
+    """Whether `against_pytorch` can run.
+
+    Raises:
+      UserError: if PyTorch is not installed, or the task's step is not written in it.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise UserError(
+            "--against=pytorch needs PyTorch, which is not installed: "
+            "pip install 'distill-bench[peers]'"
+        )
+    from sweeps.timing import peers
+
+    peers.check(task)
+
+
+def against_pytorch(engine: Engine, baseline: Optimizer, lanes: int, steps: int) -> Figures:
+    """The engine and the same training step in PyTorch, in turn."""
+    from sweeps.timing import peers
+
+    figures = {"optimizer": baseline.name, "task": engine.source.task.name, "lanes": lanes}
+    return figures | peers.compare(engine, baseline, lanes, steps)
 
 
 def whole(engine: Engine, opt: Optimizer, baseline: Optimizer, lanes: int, steps: int) -> Figures:
