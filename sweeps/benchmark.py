@@ -9,6 +9,7 @@ python sweeps/benchmark.py --opt=shampoo --lanes=8 --format=json
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,12 @@ with FLAGS.group("Measure one thing only"):
         flag_values=FLAGS,
     )
 
+    flags.DEFINE_bool(
+        "profile",
+        False,
+        "One trial's step, operation by operation, on one device; on a CPU, one core.",
+        flag_values=FLAGS,
+    )
     flags.DEFINE_enum(
         "against",
         None,
@@ -128,13 +135,17 @@ _GOES_WITH = {
     "throughput": _WHOLE,
     "input": {"task"},
     "teacher": {"task", "devices", "batch_shards"},
+    "profile": {"task", "opt"},
     "against": _WHOLE - {"opt"},  # AdamW on both sides
 }
 
 
 def main() -> int:
     _check_flags()
-    cli.set_up_jax(None, FLAGS.devices)  # no cache of programs, because compilation is measured
+    if FLAGS.profile:
+        os.environ["NPROC"] = "1"  # XLA's threads: operations then run one after another
+    devices = 1 if FLAGS.profile else FLAGS.devices
+    cli.set_up_jax(None, devices)  # no cache of programs, because compilation is measured
     _check_devices()
     from distill_bench.tasks import catalogue
     from distill_bench.training.lane_layout import LayoutOptions
@@ -152,7 +163,7 @@ def main() -> int:
     if FLAGS.input:
         return _show(figures.input_rate(task))
     options = LayoutOptions(
-        devices=FLAGS.devices,
+        devices=devices,
         batch_shards=FLAGS.batch_shards,
         mapping=FLAGS.lane_mapping,
         lanes_per_device=FLAGS.lanes_per_device,
@@ -161,9 +172,13 @@ def main() -> int:
         return _show(figures.teacher_placements(task, options))
     if FLAGS.against:
         figures.check_against(task)
-    elif not FLAGS.throughput:
+    elif not (FLAGS.throughput or FLAGS.profile):
         _check_full(task)
     engine = Resources(layout=options).open_engine(task)
+    if FLAGS.profile:
+        from sweeps.timing import step_profile
+
+        return _show(step_profile.profile(engine, opt))
     if FLAGS.against:
         return _show(figures.against_pytorch(engine, baseline, FLAGS.lanes, FLAGS.steps))
     if FLAGS.throughput:
@@ -219,10 +234,26 @@ def _show(figures: dict[str, Any]) -> int:
     figures["environment"] = environment()
     if FLAGS.format == "json":
         print(json.dumps(figures, indent=1))
-    else:
-        for name, value in figures.items():
-            print(f"{name:36} {value:.3f}" if isinstance(value, float) else f"{name:36} {value}")
+        return cli.OK
+    tables = {name: value for name, value in figures.items() if isinstance(value, list)}
+    for name, value in figures.items():
+        if name not in tables:
+            print(f"{name:36} {_text(value)}")
+    for rows in tables.values():
+        print()
+        _print_table(rows)
     return cli.OK
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    cells = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
 
 
 def script() -> None:

@@ -41,6 +41,8 @@ def run(monkeypatch, capsys, tiny_task):
         ("--params=twenty --task=tiny", "--task has no effect with --params"),
         ("--teacher --lane_mapping=vmap", "--lane_mapping has no effect with --teacher"),
         ("--against=pytorch --teacher", "--teacher and --against each measure one thing only"),
+        ("--profile --against=pytorch", "--profile and --against each measure one thing only"),
+        ("--profile --devices=1", "--devices has no effect with --profile"),
         ("--against=pytorch --opt=x", "--opt has no effect with --against"),
         ("--throughput --set b2=0.9", "--set has no effect with --throughput"),
         ("--throughput --nothroughput --set b2=0.9", "--set has no effect in the full benchmark"),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import NamedSharding
@@ -72,6 +73,21 @@ def matmul_peak(n: int = 2048, precision: str = "float32", devices: int | None =
     multiply = jax.jit(lambda x: x @ x)
     devices = 1 if jax.default_backend() == "cpu" else devices or jax.local_device_count()
     return devices * 2 * n**3 / seconds(lambda: multiply(a))
+
+
+def memory_bandwidth(size: int) -> float:
+    """Bytes per second that one device reads and writes in an array of `size` bytes.
+
+    Of a small array, this is the bandwidth of the cache.
+    """
+    turns = max(1, 2**28 // size)
+
+    @jax.jit
+    def run(x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, turns, lambda i, x: 0.5 * x + 1.0, x)
+
+    x = jnp.zeros(size // 4, jnp.float32)
+    return 2 * size * turns / seconds(lambda: run(x))
 
 
 def memory_bytes() -> int:
