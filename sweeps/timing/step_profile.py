@@ -149,8 +149,10 @@ _CONTROL = {"while", "conditional", "call"}  # what runs in them is counted by i
 
 def _sum(costs: Iterable[dict[str, float]], ceilings: dict[str, float]) -> dict[str, float]:
     costs = list(costs)
-    columns = [[cost[name] for cost in costs] for name in ("count", "ms", "mb", "mflop")]
-    return _rates(*map(sum, columns), ceilings)
+    count, ms, mb, mflop = (
+        sum(cost[name] for cost in costs) for name in ("count", "ms", "mb", "mflop")
+    )
+    return _rates(count, ms, mb, mflop, ceilings)
 
 
 def _rates(
