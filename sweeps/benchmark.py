@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 if not __package__:  # run as a file: Python put this folder on the path, not the project's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -22,9 +22,6 @@ from absl import flags
 from distill_bench.command import Flags
 from distill_bench.errors import UserError
 from sweeps import cli
-
-if TYPE_CHECKING:
-    from distill_bench.tasks.task import Task
 
 FLAGS = Flags()
 
@@ -173,7 +170,7 @@ def main() -> int:
     if FLAGS.against:
         figures.check_against(task)
     elif not (FLAGS.throughput or FLAGS.profile):
-        _check_full(task)
+        figures.check_whole(task)
     engine = Resources(layout=options).open_engine(task)
     if FLAGS.profile:
         from sweeps.timing import step_profile
@@ -212,20 +209,6 @@ def _check_devices() -> None:
             f"--devices={FLAGS.devices}: this machine has {jax.local_device_count()} "
             f"{jax.default_backend().upper()} devices."
         )
-
-
-def _check_full(task: Task) -> None:
-    from distill_bench.views import host_crops
-
-    if task.precision != "float32" or host_crops.is_streamed(task):
-        why = "is for float32 tasks with images on the device, such as digits"
-    elif task.teaching.labels or task.teaching.ensemble or not task.teachers:
-        why = "is for tasks whose teacher runs at every step"
-    else:
-        return
-    raise UserError(
-        f"The full benchmark {why}. For {task.name}, use --throughput, --teacher or --input."
-    )
 
 
 def _show(figures: dict[str, Any]) -> int:

@@ -13,6 +13,7 @@ from distill_bench.training.engine import Engine, is_small
 from distill_bench.training.images import Streamed
 from distill_bench.training.lane_layout import LayoutOptions, make_layout
 from distill_bench.training.source import open_feed, open_source
+from distill_bench.views.host_crops import is_streamed
 from optimizers.contract.api import Optimizer
 from sweeps.planning.parsing import cast, parse_settings
 from sweeps.timing import measure, update_cost
@@ -103,6 +104,22 @@ def against_pytorch(engine: Engine, baseline: Optimizer, lanes: int, steps: int)
 
     figures = {"optimizer": baseline.name, "task": engine.source.task.name, "lanes": lanes}
     return figures | peers.compare(engine, baseline, lanes, steps)
+
+
+def check_whole(task: Task) -> None:
+    """
+    Raises:
+      UserError: if `whole` cannot measure the task.
+    """
+    if task.precision != "float32" or is_streamed(task):
+        why = "is for float32 tasks with images on the device, such as digits"
+    elif task.teaching.labels or task.teaching.ensemble or not task.teachers:
+        why = "is for tasks whose teacher runs at every step"
+    else:
+        return
+    raise UserError(
+        f"The full benchmark {why}. For {task.name}, use --throughput, --teacher or --input."
+    )
 
 
 def whole(engine: Engine, opt: Optimizer, baseline: Optimizer, lanes: int, steps: int) -> Figures:
