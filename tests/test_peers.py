@@ -39,6 +39,7 @@ def setting():
     return task, params, views
 
 
+@pytest.mark.slow
 def test_torch_computes_our_logits_gradients_and_updates(peers, setting):
     task, params, views = setting
     own_views = torch.from_numpy(np.array(views).transpose(0, 3, 1, 2).copy())
