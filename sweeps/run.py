@@ -337,16 +337,16 @@ def main() -> int:
 def _dry_run(cache: str | None) -> int:
     """Prints the plan, what of it is left to run, and how long that will take."""
     began = time.perf_counter()
-    cli.set_up_jax(cache, FLAGS.devices)
+    cli.set_up_jax(cache)
     from distill_bench.training.engine import is_small
-    from distill_bench.training.lane_layout import make_layout
+    from distill_bench.training.lane_layout import make_layouts
     from sweeps.execution.progress import progress
     from sweeps.planning import estimate
     from sweeps.planning.plan import make_plan
     from sweeps.results.pending import pending
 
     plan = make_plan(_plan_request())
-    layout = make_layout(options=_resources(cache).layout, small=is_small(plan.task))
+    layouts = make_layouts(_resources(cache).layout, small=is_small(plan.task))
     planning = time.perf_counter() - began
     print(estimate.describe(plan), flush=True)
     left = pending(plan, Path(FLAGS.outdir))
@@ -355,7 +355,7 @@ def _dry_run(cache: str | None) -> int:
     if left.tuning or left.finals:
         with progress() as display:
             found = estimate.estimate(
-                plan, left.tuning, left.finals, layout, cache, planning, display.say
+                plan, left.tuning, left.finals, layouts, cache, planning, display.say
             )
         print(found.describe())
         if FLAGS.executor == "ray" or FLAGS.multihost:

@@ -79,6 +79,7 @@ ARROWS = {
         "distill_bench.training",
         "distill_bench.views",
         "optimizers.contract",
+        "sweeps.planning",
     },
     "sweeps.execution": {
         "distill_bench.export",

@@ -19,13 +19,13 @@ from distill_bench.machine import THREADS, THREADS_VARIABLES
 
 
 @functools.cache
-def devices(core: int, number: int = 1) -> tuple[Any, ...]:
+def devices(core: int, number: int = 1, threads: int = THREADS) -> tuple[Any, ...]:
     """The devices that stand for a core: one, or `number` that share each batch.
 
-    `number` devices share as many threads. A jaxlib that makes no clients has one core: the
-    devices of its own client.
+    Their client has `threads` threads, or as many as devices. A jaxlib that makes no clients has
+    one core: the devices of its own client.
     """
-    with _threads(THREADS):
+    with _threads(threads):
         try:
             from jaxlib.xla_client import make_cpu_client
         except ImportError:

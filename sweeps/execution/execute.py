@@ -165,7 +165,7 @@ class _Runner:
             self.engine = self.resources.open_engine(self.plan.task)
             self.stopwatch = Stopwatch(
                 self.plan.task,
-                self.engine.layout,
+                [island.layout for island in self.engine.islands],
                 self.resources.cache,
                 time.perf_counter() - began,
             )

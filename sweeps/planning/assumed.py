@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +15,16 @@ from distill_bench.training.lane_layout import LaneLayout
 from distill_bench.views.step_views import view_specs
 from sweeps.planning.costs import Costs, RuleCost, Seconds
 from sweeps.planning.stopwatch import STUDENT_FRACTION, TEACHER_FRACTION, flops
-from sweeps.planning.workload import STREAM, VIEW, views_of_point
+from sweeps.planning.workload import STEP, STREAM, VIEW, views_of_point
 
 # Of a paper task with nothing compiled: to open it, besides the evaluation set's logits, and to
 # compile an update rule.
 OPENING_SECONDS, COMPILATION_SECONDS = 75.0, 30.0
 
 
-def assume(task: Task, layout: LaneLayout) -> tuple[Costs, RuleCost, list[str]]:
+def assume(task: Task, layouts: Sequence[LaneLayout]) -> tuple[Costs, RuleCost, list[str]]:
     """The costs, those of any update rule, and what was assumed, in words."""
-    peak = _matmul_peak(task, layout)
+    layout, peak = layouts[0], _matmul_peak(task, layouts)
     work = {unit: count / peak for unit, count in flops(task).items()}
     notes = [
         f"assuming {TEACHER_FRACTION:.0%} of its matrix-product peak ({peak / 1e12:.2g} TFLOP/s) "
@@ -38,13 +39,13 @@ def assume(task: Task, layout: LaneLayout) -> tuple[Costs, RuleCost, list[str]]:
         stream = stream + reading if jax.default_backend() == "cpu" else max(stream, reading)
     teaching = work[STREAM] / task.batch_size * views_of_point(task, True, True)
     opening, compilation = OPENING_SECONDS + teaching, COMPILATION_SECONDS
-    rule = RuleCost(work["step"] * layout.lanes, Seconds(compilation, compilation))
+    rule = RuleCost(work[STEP] * layout.lanes, Seconds(compilation, compilation))
     costs = Costs(stream, work[VIEW] * layout.lanes, Seconds(opening, opening))
     return costs, rule, notes
 
 
-def _matmul_peak(task: Task, layout: LaneLayout) -> float:
-    """FLOP/s of a matrix product, over all devices of the layout."""
+def _matmul_peak(task: Task, layouts: Sequence[LaneLayout]) -> float:
+    """FLOP/s of a matrix product, over all devices."""
     on_cpu = jax.default_backend() == "cpu"
     n, precision = (1024, "float32") if on_cpu else (8192, task.precision)
     matrix = jnp.ones((n, n), precision)
@@ -55,8 +56,7 @@ def _matmul_peak(task: Task, layout: LaneLayout) -> float:
         began = time.perf_counter()
         multiply(matrix).block_until_ready()
         best = min(best, time.perf_counter() - began)
-    # On CPU one product already uses every core.
-    return 2 * n**3 / best * (1 if on_cpu else layout.mesh.devices.size)
+    return 2 * n**3 / best * sum(layout.mesh.devices.size for layout in layouts)
 
 
 def _is_streamed(task: Task) -> bool:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,9 @@ class Costs:
     rules: Mapping[str, RuleCost] = field(default_factory=dict)
 
 
-def setting(task: Task, layout: LaneLayout) -> dict[str, Any]:
+def setting(task: Task, layouts: Sequence[LaneLayout]) -> dict[str, Any]:
     """Everything, besides the update rule, that the costs depend on."""
+    layout = layouts[0]
     device = layout.mesh.devices.flat[0]
     return {
         "task": task.fingerprint(),
@@ -85,7 +86,7 @@ def setting(task: Task, layout: LaneLayout) -> dict[str, Any]:
         "processor": _processor(),
         "cores": core_count(),
         "device": device.device_kind,
-        "mesh": list(layout.mesh.devices.shape),
+        "mesh": [len(layouts), *layout.mesh.devices.shape],
         "mapping": layout.mapping,
         "width": layout.width,
         "microbatches": layout.microbatches,

@@ -12,7 +12,7 @@ from sweeps.planning import assumed, costs, trial_run, workload
 from sweeps.planning.costs import Costs, RuleCost, Seconds
 from sweeps.planning.duration import duration
 from sweeps.planning.plan import Candidate, Job, Plan
-from sweeps.planning.workload import STREAM, VIEW
+from sweeps.planning.workload import STEP, STREAM, VIEW
 
 # A sweep imports jax in two processes and prints its tables: so many times what planning took.
 START_FACTOR = 2.6
@@ -44,7 +44,7 @@ def estimate(
     plan: Plan,
     tuning: Sequence[Job],
     finals: Sequence[Job],
-    layout: LaneLayout,
+    layouts: Sequence[LaneLayout],
     cache: str | None,
     planning: float,
     say: Callable[[str], None],
@@ -62,20 +62,22 @@ def estimate(
     """
     jobs = [*tuning, *finals]
     candidates = list({job[0].study.id: job[0] for job in jobs}.values())
-    known, notes = _costs(plan, candidates, layout, cache, say)
+    known, notes = _costs(plan, candidates, layouts, cache, say)
     rules = {
         candidate.optimizer.name: known.rules[workload.rule_id(candidate)]
         for candidate in candidates
     }
-    phases = [workload.work(plan.task, layout, part) for part in (tuning, finals)]
+    phases = [workload.work(plan.task, layouts[0], part) for part in (tuning, finals)]
     programs = frozenset().union(*(phase.programs for phase in phases))
     compiling = sum(
         rules[name].compilation.expected(bool(cache), RULE_SAVED) for name, _ in programs
     )
 
     def training(phase: workload.Work) -> float:
-        steps = sum(rule.step * phase.units[name] for name, rule in rules.items())
-        return steps + known.stream * phase.units[STREAM] + known.view * phase.units[VIEW]
+        return sum(
+            rules[name].step * own[STEP] + known.stream * own[STREAM] + known.view * own[VIEW]
+            for name, own in phase.units.items()
+        )
 
     parts = {
         "starting": START_FACTOR * planning,
@@ -90,12 +92,12 @@ def estimate(
 def _costs(
     plan: Plan,
     candidates: Sequence[Candidate],
-    layout: LaneLayout,
+    layouts: Sequence[LaneLayout],
     cache: str | None,
     say: Callable[[str], None],
 ) -> tuple[Costs, list[str]]:
     """Costs that include a cost of every candidate, and what they rest on."""
-    known, notes = costs.read(cache, costs.setting(plan.task, layout)), []
+    known, notes = costs.read(cache, costs.setting(plan.task, layouts)), []
     if not _new(known, candidates):
         notes.append("costs as measured when these optimizers ran here before")
     elif trial_run.is_cheap(plan.task):
@@ -103,10 +105,10 @@ def _costs(
         names = ", ".join(candidate.optimizer.name for candidate in measured)
         if measured:
             say(f"Measuring {names} in a short training ...")
-            known = trial_run.measure(plan.task, layout, measured, cache)
+            known = trial_run.measure(plan.task, layouts, measured, cache)
             notes.append(f"measured now, in a short training: {names}")
     if not known or not known.rules:
-        known, fresh, assumptions = assumed.assume(plan.task, layout)
+        known, fresh, assumptions = assumed.assume(plan.task, layouts)
         notes += assumptions
     elif new := _new(known, candidates):
         name, cheapest = min(known.rules.items(), key=lambda item: item[1].step)

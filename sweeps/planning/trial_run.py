@@ -9,13 +9,12 @@ from distill_bench.data.dataset import Dataset
 from distill_bench.tasks.task import Task
 from distill_bench.training.engine import open_engine
 from distill_bench.training.lane_layout import LaneLayout
-from distill_bench.training.source import chunk_steps
 from distill_bench.training.train import train
 from sweeps.planning.costs import Costs
 from sweeps.planning.plan import Candidate, Job
 from sweeps.planning.stopwatch import Stopwatch, flops
 from sweeps.planning.study import TUNING_SEED
-from sweeps.planning.workload import STREAM
+from sweeps.planning.workload import STEP, STREAM
 
 CHEAP_FLOPS = 2e10  # of a step: a core takes a fifth of a second for it, and a minute to open
 CHUNKS = 3  # of the training
@@ -27,24 +26,24 @@ def is_cheap(task: Task) -> bool:
     embedded = isinstance(task.images or task.dataset, Dataset) and isinstance(
         task.dataset, Dataset
     )
-    return (embedded or task.synthetic) and work[STREAM] + work["step"] < CHEAP_FLOPS
+    return (embedded or task.synthetic) and work[STREAM] + work[STEP] < CHEAP_FLOPS
 
 
 def measure(
-    task: Task, layout: LaneLayout, candidates: Sequence[Candidate], cache: str | None
+    task: Task, layouts: Sequence[LaneLayout], candidates: Sequence[Candidate], cache: str | None
 ) -> Costs | None:
     """Trains two runs of each candidate for CHUNKS chunks and keeps what they cost in `cache`.
 
     A candidate whose update rule raises an exception has no costs afterwards.
     """
     began = time.perf_counter()
-    engine = open_engine(task, layout)
-    stopwatch = Stopwatch(task, engine.layout, cache, time.perf_counter() - began)
-    horizon = CHUNKS * chunk_steps(task, layout)
+    engine = open_engine(task, *layouts)
+    stopwatch = Stopwatch(task, layouts, cache, time.perf_counter() - began)
+    horizon = CHUNKS * engine.steps
     jobs: list[Job] = [
         (candidate, candidate.trial(candidate.trials[0], horizon, TUNING_SEED))
         for candidate in candidates
-        for _ in range(2 * layout.lanes)
+        for _ in range(2 * engine.layout.lanes * len(layouts))
     ]
     lanes = [candidate.lane(trial) for candidate, trial in jobs]
     for _ in stopwatch.watch(jobs, train(engine, lanes)):

@@ -1,7 +1,8 @@
 """What a sweep has to compute, counted in units that each have a cost.
 
 Trials of one optimizer and seed run together, as many as the layout has lanes: a *run*. A unit is
-a step of a stream (views and teacher), a step of a run, or an evaluated view.
+a step of a stream (views and teacher), a step of a run, or an evaluated view. Its cost is the time
+for which it keeps the whole machine busy: runs on other cores go on at the same time.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from distill_bench.data.dataset import Dataset
 from distill_bench.tasks.task import Task
 from distill_bench.training.lane_layout import LaneLayout
 from distill_bench.training.source import chunk_steps
-from distill_bench.training.train import evaluation_steps
+from distill_bench.training.exams import CURVE_VIEWS
+from distill_bench.training.train import exams
 from sweeps.planning.plan import Candidate, Job
 from sweeps.planning.study import TUNING_SEED
 
-STREAM, VIEW = "<stream>", "<view>"  # units, besides the steps of runs
+STREAM, STEP, VIEW = ("stream", "step", "view")
 
 Program = tuple[str, tuple[tuple[str, object], ...]]
 
@@ -29,12 +31,12 @@ class Work:
     """What one phase of a sweep computes, the tuning trials or the finals.
 
     Attributes:
-      units: how many of each unit: STREAM, VIEW, and steps by the name of an optimizer.
+      units: by the name of an optimizer, how many of each unit its trials need: STEP, VIEW, and
+        their share of STREAM.
       programs: the programs to compile: an optimizer, and the values that shape its program.
-      trial_steps: steps of all trials.
     """
 
-    units: Counter[str]
+    units: dict[str, Counter[str]]
     programs: frozenset[Program]
 
 
@@ -43,14 +45,10 @@ def views_of_point(task: Task, final: bool, last: bool) -> int:
 
     final: whether the trial is a final run; last: whether the point is the trial's end.
     """
-    del final, last  # every point is measured on everything
-    return 2 * task.probe.batches * task.probe.batch_size + clean_test_images(task)
-
-
-def points(horizon: int, final: bool) -> list[int]:
-    """The steps after which a trial of `horizon` steps is evaluated."""
-    del final
-    return evaluation_steps(horizon)
+    probe = task.probe.batches * task.probe.batch_size
+    if not last:
+        return min(CURVE_VIEWS, probe)
+    return 2 * probe + clean_test_images(task) if final else probe
 
 
 def clean_test_images(task: Task) -> int:
@@ -64,22 +62,25 @@ def clean_test_images(task: Task) -> int:
 
 
 def work(task: Task, layout: LaneLayout, jobs: Sequence[Job]) -> Work:
-    """What it takes to train these trials together."""
-    units: Counter[str] = Counter()
-    chunk = chunk_steps(task, layout)
+    """What it takes to train these trials together on islands of this layout."""
+    share = chunk_steps(task, layout)
     longest: defaultdict[int, int] = defaultdict(int)
     programs = frozenset((name_of(job), _static(job)) for job in jobs)
-    for candidate, trial in jobs:
-        longest[trial.seed] = max(longest[trial.seed], steps_of((candidate, trial)))
-    units[STREAM] = sum(-(-steps // chunk) * chunk for steps in longest.values())
+    units = {name: Counter[str]() for name, _ in programs}
+    for job in jobs:
+        longest[job[1].seed] = max(longest[job[1].seed], steps_of(job))
+    stream = sum(-(-steps // share) * share for steps in longest.values())
     for program in programs:
         own = [job for job in jobs if (name_of(job), _static(job)) == program]
         for horizons, final in _runs(layout, own):
-            units[program[0]] += max(horizons)
-            units[VIEW] += sum(
+            units[program[0]][STEP] += max(horizons)
+            units[program[0]][VIEW] += sum(
                 views_of_point(task, final, last=point in horizons)
-                for point in {point for horizon in horizons for point in points(horizon, final)}
+                for point in {point for horizon in horizons for point in exams(horizon, final)}
             )
+    steps = sum(own[STEP] for own in units.values())
+    for own in units.values():
+        own[STREAM] = round(stream * own[STEP] / steps)
     return Work(units, programs)
 
 
