@@ -9,7 +9,6 @@ python sweeps/benchmark.py --opt=shampoo --lanes=8 --format=json
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any

@@ -181,7 +181,7 @@ def advance(
             for steps in (begins, stops)
         ]
         dispatch.state, losses = programs.advance(dispatch.state, dispatch.traced, *bounds, chunk)
-        exams = [
+        exams: list[Exam | None] = [
             place.exams.get(pause) if place and begin < pause else None
             for place, begin in zip(active, begins, strict=True)
         ]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from distill_bench.data import embedded, synthetic
 from distill_bench.data.dataset import Dataset
 from distill_bench.tasks.task import Task
+from distill_bench.training.exams import CURVE_VIEWS
 from distill_bench.training.lane_layout import LaneLayout
 from distill_bench.training.source import chunk_steps
-from distill_bench.training.exams import CURVE_VIEWS
 from distill_bench.training.train import exams
 from sweeps.planning.plan import Candidate, Job
 from sweeps.planning.study import TUNING_SEED

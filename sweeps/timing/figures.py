@@ -67,9 +67,7 @@ def throughput(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> Figure
     """Whole training steps with one lane and with `lanes`."""
     task = engine.source.task
     on_cpu = engine.layout.mesh.devices.flat[0].platform == "cpu"
-    peak = measure.matmul_peak(
-        measure.devices_of(engine), 2048 if on_cpu else 8192, task.precision
-    )
+    peak = measure.matmul_peak(measure.devices_of(engine), 2048 if on_cpu else 8192, task.precision)
     figures: Figures = {
         "optimizer": opt.name,
         "task": task.name,

@@ -201,7 +201,9 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
         device := _widest(engine),
     )
     rule = opt.build({}, steps)
-    params = jax.device_put(jax.device_get(jax.jit(init_student, static_argnums=0)(task, 0)), device)
+    params = jax.device_put(
+        jax.device_get(jax.jit(init_student, static_argnums=0)(task, 0)), device
+    )
 
     @jax.jit
     def run(params: bit.Params, state: Any, originals: Any, teacher: bit.Params, steps: int):

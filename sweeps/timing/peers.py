@@ -216,7 +216,9 @@ def compare(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str,
     task = engine.source.task
     params = init_student(task, 0)
     eager = make_step(task, params, opt, compiled=False)
-    views = torch.from_numpy(np.array(engine.chunk(0, 0).on(engine.layout).views)[0].transpose(0, 1, 4, 2, 3).copy())
+    views = torch.from_numpy(
+        np.array(engine.chunk(0, 0).on(engine.layout).views)[0].transpose(0, 1, 4, 2, 3).copy()
+    )
     figures: dict[str, Any] = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
     contestants = {
         "engine": lambda: sweep(engine, opt, lanes, steps)["ms_per_trial_step"],

@@ -89,7 +89,8 @@ def profile(engine: Engine, opt: Optimizer) -> dict[str, Any]:
     steps = CALLS * program.steps
     large = 2048 if jax.default_backend() == "cpu" else 8192
     ceilings = {
-        "matmul_peak_gflops": matmul_peak(devices_of(engine), large, engine.source.task.precision) / 1e9,
+        "matmul_peak_gflops": matmul_peak(devices_of(engine), large, engine.source.task.precision)
+        / 1e9,
         "memory_gb_per_s": memory_bandwidth(2**26) / 1e9,
         "cache_gb_per_s": memory_bandwidth(2**19) / 1e9,
     }
