@@ -153,7 +153,9 @@ def make_networks(task: Task, params: Params) -> tuple[BiT, BiT]:
     networks = BiT(task.teacher), BiT(task.student)
     for network, own in zip(networks, (load_teachers(task)[0], params), strict=True):
         network.load_state_dict(state_of(own))
-    return networks[0].freeze(), networks[1]
+    # PyTorch's advice for convolutions on a CPU: the eager step takes three quarters of the time.
+    teacher, student = (n.to(memory_format=torch.channels_last) for n in networks)
+    return teacher.freeze(), student
 
 
 def make_loss(task: Task, teacher: BiT, student: BiT) -> Callable[[Tensor], Tensor]:
@@ -216,7 +218,7 @@ def compare(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str,
     task = engine.source.task
     params = init_student(task, 0)
     eager = make_step(task, params, opt, compiled=False)
-    views = torch.from_numpy(np.array(engine.chunk(0, 0).views)[0].transpose(0, 1, 4, 2, 3).copy())
+    views = torch.from_numpy(np.array(engine.chunk(0, 0).views)[0]).permute(0, 1, 4, 2, 3)
     figures: dict[str, Any] = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
     contestants = {
         "engine": lambda: sweep(engine, opt, lanes, steps)["ms_per_trial_step"],
