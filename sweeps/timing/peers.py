@@ -154,8 +154,9 @@ def make_networks(task: Task, params: Params) -> tuple[BiT, BiT]:
     for network, own in zip(networks, (load_teachers(task)[0], params), strict=True):
         network.load_state_dict(state_of(own))
     # PyTorch's advice for convolutions on a CPU: the eager step takes three quarters of the time.
-    teacher, student = (n.to(memory_format=torch.channels_last) for n in networks)
-    return teacher.freeze(), student
+    for network in networks:
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return networks[0].freeze(), networks[1]
 
 
 def make_loss(task: Task, teacher: BiT, student: BiT) -> Callable[[Tensor], Tensor]:
