@@ -33,9 +33,11 @@ def server(tmp_path_factory):
         )
         sink.losses(1, np.linspace(2, 1, 10, dtype=np.float32))
         sink.losses(11, np.linspace(1, 0, 10, dtype=np.float32))
+        sink.point(5, {"curve_loss": 1.75})
         sink.point(
             10,
             {
+                "curve_loss": 1.25,
                 "probe_loss": 1.5,
                 "heldout_kl": 1.6,
                 "test_kl": 1.7,
@@ -49,6 +51,7 @@ def server(tmp_path_factory):
         sink.point(
             20,
             {
+                "curve_loss": 1.0,
                 "probe_loss": lr + seed,
                 "heldout_kl": 0.6,
                 "test_kl": 0.7,

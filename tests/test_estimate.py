@@ -13,9 +13,9 @@ import pytest
 
 from distill_bench.tasks import catalogue
 from distill_bench.training.engine import open_engine
-from distill_bench.training.events import ChunkStarted, Compiled, Losses, Point, Waiting
+from distill_bench.training.events import Compiled, Finished, Losses, Point, Waiting
 from distill_bench.training.lane_layout import LayoutOptions, make_layout
-from distill_bench.training.train import train
+from distill_bench.training.train import exams, train
 from support.paths import BRISK, CALM
 from support.stores import Silent, contents
 from sweeps.execution.execute import execute
@@ -27,8 +27,8 @@ from sweeps.planning.duration import duration
 from sweeps.planning.estimate import NEW_RULE, describe_rest, estimate
 from sweeps.planning.plan import make_plan
 from sweeps.planning.request import PlanRequest
-from sweeps.planning.stopwatch import Stopwatch, Wait, fit
-from sweeps.planning.workload import STREAM, VIEW
+from sweeps.planning.stopwatch import STUDENT_FRACTION, Stopwatch, fit
+from sweeps.planning.workload import STEP, STREAM, VIEW
 from sweeps.results.pending import pending
 
 SECONDS = {"s": 1, "min": 60, "h": 3600, "day": 86400, "days": 86400, "years": 365 * 86400}
@@ -51,18 +51,18 @@ def request_of(tiny_task, monkeypatch):
 
 
 @pytest.fixture
-def layout():
-    return make_layout(jax.devices()[:2])
+def layouts():
+    return (make_layout(jax.devices()[:2]),)
 
 
-def keep(cache, plan, layout, *, rules=None, **changes):
+def keep(cache, plan, layouts, *, rules=None, **changes):
     """Writes costs of the plan's rules to the cache: 1 s a step, unless given."""
     steps = dict.fromkeys(map(workload.rule_id, plan.candidates), 1.0) | (rules or {})
     made = Costs(
         **{"stream": 10.0, "view": 0.5, "opening": Seconds(100.0, 20.0)} | changes,
         rules={name: RuleCost(step, Seconds(40.0, 8.0)) for name, step in steps.items()},
     )
-    costs.write(str(cache), costs.setting(plan.task, layout), made)
+    costs.write(str(cache), costs.setting(plan.task, layouts), made)
     return made
 
 
@@ -105,8 +105,8 @@ ANY = Costs(0.25, 1e-6, Seconds(20.0, 6.5), {"brisk 12": RuleCost(0.01, Seconds(
 
 
 def test_costs_survive_the_file_and_belong_to_one_setting(tmp_path, tiny_task, layout):
-    here = costs.setting(tiny_task, layout)
-    there = costs.setting(tiny_task, make_layout(jax.devices()[:1]))
+    here = costs.setting(tiny_task, layouts)
+    there = costs.setting(tiny_task, [make_layout(jax.devices()[:1])])
     assert costs.read(str(tmp_path), here) is None
     costs.write(str(tmp_path), here, ANY)
     assert costs.read(str(tmp_path), here) == ANY
@@ -130,7 +130,7 @@ def test_costs_survive_the_file_and_belong_to_one_setting(tmp_path, tiny_task, l
     ],
 )
 def test_a_damaged_or_foreign_file_is_ignored_and_replaced(tmp_path, tiny_task, layout, damage):
-    here = costs.setting(tiny_task, layout)
+    here = costs.setting(tiny_task, layouts)
     costs.write(str(tmp_path), here, ANY)
     (path,) = (tmp_path / "costs").iterdir()
     path.write_text(damage(path.read_text()))
@@ -144,7 +144,7 @@ def test_a_damaged_or_foreign_file_is_ignored_and_replaced(tmp_path, tiny_task, 
 
 def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, tiny_task, layout):
     (tmp_path / "costs").write_text("a file, not a folder")
-    here = costs.setting(tiny_task, layout)
+    here = costs.setting(tiny_task, layouts)
     costs.write(str(tmp_path), here, ANY)
     assert costs.read(str(tmp_path), here) is None
 
@@ -152,90 +152,86 @@ def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, tiny_task, layou
 # Costs from events
 
 
-def test_unit_costs_are_recovered_from_waits():
+def test_unit_costs_are_recovered_from_the_time_of_phases():
     true = {STREAM: 0.02, VIEW: 5e-5, "fast": 0.008, "slow": 0.03}
     rng = np.random.default_rng(0)
-    waits = []
+    laps = []
     for i in range(60):
-        units = Counter({("fast", "slow")[i % 2]: 25 if i % 3 else 10})
-        units[STREAM] = 25 if i % 4 == 0 else 0
-        units[VIEW] = 2000 if i % 5 == 0 else 0
-        seconds = sum(true[name] * count for name, count in units.items())
-        waits.append(Wait(units, seconds * rng.uniform(0.9, 1.1)))
-    guess = {STREAM: 2.0, VIEW: 0.001, "fast": 1.0, "slow": 1.0}
-    found = fit(waits, guess)
-    assert found == pytest.approx(true, rel=0.15)
-    total = sum(wait.seconds for wait in waits)
-    assert sum(found[n] * c for w in waits for n, c in w.units.items()) == pytest.approx(total)
-    paused = [*waits, Wait(Counter({"fast": 25}), 600.0)]  # the laptop was closed
-    assert fit(paused, guess) == pytest.approx(found)
+        name = ("fast", "slow")[i % 2]
+        units = Counter({STEP: 250 if i % 3 else 1000, STREAM: 25 * (i % 4), VIEW: 2000 * (i % 5)})
+        seconds = true[name] * units[STEP] + sum(true[u] * units[u] for u in (STREAM, VIEW))
+        laps.append((name, units, seconds * rng.uniform(0.9, 1.1)))
+    found = fit(laps, {STREAM: 2.0, VIEW: 0.001, STEP: 1.0})
+    assert (found["fast"], found["slow"]) == pytest.approx((0.008, 0.03), rel=0.15)
+    total = sum(seconds for _, _, seconds in laps)
+    explained = sum(
+        found[name] * units[STEP] + found[STREAM] * units[STREAM] + found[VIEW] * units[VIEW]
+        for name, units, _ in laps
+    )
+    assert explained == pytest.approx(total)
 
 
-def test_what_the_waits_leave_open_follows_the_guess():
-    waits = [Wait(Counter({STREAM: 25, "only": 25}), 0.75)]
-    found = fit(waits, {STREAM: 2.0, VIEW: 0.001, "only": 1.0})
+def test_what_the_times_leave_open_follows_the_guess():
+    laps = [("only", Counter({STREAM: 25, STEP: 25}), 0.75)]
+    found = fit(laps, {STREAM: 2.0, VIEW: 0.001, STEP: 1.0})
     assert found == pytest.approx({STREAM: 0.02, VIEW: 1e-5, "only": 0.01}, rel=1e-3)
 
 
 @pytest.mark.slow
-def test_planned_work_is_the_work_that_is_done(request_of, layout):
+def test_planned_work_is_the_work_that_is_done(request_of, layouts):
     """Counted before from the plan, and afterwards from the events of training."""
-    plan = make_plan(request_of("10", "120", trials=3))
-    engine = open_engine(plan.task, layout)
+    plan = make_plan(request_of("10", "120", trials=2))
+    engine = open_engine(plan.task, *layouts)
     jobs = [
         *plan.tuning,
         *((c, c.trial(c.trials[0], 70, seed)) for c in plan.candidates for seed in (1, 2)),
     ]
-    planned = workload.work(plan.task, layout, jobs)
-    stopwatch = Stopwatch(plan.task, layout, None, 1.0)
-    lanes = [candidate.lane(trial) for candidate, trial in jobs]
-    rules = sum(
-        event.rules
-        for event in stopwatch.watch(jobs, train(engine, lanes))
-        if isinstance(event, Compiled)
-    )
-    done = sum((wait.units for wait in stopwatch.waits), Counter())
-    assert done == planned.units
+    planned = workload.work(plan.task, layouts[0], jobs)
+    steps, points, rules = Counter(), Counter(), 0
+    for event in train(engine, [candidate.lane(trial) for candidate, trial in jobs]):
+        if isinstance(event, Compiled):
+            rules += event.rules
+        elif isinstance(event, Losses):
+            steps[workload.name_of(jobs[event.lane])] += len(event.values)
+        elif isinstance(event, Point):
+            job = jobs[event.lane]
+            points[workload.name_of(job)] += workload.views_of_point(
+                plan.task, workload.is_final(job), event.step == workload.steps_of(job)
+            )
     assert rules == len(planned.programs)
-    assert stopwatch.costs is not None
-    assert set(stopwatch.costs.rules) == set(map(workload.rule_id, plan.candidates))
+    for name, units in planned.units.items():
+        # A run has two lanes, side by side on two devices, of equal lengths here.
+        assert (2 * units[STEP], 2 * units[VIEW]) == (steps[name], points[name])
 
 
-def test_the_stopwatch_gives_each_rule_its_own_time(request_of, layout, tmp_path):
+def test_the_stopwatch_gives_each_rule_its_own_time(request_of, layouts, tmp_path):
     plan = make_plan(request_of("50", trials=2))
-    chunk, views = 50, workload.views_of_point(plan.task, False, True)
     now = 0.0
-    jobs = plan.tuning
-    setting = costs.setting(plan.task, layout)
+    setting = costs.setting(plan.task, layouts)
 
-    def events():
+    def events(status="ok"):
         nonlocal now
         now += 7.0
         yield Compiled(2, 6.0, {})
-        for first in (0, chunk):
-            now += 1.0 if first == 0 else 0.0  # the streams of both chunks are made at the start
-            yield ChunkStarted(first)
-            for lane, pace in ((0, 0.001), (2, 0.004)):
-                yield Waiting(lane)
-                now += pace * chunk
-                for own in (lane, lane + 1):
-                    yield Losses(own, first + 1, np.zeros(chunk))
-                if first:
-                    now += 1e-5 * views
-                    yield Point(lane, first + chunk, {})
+        for lane, pace in ((0, 0.001), (2, 0.004)):
+            yield Waiting(lane)
+            now += pace * 50
+            for own in (lane, lane + 1):
+                yield Losses(own, 1, np.zeros(50))
+                yield Finished(own, status, 50)
 
     for again in (False, True):
-        stopwatch = Stopwatch(plan.task, layout, str(tmp_path), 5.0, lambda: now)
-        passed = list(stopwatch.watch(jobs, events()))
+        stopwatch = Stopwatch(plan.task, layouts, str(tmp_path), 5.0, lambda: now)
+        passed = list(stopwatch.watch(plan.tuning, events()))
         assert [type(event) for event in passed] == [type(event) for event in events()]
         found = costs.read(str(tmp_path), setting)
         assert found == stopwatch.costs
-        slow, fast = (
-            found.rules[workload.rule_id(c)] for c in (plan.candidates[1], plan.candidates[0])
-        )
+        fast, slow = (found.rules[workload.rule_id(c)] for c in plan.candidates)
         assert slow.step > 2 * fast.step
         assert (found.opening.again is not None) == again
         assert (fast.compilation.again is not None) == again
+    list(stopwatch.watch(plan.tuning, events("diverged")))
+    assert costs.read(str(tmp_path), setting) == found
 
 
 # What is left to run
@@ -281,72 +277,74 @@ def test_finished_trials_do_not_count(request_of, tmp_path):
 # The estimate
 
 
-def estimated(plan, layout, cache, root, planning=1.0):
+def estimated(plan, layouts, cache, root, planning=1.0):
     left = pending(plan, root)
     said = []
     cache = str(cache) if cache else None
-    made = estimate(plan, left.tuning, left.finals, layout, cache, planning, said.append)
+    made = estimate(plan, left.tuning, left.finals, layouts, cache, planning, said.append)
     return made, said
 
 
-def test_each_rule_counts_at_its_own_cost(request_of, layout, tmp_path):
+def test_each_rule_counts_at_its_own_cost(request_of, layouts, tmp_path):
     plan = make_plan(request_of("50"))
     calm, brisk = map(workload.rule_id, plan.candidates)
-    keep(tmp_path, plan, layout, rules={calm: 1.0, brisk: 3.0})
-    made, said = estimated(plan, layout, tmp_path, tmp_path / "runs")
+    keep(tmp_path, plan, layouts, rules={calm: 1.0, brisk: 3.0})
+    made, said = estimated(plan, layouts, tmp_path, tmp_path / "runs")
     # Two devices: the two tuning trials of a rule are one run, and so are its two finals.
-    views = 2 * 0.5 * workload.views_of_point(plan.task, True, True)
-    assert made.parts["tuning"] == pytest.approx(10.0 * 50 + (1.0 + 3.0) * 50 + views)
-    assert made.parts["finals"] == pytest.approx(10.0 * 2 * 50 + (1.0 + 3.0) * 50 + views)
+    tuning = 2 * 0.5 * workload.views_of_point(plan.task, False, True)
+    along = (len(exams(50, True)) - 1) * workload.views_of_point(plan.task, True, False)
+    finals = 2 * 0.5 * (workload.views_of_point(plan.task, True, True) + along)
+    assert made.parts["tuning"] == pytest.approx(10.0 * 50 + (1.0 + 3.0) * 50 + tuning)
+    assert made.parts["finals"] == pytest.approx(10.0 * 2 * 50 + (1.0 + 3.0) * 50 + finals)
     assert made.parts["opening the task"] == 20.0
     assert made.notes == ("costs as measured when these optimizers ran here before",)
     assert said == []
     assert made.describe().startswith(f"about {duration(made.seconds)} on this machine: ")
 
 
-def test_rules_that_have_not_run_are_assumed_in_one_line(request_of, layout, tmp_path):
+def test_rules_that_have_not_run_are_assumed_in_one_line(request_of, layouts, tmp_path):
     known = make_plan(request_of("50", opts=(CALM,)))
-    keep(tmp_path, known, layout)
+    keep(tmp_path, known, layouts)
     plan = make_plan(request_of("50", opts=(CALM, BRISK, "optax:yogi", "optax:adam", "optax:lion")))
-    made, said = estimated(plan, layout, tmp_path, tmp_path / "runs")
-    alone, _ = estimated(known, layout, tmp_path, tmp_path / "runs")
+    made, said = estimated(plan, layouts, tmp_path, tmp_path / "runs")
+    alone, _ = estimated(known, layouts, tmp_path, tmp_path / "runs")
     (note,) = made.notes
     assert note.startswith("4 update rules have not run here yet")
     assert "calm" in note
-    views = 0.5 * workload.views_of_point(plan.task, True, True)
+    views = 0.5 * workload.views_of_point(plan.task, False, True)
     each = NEW_RULE * 50 + views
     assert made.parts["tuning"] == pytest.approx(alone.parts["tuning"] + 4 * each)
     assert said == []
 
 
-def test_a_new_rule_is_measured_by_a_short_training(request_of, layout, tmp_path):
+def test_a_new_rule_is_measured_by_a_short_training(request_of, layouts, tmp_path):
     plan = make_plan(request_of("50"))
-    made, said = estimated(plan, layout, tmp_path / "cache", tmp_path / "runs")
+    made, said = estimated(plan, layouts, tmp_path / "cache", tmp_path / "runs")
     assert made.notes == ("measured now, in a short training: calm, brisk",)
     assert len(said) == 1
     assert not (tmp_path / "runs").exists()
-    again, said = estimated(plan, layout, tmp_path / "cache", tmp_path / "runs")
+    again, said = estimated(plan, layouts, tmp_path / "cache", tmp_path / "runs")
     assert again.parts == made.parts
     assert said == []
 
 
-def test_a_rule_that_raises_is_assumed(request_of, layout, tmp_path):
+def test_a_rule_that_raises_is_assumed(request_of, layouts, tmp_path):
     path = tmp_path / "raises.py"
     path.write_text(
         "import optax\nfrom optimizers import Schedule, optimizer\n\n@optimizer\n"
         "def raises(lr: Schedule = 0.1):\n    raise ValueError('mine')\n"
     )
     plan = make_plan(request_of("50", opts=(path,)))
-    made, _ = estimated(plan, layout, None, tmp_path / "runs")
+    made, _ = estimated(plan, layouts, None, tmp_path / "runs")
     assert made.seconds > 0
     assert "matrix-product peak" in " ".join(made.notes)
 
 
 @pytest.mark.parametrize("task", ["flowers102", "imagenet2012"])
-def test_a_large_task_is_not_measured_and_says_what_is_assumed(layout, tmp_path, task):
+def test_a_large_task_is_not_measured_and_says_what_is_assumed(layouts, tmp_path, task):
     plan = make_plan(PlanRequest((str(BRISK),), task, ("ladder",), 2, 1))
     assert not trial_run.is_cheap(plan.task)
-    made, said = estimated(plan, layout, tmp_path / "cache", tmp_path / "runs")
+    made, said = estimated(plan, layouts, tmp_path / "cache", tmp_path / "runs")
     text = made.describe()
     assert "matrix-product peak" in text
     assert ("images per second" in text) == (task == "imagenet2012")
@@ -355,10 +353,10 @@ def test_a_large_task_is_not_measured_and_says_what_is_assumed(layout, tmp_path,
     assert not (tmp_path / "cache").exists()
 
 
-def test_assumed_seconds_are_arithmetic_over_speed(layout, monkeypatch):
+def test_assumed_seconds_are_arithmetic_over_speed(layouts, monkeypatch):
     """Against the published counts: BiT-R152x2 and R50x1 need 15.0 and 1.34 GMAC at 128 pixels."""
-    monkeypatch.setattr(assumed, "_matmul_peak", lambda task, layout: 1e12)
+    monkeypatch.setattr(assumed, "_matmul_peak", lambda task, layouts: 1e12)
     task = dataclasses.replace(catalogue.get("flowers102"), batch_size=100)
-    made, rule, _ = assumed.assume(task, layout)
-    assert rule.step == pytest.approx(layout.lanes * 6 * 1.34e9 * 100 / 0.3 / 1e12, rel=0.05)
+    made, rule, _ = assumed.assume(task, layouts)
+    assert rule.step == pytest.approx(layouts[0].lanes * 6 * 1.34e9 * 100 / STUDENT_FRACTION / 1e12, rel=0.05)
     assert made.stream == pytest.approx(2 * 14.96e9 * 100 / 0.65 / 1e12, rel=0.05)
