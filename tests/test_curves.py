@@ -125,6 +125,8 @@ def test_every_metric_is_a_curve_over_steps(server):
     )
     points = server(f"plugin/scalars/scalars?tag=probe/loss&run={urllib.request.quote(run)}")
     assert [(step, round(value, 6)) for _, step, value in points] == [(10, 1.5), (20, 1.1)]
+    points = server(f"plugin/scalars/scalars?tag=probe/curve&run={urllib.request.quote(run)}")
+    assert [(step, value) for _, step, value in points] == [(5, 1.75), (10, 1.25), (20, 1.0)]
     rates = server(
         f"plugin/scalars/scalars?tag=train/learning_rate&run={urllib.request.quote(run)}"
     )
@@ -167,6 +169,7 @@ def test_the_charts_overlay_all_optimizers(server):
     }
     assert charts["probe/loss"] == ["^probe/loss$"]
     assert {
+        "probe/curve",
         "train/loss",
         "train/learning_rate",
         "heldout/kl",

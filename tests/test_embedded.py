@@ -82,4 +82,4 @@ def test_a_student_learns_from_views_of_photographs_and_is_evaluated_on_digits(t
         for event in train(engine, [Lane(lambda hparams, horizon: optax.sgd(0.3), {}, 100, 0)])
         if isinstance(event, Point)
     ]
-    assert points[-1]["probe_loss"] < points[0]["probe_loss"]
+    assert points[-1]["curve_loss"] < points[0]["curve_loss"]

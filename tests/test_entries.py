@@ -10,6 +10,7 @@ import shutil
 import pytest
 
 from distill_bench.errors import UserError
+from distill_bench.training.exams import CURVE
 from sweeps.board import entries, write_entry
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.entries import BASELINE, BadEntry

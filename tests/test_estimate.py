@@ -104,7 +104,7 @@ def test_durations_grow_with_time_and_are_rounded_to_what_they_show():
 ANY = Costs(0.25, 1e-6, Seconds(20.0, 6.5), {"brisk 12": RuleCost(0.01, Seconds(None, 3.0))})
 
 
-def test_costs_survive_the_file_and_belong_to_one_setting(tmp_path, tiny_task, layout):
+def test_costs_survive_the_file_and_belong_to_one_setting(tmp_path, tiny_task, layouts):
     here = costs.setting(tiny_task, layouts)
     there = costs.setting(tiny_task, [make_layout(jax.devices()[:1])])
     assert costs.read(str(tmp_path), here) is None
@@ -129,7 +129,7 @@ def test_costs_survive_the_file_and_belong_to_one_setting(tmp_path, tiny_task, l
         lambda text: text.replace('"step"', '"pace"'),
     ],
 )
-def test_a_damaged_or_foreign_file_is_ignored_and_replaced(tmp_path, tiny_task, layout, damage):
+def test_a_damaged_or_foreign_file_is_ignored_and_replaced(tmp_path, tiny_task, layouts, damage):
     here = costs.setting(tiny_task, layouts)
     costs.write(str(tmp_path), here, ANY)
     (path,) = (tmp_path / "costs").iterdir()
@@ -142,7 +142,7 @@ def test_a_damaged_or_foreign_file_is_ignored_and_replaced(tmp_path, tiny_task, 
     assert list((tmp_path / "costs").iterdir()) == [path]
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, tiny_task, layout):
+def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, tiny_task, layouts):
     (tmp_path / "costs").write_text("a file, not a folder")
     here = costs.setting(tiny_task, layouts)
     costs.write(str(tmp_path), here, ANY)
@@ -358,5 +358,7 @@ def test_assumed_seconds_are_arithmetic_over_speed(layouts, monkeypatch):
     monkeypatch.setattr(assumed, "_matmul_peak", lambda task, layouts: 1e12)
     task = dataclasses.replace(catalogue.get("flowers102"), batch_size=100)
     made, rule, _ = assumed.assume(task, layouts)
-    assert rule.step == pytest.approx(layouts[0].lanes * 6 * 1.34e9 * 100 / STUDENT_FRACTION / 1e12, rel=0.05)
+    assert rule.step == pytest.approx(
+        layouts[0].lanes * 6 * 1.34e9 * 100 / STUDENT_FRACTION / 1e12, rel=0.05
+    )
     assert made.stream == pytest.approx(2 * 14.96e9 * 100 / 0.65 / 1e12, rel=0.05)

@@ -192,7 +192,7 @@ def test_a_nan_in_one_lane_does_not_change_another(tiny_engine):
 
 
 def test_a_lane_with_parameters_that_are_not_finite_has_diverged_despite_finite_losses(tiny_engine):
-    events = list(train(tiny_engine, [Lane(sgd, {"lr": 1e30}, 12, 0)]))
+    events = list(train(tiny_engine, [Lane(sgd, {"lr": 1e30}, 12, 0, final=False)]))
     assert [np.isfinite(event.values).all() for event in events if isinstance(event, Losses)] == [
         True
     ]

@@ -134,7 +134,10 @@ def write_layout(root: Path) -> None:
     held_out = [TAGS[name] for name in ("heldout_kl", "agreement", "accuracy")]
     layout = layout_pb2.Layout(
         category=[
-            _category("all optimizers: held-in", [TAGS[CURVE], TRAIN_LOSS, LEARNING_RATE]),
+            _category(
+                "all optimizers: held-in",
+                [TAGS[CURVE], TAGS["probe_loss"], TRAIN_LOSS, LEARNING_RATE],
+            ),
             _category("all optimizers: held-out", held_out),
         ]
     )
