@@ -6,9 +6,16 @@ The folders are environment variables, so that the processes that this one start
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 DATA_VARIABLE, WEIGHTS_VARIABLE = "TFDS_DATA_DIR", "DISTILL_BENCH_CACHE"
+
+# Threads of an XLA client on CPU. The number changes the last digits of matrix products, so it is
+# the same everywhere and part of a study's id.
+THREADS = 1
+THREADS_VARIABLES = ("NPROC", "PJRT_NPROC")  # from which XLA reads it when it makes a client
+_ACCELERATORS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
 
 
 def core_count() -> int:
@@ -16,6 +23,15 @@ def core_count() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def pin_threads() -> None:
+    """Gives the CPU client that jax makes by itself THREADS threads. Call it before jax computes.
+
+    Where jax can use an accelerator, the variables stay as they are: they would slow its host down.
+    """
+    if not any(find_spec(name) for name in _ACCELERATORS):
+        os.environ.update(dict.fromkeys(THREADS_VARIABLES, str(THREADS)))
 
 
 def choose_folders(data: str | None, weights: str | None) -> None:

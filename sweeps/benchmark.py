@@ -8,11 +8,10 @@ python sweeps/benchmark.py --opt=shampoo --lanes=8 --format=json
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 if not __package__:  # run as a file: Python put this folder on the path, not the project's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -22,12 +21,6 @@ from absl import flags
 from distill_bench.command import Flags
 from distill_bench.errors import UserError
 from sweeps import cli
-
-if TYPE_CHECKING:
-    from distill_bench.tasks.task import Task
-    from distill_bench.training.engine import Engine
-    from distill_bench.training.lane_layout import LayoutOptions
-    from optimizers.contract.api import Optimizer
 
 FLAGS = Flags()
 
@@ -79,6 +72,20 @@ with FLAGS.group("Measure one thing only"):
         flag_values=FLAGS,
     )
 
+    flags.DEFINE_bool(
+        "profile",
+        False,
+        "One trial's step, operation by operation, on one device; on a CPU, one core.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_enum(
+        "against",
+        None,
+        ["pytorch"],
+        "the same training step in PyTorch, eager and compiled, in turn with the engine.",
+        flag_values=FLAGS,
+    )
+
 with FLAGS.group("Where it runs"):
     flags.DEFINE_integer(
         "devices",
@@ -116,129 +123,90 @@ with FLAGS.group("Output"):
     )
 
 
+# The flags that choose what is measured, and which of the flags that say how go with each.
+_LAYOUT = {"devices", "batch_shards", "lane_mapping", "lanes_per_device"}
+_WHOLE = {"task", "opt", "lanes", "steps"} | _LAYOUT
+_GOES_WITH = {
+    "params": {"opt", "set", "devices"},
+    "throughput": _WHOLE,
+    "input": {"task"},
+    "teacher": {"task", "devices", "batch_shards"},
+    "profile": {"task", "opt"},
+    "against": _WHOLE - {"opt"},  # AdamW on both sides
+}
+
+
 def main() -> int:
-    cli.set_up_jax(None, FLAGS.devices)  # no cache of programs, because compilation is measured
+    _check_flags()
+    devices = 1 if FLAGS.profile else FLAGS.devices
+    cli.set_up_jax(None)  # no cache of programs, because compilation is measured
+    _check_devices()
     from distill_bench.tasks import catalogue
     from distill_bench.training.lane_layout import LayoutOptions
     from sweeps.board.entries import BASELINE
     from sweeps.execution.resources import Resources
     from sweeps.planning.plug_ins import resolve
+    from sweeps.timing import figures
 
-    opt, baseline = (resolve(name).optimizer for name in (FLAGS.opt or BASELINE, BASELINE))
+    opt, baseline = (
+        resolve(BASELINE if name is None else name).optimizer for name in (FLAGS.opt, None)
+    )
     if FLAGS.params:
-        return _show(_updates(opt, baseline))
+        return _show(figures.updates(opt, baseline, FLAGS.params, FLAGS.set))
     task = catalogue.get(FLAGS.task)
     if FLAGS.input:
-        return _show(_input_rate(task))
-    if not (FLAGS.teacher or FLAGS.throughput) and task.precision != "float32":
-        raise UserError(
-            f"The full benchmark is for float32 tasks, such as digits. For {FLAGS.task}, use "
-            "--throughput, --teacher or --input."
-        )
+        return _show(figures.input_rate(task))
     options = LayoutOptions(
-        devices=FLAGS.devices,
+        devices=devices,
         batch_shards=FLAGS.batch_shards,
         mapping=FLAGS.lane_mapping,
         lanes_per_device=FLAGS.lanes_per_device,
     )
     if FLAGS.teacher:
-        return _show(_teacher_placements(task, options))
+        return _show(figures.teacher_placements(task, options))
+    if FLAGS.against:
+        figures.check_against(task)
+    elif not (FLAGS.throughput or FLAGS.profile):
+        figures.check_whole(task)
     engine = Resources(layout=options).open_engine(task)
-    return _show(_throughput(engine, opt) if FLAGS.throughput else _engine(engine, opt, baseline))
+    if FLAGS.profile:
+        from sweeps.timing import step_profile
+
+        return _show(step_profile.profile(engine, opt))
+    if FLAGS.against:
+        return _show(figures.against_pytorch(engine, baseline, FLAGS.lanes, FLAGS.steps))
+    if FLAGS.throughput:
+        return _show(figures.throughput(engine, opt, FLAGS.lanes, FLAGS.steps))
+    return _show(figures.whole(engine, opt, baseline, FLAGS.lanes, FLAGS.steps))
 
 
-def _updates(opt: Optimizer, baseline: Optimizer) -> dict[str, Any]:
-    from sweeps.planning.parsing import cast, parse_settings
-    from sweeps.timing import update_cost
-
-    settings = {
-        name: cast(name, values[0], opt.defaults.get(name))
-        for name, values in parse_settings([], FLAGS.set).items()
-    }
-    changed = dataclasses.replace(opt, defaults={**opt.defaults, **settings})
-    return {
-        "optimizer": opt.name,
-        "baseline": baseline.name,
-        "params": FLAGS.params,
-        **settings,
-        **update_cost.optimizer_steps(
-            changed, baseline, update_cost.parameter_shapes(FLAGS.params)
-        ),
-    }
+def _check_flags() -> None:
+    """Refuses a flag that would have no effect, because another one chooses what is measured."""
+    chosen = [name for name in _GOES_WITH if FLAGS[name].value]
+    if len(chosen) > 1:
+        raise UserError(
+            f"--{chosen[0]} and --{chosen[1]} each measure one thing only: choose one of them."
+        )
+    used = _GOES_WITH[chosen[0]] if chosen else _WHOLE
+    for name in FLAGS:
+        if FLAGS[name].present and name not in used | {*_GOES_WITH, "format"}:
+            where = f"with --{chosen[0]}" if chosen else "in the full benchmark"
+            homes = ", ".join(f"--{home}" for home, names in _GOES_WITH.items() if name in names)
+            raise UserError(
+                f"--{name} has no effect {where}: leave it out. It goes with {homes}"
+                + (" and the full benchmark." if name in _WHOLE else ".")
+            )
 
 
-def _input_rate(task: Task) -> dict[str, Any]:
-    from distill_bench.training.source import open_feed
-    from sweeps.timing import measure
+def _check_devices() -> None:
+    import jax
 
-    return {"task": FLAGS.task, **measure.input_rate(open_feed(task))}
-
-
-def _teacher_placements(task: Task, options: LayoutOptions) -> dict[str, Any]:
-    from distill_bench.training.engine import is_small
-    from distill_bench.training.lane_layout import make_layout
-    from distill_bench.training.source import open_source
-    from sweeps.timing import measure
-
-    source = open_source(task, make_layout(options=options, small=is_small(task)))
-    return {"task": FLAGS.task, **measure.teacher_placements(source)}
-
-
-def _throughput(engine: Engine, opt: Optimizer) -> dict[str, Any]:
-    from distill_bench.training.images import Streamed
-    from sweeps.timing import measure
-
-    task = engine.source.task
-    on_cpu = engine.layout.mesh.devices.flat[0].platform == "cpu"
-    peak = measure.matmul_peak(2048 if on_cpu else 8192, task.precision, engine.layout.mesh.size)
-    figures: dict[str, Any] = {
-        "optimizer": opt.name,
-        "task": FLAGS.task,
-        "precision": task.precision,
-        "matmul_peak_gflops": peak / 1e9,
-    }
-    if isinstance(images := engine.source.train_images, Streamed):
-        figures |= measure.input_rate(images.feed())
-    for lanes in sorted({1, FLAGS.lanes}):
-        measured = measure.throughput(engine, opt, lanes, FLAGS.steps, peak)
-        figures |= {f"{name}_{lanes}_lanes": value for name, value in measured.items()}
-    return figures | {"peak_memory_mib": measure.memory_bytes() / 2**20}
-
-
-def _engine(engine: Engine, opt: Optimizer, baseline: Optimizer) -> dict[str, Any]:
-    """Lanes against a single trial, and the shares of teacher, student and update in a step."""
-    from sweeps.timing import measure, update_cost
-
-    layout = engine.layout
-    peak = measure.matmul_peak()
-    first = measure.sweep(engine, opt, FLAGS.lanes, FLAGS.steps)  # compiles and warms up
-    lanes = measure.sweep(engine, opt, FLAGS.lanes, FLAGS.steps)
-    alone = 1e3 * measure.one_by_one(engine, opt, min(FLAGS.steps, 50))
-    networks = measure.networks(engine, peak)
-    cost = update_cost.optimizer_cost(engine.source.task, opt, baseline)
-    teacher_ms = networks["teacher_ms"] / FLAGS.lanes  # shared by all lanes
-    update_ms = cost["update_ms"] / layout.rows
-    step_ms = teacher_ms + networks["student_ms"] + update_ms
-    return {
-        "optimizer": opt.name,
-        "baseline": baseline.name,
-        "lanes": FLAGS.lanes,
-        "layout": (
-            f"{layout.mapping}, {layout.lanes} lanes a dispatch on {layout.rows} rows of devices"
-        ),
-        "engine_ms_per_trial_step": lanes["ms_per_trial_step"],
-        "single_trial_ms_per_step": alone,
-        "engine_speedup": alone / lanes["ms_per_trial_step"],
-        "core_utilisation": lanes["core_utilisation"],
-        "compilations": first["compilations"],
-        "matmul_peak_gflops": peak / 1e9,
-        **networks,
-        "teacher_share": teacher_ms / step_ms,
-        "student_share": networks["student_ms"] / step_ms,
-        "optimizer_share": update_ms / step_ms,
-        **cost,
-        "peak_memory_mib": measure.memory_bytes() / 2**20,
-    }
+    on_cpu = jax.default_backend() == "cpu"  # cores can be divided into any number
+    if FLAGS.devices and not on_cpu and FLAGS.devices > jax.local_device_count():
+        raise UserError(
+            f"--devices={FLAGS.devices}: this machine has {jax.local_device_count()} "
+            f"{jax.default_backend().upper()} devices."
+        )
 
 
 def _show(figures: dict[str, Any]) -> int:
@@ -247,10 +215,26 @@ def _show(figures: dict[str, Any]) -> int:
     figures["environment"] = environment()
     if FLAGS.format == "json":
         print(json.dumps(figures, indent=1))
-    else:
-        for name, value in figures.items():
-            print(f"{name:36} {value:.3f}" if isinstance(value, float) else f"{name:36} {value}")
+        return cli.OK
+    tables = {name: value for name, value in figures.items() if isinstance(value, list)}
+    for name, value in figures.items():
+        if name not in tables:
+            print(f"{name:36} {_text(value)}")
+    for rows in tables.values():
+        print()
+        _print_table(rows)
     return cli.OK
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    cells = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
 
 
 def script() -> None:

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from distill_bench import command
-from distill_bench.machine import core_count
+from distill_bench import command, machine
 
 OK, FAILED = command.OK, command.FAILED
 
@@ -48,18 +47,20 @@ def disk_trouble(error: OSError, place: Path) -> str | None:
     )
 
 
-def set_up_jax(compilation_cache: str | None, cpu_devices: int | None = None) -> None:
-    """Makes each CPU core a device and keeps compiled programs. Call before any computation.
+def set_up_jax(compilation_cache: str | None, cpu_devices: int = 1) -> None:
+    """Pins XLA's threads and keeps compiled programs. Call before any computation.
 
     Args:
       compilation_cache: folder that keeps compiled programs between runs; None for none.
-      cpu_devices: number of devices that the cores are divided into; None for one per core.
+      cpu_devices: number of devices that jax itself makes of a CPU. A sweep makes its own, one for
+        each core, unless it spans several hosts.
     """
+    machine.pin_threads()
     # One LAPACK thread for each call, because the lanes already keep every core busy.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 
-    jax.config.update("jax_num_cpu_devices", cpu_devices or core_count())
+    jax.config.update("jax_num_cpu_devices", cpu_devices)
     if compilation_cache:
         jax.config.update("jax_compilation_cache_dir", compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -7,6 +7,7 @@ python sweeps/run.py --opt=adamw,./my_opt.py --horizons=250,500,1000 --trials=16
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -182,7 +183,7 @@ with FLAGS.group("Where it runs"):
     flags.DEFINE_string(
         "cache",
         "~/.cache/distill-bench",
-        "Folder that keeps compiled programs between runs; empty for none.",
+        "Folder that keeps compiled programs and measured costs between runs; empty for none.",
         flag_values=FLAGS,
     )
 
@@ -197,7 +198,10 @@ with FLAGS.group("Output"):
         flag_values=FLAGS,
     )
     flags.DEFINE_bool(
-        "dry_run", False, "Print the plan and its estimated time, and stop.", flag_values=FLAGS
+        "dry_run",
+        False,
+        "Print the plan, what is left of it to run and how long that takes here, and stop.",
+        flag_values=FLAGS,
     )
     flags.DEFINE_bool("list", False, "List optimizers and tasks, and stop.", flag_values=FLAGS)
     flags.DEFINE_bool(
@@ -307,12 +311,7 @@ def main() -> int:
     cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
     machine.choose_folders(FLAGS.data_dir, FLAGS.weights_dir)
     if FLAGS.dry_run:
-        cli.set_up_jax(cache)
-        from sweeps.planning import estimate
-        from sweeps.planning.plan import make_plan
-
-        print(estimate.describe(make_plan(_plan_request())))
-        return cli.OK
+        return _dry_run(cache)
     if FLAGS.multihost and FLAGS.executor == "ray":
         raise UserError(
             "--multihost spreads one sweep over hosts that know each other; with --executor=ray, "
@@ -333,6 +332,35 @@ def main() -> int:
         studies = supervise(request, Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
     # With --multihost, only process 0 has studies.
     return _show(studies, export) if studies else cli.OK
+
+
+def _dry_run(cache: str | None) -> int:
+    """Prints the plan, what of it is left to run, and how long that will take."""
+    began = time.perf_counter()
+    cli.set_up_jax(cache)
+    from distill_bench.training.engine import is_small
+    from distill_bench.training.lane_layout import make_layouts
+    from sweeps.execution.progress import progress
+    from sweeps.planning import estimate
+    from sweeps.planning.plan import make_plan
+    from sweeps.results.pending import pending
+
+    plan = make_plan(_plan_request())
+    layouts = make_layouts(_resources(cache).layout, small=is_small(plan.task))
+    planning = time.perf_counter() - began
+    print(estimate.describe(plan), flush=True)
+    left = pending(plan, Path(FLAGS.outdir))
+    if rest := estimate.describe_rest(plan, left.tuning, left.finals, FLAGS.outdir):
+        print(rest, flush=True)
+    if left.tuning or left.finals:
+        with progress() as display:
+            found = estimate.estimate(
+                plan, left.tuning, left.finals, layouts, cache, planning, display.say
+            )
+        print(found.describe())
+        if FLAGS.executor == "ray" or FLAGS.multihost:
+            print("other machines are not counted")
+    return cli.OK
 
 
 def _list() -> int:

@@ -33,9 +33,11 @@ def server(tmp_path_factory):
         )
         sink.losses(1, np.linspace(2, 1, 10, dtype=np.float32))
         sink.losses(11, np.linspace(1, 0, 10, dtype=np.float32))
+        sink.point(5, {"curve_loss": 1.75})
         sink.point(
             10,
             {
+                "curve_loss": 1.25,
                 "probe_loss": 1.5,
                 "heldout_kl": 1.6,
                 "test_kl": 1.7,
@@ -49,6 +51,7 @@ def server(tmp_path_factory):
         sink.point(
             20,
             {
+                "curve_loss": 1.0,
                 "probe_loss": lr + seed,
                 "heldout_kl": 0.6,
                 "test_kl": 0.7,
@@ -122,6 +125,8 @@ def test_every_metric_is_a_curve_over_steps(server):
     )
     points = server(f"plugin/scalars/scalars?tag=probe/loss&run={urllib.request.quote(run)}")
     assert [(step, round(value, 6)) for _, step, value in points] == [(10, 1.5), (20, 1.1)]
+    points = server(f"plugin/scalars/scalars?tag=probe/curve&run={urllib.request.quote(run)}")
+    assert [(step, value) for _, step, value in points] == [(5, 1.75), (10, 1.25), (20, 1.0)]
     rates = server(
         f"plugin/scalars/scalars?tag=train/learning_rate&run={urllib.request.quote(run)}"
     )
@@ -164,6 +169,7 @@ def test_the_charts_overlay_all_optimizers(server):
     }
     assert charts["probe/loss"] == ["^probe/loss$"]
     assert {
+        "probe/curve",
         "train/loss",
         "train/learning_rate",
         "heldout/kl",

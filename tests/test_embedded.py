@@ -72,12 +72,14 @@ def test_a_student_learns_from_views_of_photographs_and_is_evaluated_on_digits(t
     engine = open_engine(task, make_layout(jax.devices()[:1]))
     tiles, digits = dataset.load_embedded(PHOTOGRAPHS)[0], dataset.load_embedded(task.dataset)[1]
     np.testing.assert_array_equal(engine.source.train_images.originals.images, tiles.images)
-    np.testing.assert_array_equal(engine.eval_set.labels, digits.labels)
+    np.testing.assert_array_equal(engine.islands[0].eval_set.labels, digits.labels)
     views = step_views(task, Stacked(jnp.asarray(tiles.images)), 0, 0)
-    np.testing.assert_allclose(engine.chunk(0, 0).views[0, 0], views.student, atol=1e-6)
+    np.testing.assert_allclose(
+        engine.chunk(0, 0).on(engine.layout).views[0, 0], views.student, atol=1e-6
+    )
     points = [
         event.metrics
         for event in train(engine, [Lane(lambda hparams, horizon: optax.sgd(0.3), {}, 100, 0)])
         if isinstance(event, Point)
     ]
-    assert points[-1]["probe_loss"] < points[0]["probe_loss"]
+    assert points[-1]["curve_loss"] < points[0]["curve_loss"]

@@ -83,7 +83,7 @@ def flowers(monkeypatch, folder):
     monkeypatch.setattr(
         prepared, "load", lambda dataset, data_dir, splits: tuple(SPLITS[name] for name in splits)
     )
-    monkeypatch.setattr(engine, "open_engine", lambda task, layout: engine_of(task))
+    monkeypatch.setattr(engine, "open_engine", lambda task, *layouts: engine_of(task))
     write(folder / "mine.npz", NETWORK)
     return vary(catalogue.get("flowers102"), Variation(resolution=16))
 

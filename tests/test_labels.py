@@ -93,7 +93,7 @@ def test_the_student_is_measured_against_the_teacher_as_in_mix(tiny_task):
     sets = []
     for task in (tiny_task, vary(tiny_task, LABELS)):
         source = open_source(task, make_layout(jax.devices()[:1]))
-        sets.append(make_eval_set(source, make_forward(source), 2))
+        sets.append(make_eval_set([source], [make_forward(source)], 2)[0])
     jax.tree.map(np.testing.assert_array_equal, *sets)
 
 
@@ -106,7 +106,7 @@ def test_teachers_of_another_view_size_are_asked_for_evaluation_only(small_sun):
     assert [event.status for event in events if isinstance(event, Finished)] == ["ok"]
     assert len(training_losses(events)) == 3
     reference = open_engine(small_sun, make_layout(jax.devices()[:2]))
-    found, expected = (np.asarray(one.eval_set.logits) for one in (engine, reference))
+    found, expected = (np.asarray(one.islands[0].eval_set.logits) for one in (engine, reference))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -65,9 +65,11 @@ ARROWS = {
     "optimizers": {"optimizers.contract", "optimizers.kronecker"},
     "sweeps.cli": set(),
     "sweeps.planning": {
+        "distill_bench.data",
         "distill_bench.networks",
         "distill_bench.tasks",
         "distill_bench.training",
+        "distill_bench.views",
         "optimizers.contract",
     },
     "sweeps.results": {"sweeps.planning"},
@@ -77,6 +79,7 @@ ARROWS = {
         "distill_bench.training",
         "distill_bench.views",
         "optimizers.contract",
+        "sweeps.planning",
     },
     "sweeps.execution": {
         "distill_bench.export",

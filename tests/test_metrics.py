@@ -18,8 +18,9 @@ from distill_bench.networks import bit
 from distill_bench.tasks.parameters import load_teachers
 from distill_bench.tasks.variation import Variation, vary
 from distill_bench.training.engine import open_engine
-from distill_bench.training.evaluate import METRICS, make_eval_set, make_evaluate
+from distill_bench.training.evaluate import make_eval_set, make_evaluate
 from distill_bench.training.events import Losses
+from distill_bench.training.exams import EXAMS, METRICS
 from distill_bench.training.lane_layout import LayoutOptions, make_layout
 from distill_bench.training.losses import cross_entropy, euclidean, in_top, kl_divergence
 from distill_bench.training.rules import Lane
@@ -74,12 +75,12 @@ def test_the_euclidean_distance_is_the_mean_over_images_and_does_not_overflow():
 
 def test_metrics_agree_with_their_definitions(tiny_task):
     source = open_source(tiny_task, make_layout(jax.devices()[:1]))
-    eval_set = make_eval_set(source, make_forward(source), 2)
+    eval_set = make_eval_set([source], [make_forward(source)], 2)[0]
     params = init_student(tiny_task, 0)
     head = params["head"]["conv2d"]
     head["kernel"] = jnp.asarray(draw(6, *head["kernel"].shape))
-    found = make_evaluate(source)(params, eval_set)
-    assert tuple(found) == METRICS
+    found = make_evaluate(source)(len(eval_set.images), params, eval_set)
+    assert tuple(found) == EXAMS["all"]
     _, test = dataset.load_embedded(tiny_task.dataset)
     (teacher_params,) = load_teachers(tiny_task)
     teacher, student = (
@@ -157,11 +158,11 @@ def test_clean_images_are_measured_against_the_mean_logits_when_losses_are_added
     for combining in ("mean", "sum"):
         task = dataclasses.replace(small_sun, combining=combining)
         source = open_source(task, make_layout(jax.devices()[:1]))
-        eval_set = make_eval_set(source, make_forward(source), 2)
+        eval_set = make_eval_set([source], [make_forward(source)], 2)[0]
         params = init_student(task, 0)
         head = params["head"]["conv2d"]
         head["kernel"] = jnp.asarray(draw(9, *head["kernel"].shape))
-        found[combining] = make_evaluate(source)(params, eval_set), eval_set
+        found[combining] = make_evaluate(source)(len(eval_set.images), params, eval_set), eval_set
     mean, added = found["mean"][0], found["sum"][0]
     for name in METRICS[2:]:
         assert float(added[name]) == pytest.approx(float(mean[name]), rel=1e-5), name

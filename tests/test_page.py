@@ -180,9 +180,9 @@ def test_chosen_optimizers_and_toggles_change_the_curves(show):
     }
     lines = "return all('#convergence .line').map((line) => line.getAttribute('d')).join()"
     losses = script(browser, lines)
-    pick(browser, "#metric input[value=gap]")
+    pick(browser, "#metric input[value=probe_loss]")
     assert script(browser, lines) != losses
-    assert "Generalization gap" in script(
+    assert "Probe loss" in script(
         browser, "return one('#convergence svg').getAttribute('aria-label')"
     )
     assert script(browser, "return all('#patience .arrows .arrow').length") > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -70,6 +71,9 @@ def test_a_sweep_compares_stores_and_repeats(script, tmp_path):
     assert again.stdout == done.stdout
     assert "Compiled" not in again.stderr
     assert time.monotonic() - began < 60
+    done = script("run", f"--opt={BRISK},{CALM}", *SMALL, "--dry_run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("nothing left to run")
     (tmp_path / "runs").rename(tmp_path / "before")
     # One optimizer alone gives the same results as with others.
     assert script("run", f"--opt={CALM}", *SMALL).returncode == 0
@@ -97,7 +101,7 @@ def test_broken_plug_ins_cost_only_their_own_trials(script, tmp_path):
     )
     assert done.returncode == 1
     assert "my own words" in done.stderr
-    assert "the loss of step 8 is nan" in done.stderr
+    assert "after step 7 the parameters are not finite" in done.stderr
     assert "distill_bench/" not in done.stderr
     assert len(done.stderr.splitlines()) < 40
     found = {row["opt"]: row["status"] for row in rows(script) if row["status"] != "reference"}
@@ -145,7 +149,8 @@ def test_a_dry_run_writes_nothing(script, tmp_path):
     done = script("run", f"--opt={BRISK},{CALM}", "--dry_run", "--trials=4")
     assert done.returncode == 0, done.stderr
     assert "16 tuning runs, then 12 final runs" in done.stdout
-    assert "about" in done.stdout
+    assert re.search(r"about (\d+ min )?\d+ s on this machine", done.stdout)
+    assert "measured" in done.stdout
     assert not (tmp_path / "runs").exists()
 
 

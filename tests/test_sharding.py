@@ -205,6 +205,6 @@ def test_devices_that_divide_a_batch_divide_the_evaluation_set(tiny_task):
         dataclasses.replace(tiny_task, batch_size=12),
         make_layout(jax.devices()[:3], LayoutOptions(batch_shards=3)),
     )
-    eval_set = make_eval_set(source, make_forward(source), 1)
+    eval_set = make_eval_set([source], [make_forward(source)], 1)[0]
     assert eval_set.images.shape[1] % 3 == 0
     np.testing.assert_array_equal(eval_set.labels, source.test.labels)

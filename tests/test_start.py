@@ -58,7 +58,9 @@ def test_every_student_starts_from_the_weights_with_a_fresh_head_whatever_its_se
     layout = make_layout(jax.devices()[:2], LayoutOptions(mapping=mapping, lanes_per_device=width))
     source = open_source(vary(task, Variation(start="mine")), layout)
     found = jax.device_get(
-        lanes.make_students(source)(layout.spread([np.int32(seed) for seed in range(layout.lanes)]))
+        lanes.make_students(source)(
+            layout.spread([np.int32(seed) for seed in range(layout.lanes)]), source.start
+        )
     )
     expected = params | {
         "head": {

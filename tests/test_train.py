@@ -14,13 +14,13 @@ from distill_bench.tasks import catalogue
 from distill_bench.tasks.parameters import load_teachers
 from distill_bench.training import lane_state
 from distill_bench.training.engine import open_engine
-from distill_bench.training.evaluate import METRICS
 from distill_bench.training.events import Compiled, Finished, Losses, Point, Snapshot
+from distill_bench.training.exams import CURVE, METRICS
 from distill_bench.training.lane_layout import LayoutOptions, make_layout
 from distill_bench.training.losses import kl_divergence
 from distill_bench.training.rules import Lane
 from distill_bench.training.source import chunk_steps, init_student
-from distill_bench.training.train import evaluation_steps, train
+from distill_bench.training.train import exams, train
 from distill_bench.views import step_views
 from distill_bench.views.originals import Stacked
 
@@ -58,7 +58,7 @@ def run(engine, lanes):
 @pytest.fixture(scope="module")
 def wide_engine(tiny_task):
     """On all eight devices."""
-    return open_engine(tiny_task)
+    return open_engine(tiny_task, make_layout(jax.devices()))
 
 
 def test_a_lane_equals_the_same_trial_alone_bit_for_bit(tiny_engine):
@@ -73,7 +73,7 @@ def test_a_lane_equals_the_same_trial_alone_bit_for_bit(tiny_engine):
     assert [end.status for end in ends] == ["ok"] * 5
     for i, lane in enumerate(lanes):
         assert len(losses[i]) == lane.horizon
-        assert sorted(points[i]) == evaluation_steps(lane.horizon)
+        assert sorted(points[i]) == list(exams(lane.horizon, final=True))
         alone_losses, alone_points, _, _ = run(tiny_engine, [lane])
         assert alone_losses[0] == losses[i]
         assert alone_points[0] == points[i]
@@ -118,7 +118,7 @@ def test_training_agrees_with_a_plain_loop(tiny_task, tiny_engine):
         tiny_task.temperature,
     )
     assert points[0][12]["probe_loss"] == pytest.approx(float(probe), rel=1e-3)
-    assert set(points[0][12]) == set(METRICS)
+    assert set(points[0][12]) == {CURVE, *METRICS}
 
 
 @pytest.mark.parametrize(
@@ -144,11 +144,12 @@ def test_every_seed_trains_differently_also_zero_and_the_largest(tiny_engine):
 
 
 def test_all_trials_and_horizons_of_a_rule_share_a_compilation(wide_engine):
-    engine = dataclasses.replace(wide_engine, rules={})
+    island = dataclasses.replace(wide_engine.islands[0], rules={})
+    engine = dataclasses.replace(wide_engine, islands=(island,))
     _, _, ends, compiled = run(
         engine, [Lane(sgd, {"lr": lr}, h, 0) for lr in (0.1, 0.2, 0.3) for h in (3, 7)]
     )
-    assert (compiled.rules, len(engine.rules)) == (1, 1)
+    assert (compiled.rules, len(island.rules)) == (1, 1)
     assert [end.status for end in ends] == ["ok"] * 6
     assert run(engine, [Lane(sgd, {"lr": 0.4}, 9, seed) for seed in (1, 2, 3)])[3].rules == 0
 
@@ -184,14 +185,14 @@ def test_a_nan_in_one_lane_does_not_change_another(tiny_engine):
     assert ends[1].step == 8  # the seventh update is NaN, and so the eighth loss
     assert "step 8 is nan" in ends[1].detail
     assert len(losses[1]) == 7
-    assert points[1] == {}
+    assert points[1] == {step: point for step, point in points[0].items() if step <= 6}
     alone = run(tiny_engine, clean)
     assert alone[0] == [losses[0], losses[2]]
     assert alone[1] == [points[0], points[2]]
 
 
 def test_a_lane_with_parameters_that_are_not_finite_has_diverged_despite_finite_losses(tiny_engine):
-    events = list(train(tiny_engine, [Lane(sgd, {"lr": 1e30}, 12, 0)]))
+    events = list(train(tiny_engine, [Lane(sgd, {"lr": 1e30}, 12, 0, final=False)]))
     assert [np.isfinite(event.values).all() for event in events if isinstance(event, Losses)] == [
         True
     ]
@@ -242,12 +243,24 @@ def test_an_exception_while_a_program_runs_ends_its_own_lanes_only(tiny_engine):
     assert "my own error at run time" in ends[0].detail
 
 
-@pytest.mark.parametrize(
-    ("horizon", "steps"),
-    [(1, [1]), (99, [99]), (250, [62, 125, 250]), (4000, [62, 125, 250, 500, 1000, 2000, 4000])],
-)
-def test_curve_points_are_log_spaced_and_end_at_the_horizon(horizon, steps):
-    assert evaluation_steps(horizon) == steps
+@pytest.mark.parametrize("horizon", [1, 2, 13, 99, 125, 250, 4000])
+def test_a_final_run_has_a_log_spaced_curve_and_is_measured_in_full_at_its_end(horizon):
+    measured = exams(horizon, final=True)
+    steps = list(measured)
+    assert steps[-1] == horizon
+    assert list(measured.values()) == [*["curve"] * (len(steps) - 1), "all"]
+    if horizon >= 99:
+        assert len(steps) >= 12
+        ratios = np.divide(steps[1:], steps[:-1])
+        assert ratios[-6:] == pytest.approx(100 ** (1 / 12), rel=0.1)
+
+
+def test_a_tuning_trial_is_measured_once_by_its_probe_loss_alone(tiny_engine):
+    lanes = [Lane(sgd, {"lr": 0.1}, 60, 0, final=final) for final in (True, False)]
+    losses, points, _, _ = run(tiny_engine, lanes)
+    assert losses[0] == losses[1]
+    assert list(points[1]) == [60]
+    assert points[1][60] == {name: points[0][60][name] for name in (CURVE, "probe_loss")}
 
 
 def noisy(hparams, horizon):
@@ -357,7 +370,7 @@ def test_every_layout_trains_the_same_lanes(tiny_task, tiny_engine, given):
 
 
 def test_points_carry_the_diagnostics_of_the_rules_state(tiny_engine):
-    lanes = [Lane(adam, {"lr": 0.01}, 50, 0), Lane(sgd, {"lr": 0.1}, 25, 0)]
+    lanes = [Lane(adam, {"lr": 0.01}, 50, 0, final=False), Lane(sgd, {"lr": 0.1}, 25, 0)]
 
     def steps_taken(state):
         return {"steps": state[0].count} if isinstance(state[0], optax.ScaleByAdamState) else {}
@@ -367,4 +380,7 @@ def test_points_carry_the_diagnostics_of_the_rules_state(tiny_engine):
         for e in train(tiny_engine, lanes, diagnose=steps_taken)
         if isinstance(e, Point)
     }
-    assert reported == {(0, 50): {"steps": 50.0}, (1, 25): {}}
+    assert reported == {
+        (0, 50): {"steps": 50.0},
+        **{(1, step): {} for step in exams(25, final=True)},
+    }

@@ -18,7 +18,9 @@ from distill_bench.tasks import catalogue
 from distill_bench.tasks.task import Task
 from distill_bench.tasks.variation import AT
 from distill_bench.training.engine import open_engine
-from distill_bench.training.lane_layout import make_layout
+from distill_bench.training.evaluate import exam_batches
+from distill_bench.training.exams import EXAMS
+from distill_bench.training.lane_layout import make_layouts
 from distill_bench.weights import files
 
 _PACKAGES = ("distill-bench", "jax", "jaxlib", "numpy")  # what the last digits depend on
@@ -98,20 +100,21 @@ def task_of(card: Card, name: str | None) -> Task:
 def measure(student: Student, task: Task) -> dict[str, float]:
     """The student's metrics, by the program that measures it in a sweep of the card's layout.
 
-    If there are fewer devices here than share a batch there, one device measures.
+    If this machine lacks the devices that shared a batch there, one device measures.
 
     Raises:
       UserError: if the .npz does not hold the task's network, or the task cannot be opened.
     """
     params = files.read(student.path, student.card.network, student.content)[0]
     options = student.card.layout
-    if len(jax.devices()) < (options.devices or 1):
+    if jax.default_backend() != "cpu" and len(jax.devices()) < (options.devices or 1):
         options = dataclasses.replace(options, devices=1, batch_shards=1)
-    engine = open_engine(task, make_layout(options=options))
+    engine = open_engine(task, *make_layouts(options))
     layout = engine.layout
-    active = layout.spread([np.bool_(True)] * layout.lanes)
-    metrics = engine.evaluate(active, layout.spread([params] * layout.lanes), engine.eval_set)
-    return {name: float(np.asarray(value)[0]) for name, value in metrics.items()}
+    island = engine.islands[0]
+    batches = layout.spread([np.int32(exam_batches(engine.source, "all"))] * layout.lanes)
+    metrics = island.evaluate(batches, layout.spread([params] * layout.lanes), island.eval_set)
+    return {name: float(np.asarray(metrics[name])[0]) for name in EXAMS["all"]}
 
 
 def describe(student: Student, metrics: dict[str, float]) -> str:

@@ -185,7 +185,7 @@ def _fine_tune(weights: str, values: Flags) -> None:
     from distill_bench.tasks.variation import Variation, vary
     from distill_bench.teacher import finetune, hyperrule
     from distill_bench.training import engine
-    from distill_bench.training.lane_layout import LayoutOptions, make_layout
+    from distill_bench.training.lane_layout import LayoutOptions, make_layouts
 
     variation = Variation(synthetic=values.synthetic, resolution=values.resolution)
     varied = vary(catalogue.get(values.task), variation)
@@ -194,12 +194,12 @@ def _fine_tune(weights: str, values: Flags) -> None:
     _check_writable(path, replaces=task.synthetic and path.stem.endswith(_SYNTHETIC))
     if task.synthetic:
         _say("Random images and weights, for a dry run: the accuracies below mean nothing.")
-    layout = make_layout(
-        options=LayoutOptions(microbatches=values.microbatches, remat=values.remat),
+    layouts = make_layouts(
+        LayoutOptions(microbatches=values.microbatches, remat=values.remat),
         small=engine.is_small(task),
     )
     best = finetune.search(
-        engine.open_engine(task, layout),
+        engine.open_engine(task, *layouts),
         rates or hyperrule.LEARNING_RATES,
         _say,
         values.steps,

@@ -24,6 +24,7 @@ from distill_bench.teacher import hyperrule
 from distill_bench.teacher.accuracy import accuracy
 from distill_bench.training.engine import Engine
 from distill_bench.training.events import Event, Finished, Point, Student
+from distill_bench.training.exams import CURVE
 from distill_bench.training.rules import Lane
 from distill_bench.training.source import splits
 from distill_bench.training.train import train
@@ -128,7 +129,7 @@ def _train(engine: Engine, lanes: Sequence[Lane], say: Say, best: Tuned | None) 
     accuracies: dict[int, float] = {}
     for event in train(engine, lanes, keep=True):
         _report(event, lanes, say)
-        if isinstance(event, Point):
+        if isinstance(event, Point) and "accuracy" in event.metrics:
             accuracies[event.lane] = event.metrics["accuracy"]
         elif isinstance(event, Student):
             rate, found = float(lanes[event.lane].hparams["lr"]), accuracies[event.lane]
@@ -140,10 +141,12 @@ def _train(engine: Engine, lanes: Sequence[Lane], say: Say, best: Tuned | None) 
 def _report(event: Event, lanes: Sequence[Lane], say: Say) -> None:
     match event:
         case Point(lane, step, metrics):
-            say(
-                f"lr {lanes[lane].hparams['lr']:<8g} step {step:6,}  "
+            measured = (
                 f"validation accuracy {metrics['accuracy']:.4f}"
+                if "accuracy" in metrics
+                else f"loss {metrics[CURVE]:.4f}"
             )
+            say(f"lr {lanes[lane].hparams['lr']:<8g} step {step:6,}  {measured}")
         case Finished(lane, "diverged", _, detail):
             say(f"lr {lanes[lane].hparams['lr']:<8g} diverged: {detail}")
         case Finished(_, "crashed", _, detail):

@@ -6,17 +6,20 @@ one program run trains, `LaneLayout.width` on each row of devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import numpy as np
 
-from distill_bench.training.engine import Engine
+from distill_bench.training.engine import Engine, Island, SharedChunk
+from distill_bench.training.evaluate import exam_batches
 from distill_bench.training.events import Snapshot
+from distill_bench.training.exams import Exam
+from distill_bench.training.lane_layout import LaneLayout
 from distill_bench.training.lane_state import Saved
 from distill_bench.training.lanes import LaneState, on_host, restore, traced_values
+from distill_bench.training.program import Program
 from distill_bench.training.rules import Lane, RuleSpec
 from distill_bench.training.stream import SCATTERED, Chunk
 
@@ -28,14 +31,14 @@ class Assignment:
     Attributes:
       lane: its index among the lanes of `train`.
       spec: the lane.
-      eval_steps: the steps after which it is measured.
+      exams: the steps after which it is measured, each with its exam.
       start: the step from which it is resumed.
       done: whether it has ended.
     """
 
     lane: int
     spec: Lane
-    eval_steps: list[int]
+    exams: dict[int, Exam]
     start: int = 0
     done: bool = False
 
@@ -51,7 +54,7 @@ class Pending:
     Attributes:
       first: the chunk starts after this step.
       start, stop: each place runs the steps after `start`, up to `stop`.
-      evaluated: whether the place is measured at `stop`.
+      exams: how each place is measured at `stop`; None if it is not.
       losses: [D, C].
       metrics, diagnostics: [D] each, of the places that are measured.
     """
@@ -59,7 +62,7 @@ class Pending:
     first: int
     start: list[int]
     stop: list[int]
-    evaluated: list[bool]
+    exams: list[Exam | None]
     losses: jax.Array
     metrics: dict[str, jax.Array]
     diagnostics: dict[str, jax.Array]
@@ -70,9 +73,11 @@ class Dispatch:
     """The lanes of one dispatch.
 
     Attributes:
+      island: the devices that train them.
       assignments: in the order of the layout; None for places without a lane.
     """
 
+    island: Island
     assignments: list[Assignment | None]
     traced: dict[str, jax.Array]
     state: LaneState
@@ -89,21 +94,25 @@ class Group:
 
     Attributes:
       traced: names of the values that are arguments of the program.
-      diagnose: see lanes.make_diagnose; None if no diagnostics are wanted.
+      diagnose: see lanes.make_diagnose, for each island's layout; empty if no diagnostics are
+        wanted.
     """
 
     rule: RuleSpec
     traced: frozenset[str]
     assignments: list[Assignment]
     dispatches: list[Dispatch] = field(default_factory=list)
-    diagnose: Callable[[Any], dict[str, jax.Array]] | None = None
+    diagnose: dict[LaneLayout, Program] = field(default_factory=dict)
 
     def live(self) -> list[Assignment]:
         return [assignment for assignment in self.assignments if not assignment.done]
 
 
-def scatter(engine: Engine, group: Group, resume: Mapping[int, Saved]) -> None:
-    """Assigns the group's lanes to the devices and makes the first state of each dispatch."""
+def scatter(engine: Engine, group: Group, resume: Mapping[int, Saved], loads: list[int]) -> None:
+    """Assigns the group's lanes to the devices and makes the first state of each dispatch.
+
+    loads: the steps that each island has to do; those of the group are added.
+    """
     layout = engine.layout
     for assignment in group.assignments:
         assignment.start = resume[assignment.lane].step if assignment.lane in resume else 0
@@ -114,12 +123,16 @@ def scatter(engine: Engine, group: Group, resume: Mapping[int, Saved]) -> None:
         places = [place for row in filled for place in row]
         # A place without a lane trains a copy of the first one for no steps.
         lanes = [(place or group.assignments[0]).spec for place in places]
-        traced = traced_values(engine.source, lanes, group.traced)
-        params = engine.students(layout.spread([np.int32(lane.seed) for lane in lanes]))
-        state = engine.rules[group.rule].init(traced, params)
+        i = loads.index(min(loads))
+        loads[i] += sum(place.spec.horizon - place.start for place in places if place)
+        island = engine.islands[i]
+        traced = traced_values(island.source, lanes, group.traced)
+        seeds = island.layout.spread([np.int32(lane.seed) for lane in lanes])
+        params = island.students(seeds, island.source.start)
+        state = island.rules[group.rule].init(traced, params)
         saved = [resume.get(place.lane) if place else None for place in places]
         state = restore(state, saved) if any(saved) else state
-        group.dispatches.append(Dispatch(places, traced, state))
+        group.dispatches.append(Dispatch(island, places, traced, state))
 
 
 def _rows_of_one_seed(assignments: list[Assignment], width: int) -> list[list[Assignment | None]]:
@@ -133,15 +146,18 @@ def _rows_of_one_seed(assignments: list[Assignment], width: int) -> list[list[As
     return sorted(rows, key=lambda row: -max(place.spec.horizon for place in row if place))
 
 
-def chunks_for(engine: Engine, live: list[Assignment], first: int) -> dict[int, Chunk]:
+def chunks_for(engine: Engine, live: list[Assignment], first: int) -> dict[int, SharedChunk]:
     """The chunk that starts after step `first`, for every seed that needs it."""
-    last = first + engine.steps
-    seeds = {assignment.spec.seed for assignment in live if assignment.active(first, last)}
-    return {seed: engine.chunk(seed, first) for seed in sorted(seeds)}
+    last: dict[int, int] = {}  # the last step that a seed's lanes need
+    for assignment in live:
+        if assignment.active(first, first + engine.steps):
+            seed, horizon = assignment.spec.seed, assignment.spec.horizon
+            last[seed] = max(last.get(seed, 0), horizon)
+    return {seed: engine.chunk(seed, first, last[seed]) for seed in sorted(last)}
 
 
 def advance(
-    engine: Engine, group: Group, dispatch: Dispatch, chunks: dict[int, Chunk], first: int
+    engine: Engine, group: Group, dispatch: Dispatch, chunks: dict[int, SharedChunk], first: int
 ) -> None:
     """Sends a dispatch through one chunk, without waiting for results.
 
@@ -153,35 +169,35 @@ def advance(
     ]
     if not any(active):
         return
-    programs = engine.rules[group.rule]
-    chunk = _scattered(engine, active, chunks)
+    island = dispatch.island
+    programs = island.rules[group.rule]
+    chunk = _scattered(island.layout, active, chunks)
     begins = [max(first, place.start) if place else first for place in active]
     ends = [min(last, place.spec.horizon) if place else first for place in active]
     for pause in _pauses(active, begins, max(ends)):
         stops = [max(begin, min(pause, end)) for begin, end in zip(begins, ends, strict=True)]
         bounds = [
-            engine.layout.spread([np.int32(step - first) for step in steps])
+            island.layout.spread([np.int32(step - first) for step in steps])
             for steps in (begins, stops)
         ]
         dispatch.state, losses = programs.advance(dispatch.state, dispatch.traced, *bounds, chunk)
-        evaluated = [
-            place is not None and pause in place.eval_steps and begin < pause
+        exams: list[Exam | None] = [
+            place.exams.get(pause) if place and begin < pause else None
             for place, begin in zip(active, begins, strict=True)
         ]
-        measured = _measure(engine, group, dispatch.state, evaluated)
-        dispatch.pending.append(Pending(first, begins, stops, evaluated, losses, *measured))
+        measured = _measure(island, group, dispatch.state, exams)
+        dispatch.pending.append(Pending(first, begins, stops, exams, losses, *measured))
         begins = stops
 
 
-def _scattered(engine: Engine, active: list[Assignment | None], chunks: dict[int, Chunk]) -> Chunk:
+def _scattered(
+    layout: LaneLayout, active: list[Assignment | None], chunks: dict[int, SharedChunk]
+) -> Chunk:
     """Each row's chunk, that of its lanes' seed."""
-    any_chunk = next(iter(chunks.values()))  # for a row without a lane
-    width = engine.layout.width
-    rows = [active[i : i + width] for i in range(0, len(active), width)]
-    return engine.layout.scatter(
-        [next((chunks[place.spec.seed] for place in row if place), any_chunk) for row in rows],
-        SCATTERED,
-    )
+    seeds = [place.spec.seed for place in active if place]
+    rows = [active[i : i + layout.width] for i in range(0, len(active), layout.width)]
+    of_rows = [next((place.spec.seed for place in row if place), seeds[0]) for row in rows]
+    return layout.scatter([chunks[seed].on(layout) for seed in of_rows], SCATTERED)
 
 
 def _pauses(active: list[Assignment | None], begins: list[int], last: int) -> list[int]:
@@ -189,20 +205,23 @@ def _pauses(active: list[Assignment | None], begins: list[int], last: int) -> li
     steps = {last}
     for place, begin in zip(active, begins, strict=True):
         if place:
-            steps |= {step for step in place.eval_steps if begin < step <= last}
+            steps |= {step for step in place.exams if begin < step <= last}
     return sorted(steps)
 
 
 def _measure(
-    engine: Engine, group: Group, state: LaneState, evaluated: list[bool]
+    island: Island, group: Group, state: LaneState, exams: list[Exam | None]
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """The metrics and diagnostics of the places that are measured; none if no place is."""
-    if not any(evaluated):
+    if not any(exams):
         return {}, {}
-    flags = engine.layout.spread([np.bool_(flag) for flag in evaluated])
-    params = engine.rules[group.rule].eval_params(state)
-    metrics = engine.evaluate(flags, params, engine.eval_set)
-    return metrics, group.diagnose(state.rule) if group.diagnose else {}
+    batches = island.layout.spread(
+        [np.int32(exam_batches(island.source, exam) if exam else 0) for exam in exams]
+    )
+    params = island.rules[group.rule].measured(state)
+    metrics = island.evaluate(batches, params, island.eval_set)
+    diagnose = group.diagnose.get(island.layout)
+    return metrics, diagnose(state.rule) if diagnose else {}
 
 
 def snapshots(dispatch: Dispatch, step: int) -> list[Snapshot]:

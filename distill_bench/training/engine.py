@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -23,89 +21,156 @@ from distill_bench.training.evaluate import (
     make_eval_set,
     make_evaluate,
 )
-from distill_bench.training.lane_layout import LaneLayout, make_layout
+from distill_bench.training.lane_layout import LaneLayout, make_layouts
 from distill_bench.training.lanes import (
+    LaneState,
     make_advance,
     make_eval_params,
     make_init,
     make_students,
     traced_values,
 )
+from distill_bench.training.program import Program
 from distill_bench.training.rules import Lane, RuleSpec
 from distill_bench.training.source import Source, chunk_steps, open_source
 from distill_bench.training.stream import SCATTERED, Chunk, make_chunks
-from distill_bench.training.teacher_logits import make_forward
+from distill_bench.training.teacher_logits import ensemble_table, make_forward
 
 
 @dataclass(frozen=True)
 class RulePrograms:
     """An update rule's programs: see make_init, make_advance and make_eval_params in lanes.py."""
 
-    init: Callable
-    advance: Callable
-    eval_params: Callable
+    init: Program
+    advance: Program
+    eval_params: Program | None
+
+    def on(self, layout: LaneLayout) -> RulePrograms:
+        return RulePrograms(
+            self.init.on(layout.mesh),
+            self.advance.on(layout.mesh),
+            self.eval_params and self.eval_params.on(layout.mesh),
+        )
+
+    def measured(self, state: LaneState) -> bit.Params:
+        """The parameters at which the lanes are measured."""
+        return self.eval_params(state) if self.eval_params else state.params
 
 
 @dataclass(frozen=True)
-class Engine:
-    """A task, opened on the devices of a layout.
+class Island:
+    """Devices of one runtime client, with everything that they need to train lanes.
 
     Attributes:
       source: the task's data and parameters.
-      steps: length of a chunk.
-      chunk: (seed, first step) -> Chunk.
-      scattered: shapes and placement of a scattered chunk.
+      chunk: (seed, first step) -> Chunk, this island's share of a chunk's steps.
       eval_set: the fixed views on which students are measured.
       students: see lanes.make_students.
-      evaluate: (active [D], parameters, eval_set) -> metrics [D]; NaN for inactive lanes.
+      evaluate: (batches [D], parameters, eval_set) -> metrics [D], see evaluate.make_evaluate.
       rules: the programs of every update rule compiled so far.
     """
 
     source: Source
-    steps: int
     chunk: Callable[[int, int], Chunk]
-    scattered: Chunk
     eval_set: EvalSet
-    students: Callable
-    evaluate: Callable
+    students: Program
+    evaluate: Program
     rules: dict[RuleSpec, RulePrograms] = field(default_factory=dict)
 
     @property
     def layout(self) -> LaneLayout:
         return self.source.layout
 
+
+class SharedChunk:
+    """A chunk that the islands make together, each its share of the steps."""
+
+    def __init__(self, shares: Sequence[Chunk]):
+        self._shares = shares
+        self._copies: dict[LaneLayout, Chunk] = {}
+
+    def on(self, layout: LaneLayout) -> Chunk:
+        """The whole chunk on the devices of an island; waits for the islands' shares."""
+        if len(self._shares) == 1:
+            return self._shares[0]
+        if layout not in self._copies:
+            if not self._copies:
+                self._shares = jax.tree.map(np.asarray, self._shares)
+            whole = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self._shares)
+            self._copies[layout] = layout.place(whole, P(None, *SCATTERED[1:]))
+        return self._copies[layout]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A task, opened on all devices that train.
+
+    Attributes:
+      islands: one for each CPU core, or a single one for all accelerators.
+      steps: length of a chunk.
+      scattered: shapes and placement, on the first island, of a scattered chunk.
+    """
+
+    islands: tuple[Island, ...]
+    steps: int
+    scattered: Chunk
+
+    @property
+    def source(self) -> Source:
+        return self.islands[0].source
+
+    @property
+    def layout(self) -> LaneLayout:
+        return self.source.layout
+
+    def chunk(self, seed: int, first: int, last: int | None = None) -> SharedChunk:
+        """The chunk that starts after step `first`; steps after `last` are not made."""
+        share = self.steps // len(self.islands)
+        starts = range(first, first + self.steps, share)
+        made = [
+            island.chunk(seed, start)
+            for island, start in zip(self.islands, starts, strict=True)
+            if last is None or start < last or start == first
+        ]
+        return SharedChunk(made + made[:1] * (len(self.islands) - len(made)))
+
     def compile(
         self, wanted: Iterable[tuple[RuleSpec, Lane, frozenset[str]]]
-    ) -> dict[RuleSpec, Exception]:
-        """Compiles the update rules that are new, several at once; returns the rules that raised.
+    ) -> Iterator[tuple[RuleSpec, Exception | None]]:
+        """Compiles the update rules that are new, several at once.
+
+        Yields each of them as soon as it is compiled, with the exception if it raised one.
 
         wanted: rules, each with one of its lanes and the names of its traced values.
         """
-        new = {spec: (lane, traced) for spec, lane, traced in wanted if spec not in self.rules}
+        new = {spec: (lane, traced) for spec, lane, traced in wanted if not self.knows(spec)}
         with _pool() as pool:
             futures = {
                 spec: pool.submit(self._compile, spec, *example) for spec, example in new.items()
             }
-        errors = {}
-        for spec, future in futures.items():
-            if isinstance(error := future.exception(), Exception):
-                errors[spec] = error
-            else:
-                self.rules[spec] = future.result()
-        return errors
+            for spec, future in futures.items():
+                error = future.exception()
+                if error is None:
+                    for island, programs in zip(self.islands, future.result(), strict=True):
+                        island.rules[spec] = programs
+                elif not isinstance(error, Exception):
+                    raise error
+                yield spec, error
 
-    def _compile(self, spec: RuleSpec, lane: Lane, traced: frozenset[str]) -> RulePrograms:
-        layout = self.layout
-        values = traced_values(self.source, [lane] * layout.lanes, traced)
+    def knows(self, spec: RuleSpec) -> bool:
+        """Whether the update rule is compiled."""
+        return spec in self.islands[0].rules
+
+    def _compile(self, spec: RuleSpec, lane: Lane, traced: frozenset[str]) -> list[RulePrograms]:
+        source, layout, first = self.source, self.layout, self.islands[0]
+        values = traced_values(source, [lane] * layout.lanes, traced)
         zeros = layout.spread([np.int32(0)] * layout.lanes)
-        init = make_init(self.source, spec)
-        state = init(values, self.students(zeros))
-        advance = (
-            make_advance(self.source, spec)
-            .lower(state, values, zeros, zeros, self.scattered)
-            .compile()
+        programs = RulePrograms(
+            make_init(source, spec), make_advance(source, spec), make_eval_params(source, spec)
         )
-        return RulePrograms(init, advance, make_eval_params(self.source, spec))
+        state = programs.init(values, first.students(zeros, source.start))
+        programs.advance.compile(state, values, zeros, zeros, self.scattered)
+        return [programs, *(programs.on(island.layout) for island in self.islands[1:])]
 
 
 # A student's step with less arithmetic leaves an accelerator busy mostly with launching kernels.
@@ -117,60 +182,80 @@ def is_small(task: Task) -> bool:
     return 6 * network.macs(task.student, task.views.size) * task.batch_size < SMALL_STEP_FLOPS
 
 
-def _pool() -> ThreadPoolExecutor:
-    """Threads for compilation; only one if several hosts must run programs in one order."""
-    return ThreadPoolExecutor(1 if jax.process_count() > 1 else core_count())
+@contextmanager
+def _pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads for compilation; only one if several hosts must run programs in one order.
+
+    What has not begun when the context ends is not done.
+    """
+    pool = ThreadPoolExecutor(1 if jax.process_count() > 1 else core_count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def open_engine(task: Task, layout: LaneLayout | None = None) -> Engine:
-    """Loads the task and compiles what all update rules share; without a layout, on all devices.
+def open_engine(task: Task, *layouts: LaneLayout) -> Engine:
+    """Loads the task and compiles what all update rules share.
+
+    layouts: one for each island; default: those of `make_layouts`.
 
     Raises:
       UserError: if the task's data or teachers cannot be loaded, see open_source.
     """
-    source = open_source(task, layout or make_layout())
-    layout = source.layout
-    steps = chunk_steps(task, layout)
+    layouts = layouts or make_layouts(small=is_small(task))
+    source = open_source(task, layouts[0])
+    sources = [source, *(source.on(layout) for layout in layouts[1:])]
+    share = chunk_steps(task, layouts[0])
     forward = make_forward(source)
-    chunk = make_chunks(source, steps, forward)
-    students = make_students(source)
+    forwards = [forward.on(layout.mesh) for layout in layouts]
+    students, evaluate = make_students(source), _make_evaluate(source)
+    zeros = layouts[0].spread([np.int32(0)] * layouts[0].lanes)
     with _pool() as pool:
-        first = pool.submit(chunk, 0, 0)
-        params = pool.submit(lambda: students(layout.spread([np.int32(0)] * layout.lanes)))
+        table = ensemble_table(source, forward)
+        chunks = [
+            make_chunks(own, share, own_forward, table)
+            for own, own_forward in zip(sources, forwards, strict=True)
+        ]
+        first = pool.submit(chunks[0], 0, 0)
+        params = pool.submit(students, zeros, source.start)
         # Before the evaluation set, which waits for the chunk and then keeps all devices busy.
-        evaluate = pool.submit(_compile_evaluate, source, params)
-        eval_set = pool.submit(lambda: first.result() and make_eval_set(source, forward, steps))
-    return Engine(
-        source,
-        steps,
-        chunk,
-        _scattered_shapes(layout, first.result()),
-        eval_set.result(),
-        students,
-        evaluate.result(),
+        evaluated = pool.submit(
+            lambda: evaluate.compile(zeros, params.result(), eval_set_shapes(source))
+        )
+        made = pool.submit(lambda: first.result() and make_eval_set(sources, forwards, share))
+        evaluated.result()
+        eval_sets = made.result()
+    islands = tuple(
+        Island(
+            own,
+            chunk,
+            eval_set,
+            students.on(own.layout.mesh),
+            evaluate.on(own.layout.mesh),
+        )
+        for own, chunk, eval_set in zip(sources, chunks, eval_sets, strict=True)
     )
+    steps = share * len(islands)
+    return Engine(islands, steps, _scattered_shapes(layouts[0], first.result(), steps))
 
 
-def _scattered_shapes(layout: LaneLayout, chunk: Chunk) -> Chunk:
+def _scattered_shapes(layout: LaneLayout, share: Chunk, steps: int) -> Chunk:
+    """Of a chunk of `steps` steps."""
     sharding = NamedSharding(layout.mesh, SCATTERED)
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((layout.rows, *x.shape[1:]), x.dtype, sharding=sharding),
-        chunk,
+        lambda x: jax.ShapeDtypeStruct(
+            (layout.rows, steps, *x.shape[2:]), x.dtype, sharding=sharding
+        ),
+        share,
     )
 
 
-def _compile_evaluate(source: Source, params: Future[bit.Params]) -> Callable:
-    layout = source.layout
-    evaluate = make_evaluate(source)
+def _make_evaluate(source: Source) -> Program:
+    """Program (batches [D], parameters, eval_set) -> metrics [D]."""
+    layout, evaluate = source.layout, make_evaluate(source)
 
-    def evaluate_if(eval_set: EvalSet, active: jax.Array, params: bit.Params):
-        shapes = jax.eval_shape(evaluate, params, eval_set)
-        nans = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
-        return lax.cond(active, lambda: evaluate(params, eval_set), lambda: nans)
+    def evaluate_lanes(batches: jax.Array, params: bit.Params, eval_set: EvalSet):
+        return layout.each(lambda own, lane: evaluate(own, lane, eval_set))(batches, params)
 
-    def evaluate_lanes(active: jax.Array, params: bit.Params, eval_set: EvalSet):
-        return layout.each(functools.partial(evaluate_if, eval_set))(active, params)
-
-    inactive = layout.spread([np.bool_(False)] * layout.lanes)
-    program = layout.spmd(evaluate_lanes, last=P())
-    return program.lower(inactive, params.result(), eval_set_shapes(source)).compile()
+    return layout.spmd(evaluate_lanes, last=P())

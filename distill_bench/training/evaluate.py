@@ -2,12 +2,12 @@
 
 Selection uses the probe loss alone: the distillation loss on fixed views of training images. The
 other metrics, on views of test images and on the clean test images, are reported and never
-selected on.
+selected on. A measurement looks at as much of the evaluation set as its exam asks for (exams.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,23 +18,14 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from distill_bench.networks import bit, network
-from distill_bench.training.lane_layout import BATCH
+from distill_bench.training.exams import CURVE_VIEWS, EXAMS, Exam
+from distill_bench.training.lane_layout import BATCH, LANES
 from distill_bench.training.losses import cross_entropy, euclidean, in_top, kl_divergence
+from distill_bench.training.program import Program
 from distill_bench.training.source import Source
 from distill_bench.views import label_logits
 from distill_bench.views.originals import scaled
 from distill_bench.views.step_views import eval_view_specs
-
-METRICS = (
-    "probe_loss",
-    "heldout_kl",
-    "test_kl",
-    "agreement",
-    "accuracy",
-    "agreement5",
-    "label_xent",
-    "euclidean",
-)
 
 PART = 4096  # clean images prepared at once
 MIN_BATCH = 128  # of an evaluation set: smaller batches leave a machine idle
@@ -42,6 +33,9 @@ MIN_BATCH = 128  # of an evaluation set: smaller batches leave a machine idle
 
 class EvalSet(NamedTuple):
     """A student is evaluated on probe views, held-out views and clean test images, in this order.
+
+    Views are ordered by their place in a batch of views. So the first ones come from all batches,
+    each of which is mixed with another coefficient.
 
     Attributes:
       images: [B, N, H, W, C], padded. N is the smallest multiple of the task's batch size that is
@@ -64,6 +58,14 @@ def _batches(source: Source) -> tuple[int, int]:
     return -(-images // size), size
 
 
+def exam_batches(source: Source, exam: Exam) -> int:
+    """Batches of the evaluation set that an exam looks at."""
+    task, (batches, size) = source.task, _batches(source)
+    probe = task.probe.batches * task.probe.batch_size
+    views = {"curve": min(CURVE_VIEWS, probe), "probe": probe, "all": batches * size}
+    return -(-views[exam] // size)
+
+
 def eval_set_shapes(source: Source) -> EvalSet:
     """Shapes and placement of the evaluation set, for programs that are compiled before it."""
     task, (batches, size) = source.task, _batches(source)
@@ -80,13 +82,17 @@ def eval_set_shapes(source: Source) -> EvalSet:
     )
 
 
-def make_eval_set(source: Source, forward, rows: int) -> EvalSet:
-    """Makes the fixed views and the teachers' logits.
+def make_eval_set(
+    sources: Sequence[Source], forwards: Sequence[Program], rows: int
+) -> tuple[EvalSet, ...]:
+    """Makes the fixed views and the teachers' logits, for the devices of each source.
 
-    `forward` takes `rows` batches at a time if they are as large as the task's, so that it is
-    compiled once for steps and evaluation; else as few as it can. A teacher whose views have
-    another size than the student's sees the clean images resized to it.
+    Each of the `forwards`, one for each source, makes a part of the logits. It takes `rows` batches
+    at a time if they are as large as the task's, so that it is compiled once for steps and
+    evaluation; else as few as it can. A teacher whose views have another size than the student's
+    sees the clean images resized to it.
     """
+    source = sources[0]
     task, layout = source.task, source.layout
     specs, places = eval_view_specs(task)
     batches, size = _batches(source)
@@ -108,18 +114,28 @@ def make_eval_set(source: Source, forward, rows: int) -> EvalSet:
         logits = batched([label_logits.eval_logits(task, source.train, source.test)])
     else:
         views = [padded[place] for place in places]
-        logits = np.concatenate(
-            [
-                np.asarray(
-                    layout.replicate(
-                        forward(source.teachers, tuple(x[i : i + rows] for x in views))
+        parts = []
+        for i in range(0, batches, rows * len(sources)):
+            started = [
+                own.layout.replicate(
+                    forward(
+                        own.teachers,
+                        own.layout.place(tuple(x[k : k + rows] for x in views), P(LANES, BATCH)),
                     )
                 )
-                for i in range(0, batches, rows)
+                for own, forward, k in zip(sources, forwards, range(i, batches, rows), strict=False)
             ]
+            parts += [np.asarray(logits) for logits in started]
+        logits = np.concatenate(parts)
+    images = padded[0][:batches]
+    return tuple(
+        EvalSet(
+            own.layout.place(images, P(None, BATCH)),
+            own.layout.place(logits[:batches], P(None, BATCH)),
+            own.layout.replicate(source.test.labels),
         )
-    images, logits = layout.place((padded[0][:batches], logits[:batches]), P(None, BATCH))
-    return EvalSet(images, logits, layout.replicate(source.test.labels))
+        for own in sources
+    )
 
 
 def _eval_images(source: Source, size: int) -> Iterator[np.ndarray]:
@@ -129,7 +145,7 @@ def _eval_images(source: Source, size: int) -> Iterator[np.ndarray]:
     """
     for images in (source.train_images, source.test_images):
         views_BN = images.probe_views(size)
-        yield views_BN.reshape(-1, *views_BN.shape[2:])
+        yield views_BN.swapaxes(0, 1).reshape(-1, *views_BN.shape[2:])
     yield from _clean_parts(source, size)
 
 
@@ -154,11 +170,17 @@ def _clean_parts(source: Source, size: int) -> Iterator[np.ndarray]:
         yield np.asarray(resized(clean[i : i + PART]))
 
 
-def make_evaluate(source: Source) -> Callable[[bit.Params, EvalSet], dict[str, jax.Array]]:
-    """Returns a pure function (student parameters, eval_set) -> float32 scalar for each of METRICS.
+def make_evaluate(
+    source: Source,
+) -> Callable[[jax.Array | int, bit.Params, EvalSet], dict[str, jax.Array]]:
+    """Returns a pure function (batches, student parameters, eval_set) -> float32 scalars.
+
+    It looks at the first `batches` batches. Only the metrics of an exam that looks at no more of
+    them mean anything, see `EXAMS` and `exam_batches`.
 
     On probe and held-out views: probe_loss and heldout_kl, the distillation loss at the task's
-    temperature, in nats; also if the student learns from labels. On clean test images, against the
+    temperature, in nats; also if the student learns from labels. On the first CURVE_VIEWS probe
+    views: curve_loss. On clean test images, against the
     teachers' mean logits:
 
       test_kl: KL divergence at temperature 1, in nats.
@@ -173,17 +195,20 @@ def make_evaluate(source: Source) -> Callable[[bit.Params, EvalSet], dict[str, j
     """
     task = source.task
     n = task.probe.batches * task.probe.batch_size
+    few = min(CURVE_VIEWS, n)
 
-    def evaluate(params: bit.Params, eval_set: EvalSet) -> dict[str, jax.Array]:
+    def evaluate(
+        batches: jax.Array | int, params: bit.Params, eval_set: EvalSet
+    ) -> dict[str, jax.Array]:
         def flat(x: jax.Array) -> jax.Array:
             return x.reshape(-1, *x.shape[2:])
 
-        student = flat(
-            lax.map(
-                lambda x: network.apply(task.student, params, x.astype(task.precision)),
-                eval_set.images,
-            )
-        )
+        def one_batch(b: jax.Array, logits_BNK: jax.Array) -> jax.Array:
+            images = eval_set.images[b].astype(task.precision)
+            return logits_BNK.at[b].set(network.apply(task.student, params, images))
+
+        unseen_BNK = jnp.zeros((*eval_set.images.shape[:2], task.student.classes))
+        student = flat(lax.fori_loop(0, batches, one_batch, unseen_BNK))
         teacher = flat(eval_set.logits)
         clean = slice(2 * n, 2 * n + len(eval_set.labels))
         student_NK, teacher_NK = student[clean], teacher[clean]
@@ -192,6 +217,7 @@ def make_evaluate(source: Source) -> Callable[[bit.Params, EvalSet], dict[str, j
         best_N = jnp.argmax(teacher_NK, -1)
         predicted_N = jnp.argmax(student_NK, -1)
         values = (
+            kl_divergence(teacher[:few], student[:few], task.temperature),
             kl_divergence(teacher[:n], student[:n], task.temperature),
             kl_divergence(teacher[n : 2 * n], student[n : 2 * n], task.temperature),
             kl_divergence(teacher_NK, student_NK),
@@ -204,7 +230,7 @@ def make_evaluate(source: Source) -> Callable[[bit.Params, EvalSet], dict[str, j
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
         return {
             name: jnp.where(finite, value, jnp.nan)
-            for name, value in zip(METRICS, values, strict=True)
+            for name, value in zip(EXAMS["all"], values, strict=True)
         }
 
     return evaluate

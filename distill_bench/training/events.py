@@ -28,7 +28,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Point:
-    """A lane's metrics (evaluate.METRICS) after `step` steps.
+    """A lane's metrics after `step` steps, those of one of exams.EXAMS.
 
     diagnostics: scalars from the state of its update rule; empty unless they were asked for.
     """
@@ -62,6 +62,17 @@ class Finished:
     status: Status
     step: int
     detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Compiling:
+    """Update rules are being compiled.
+
+    lanes: one lane for each update rule that is not ready yet; of: how many there were at first.
+    """
+
+    lanes: list[int]
+    of: int
 
 
 @dataclass(frozen=True)
@@ -112,4 +123,15 @@ class Alive:
     lane: int
 
 
-Event = Losses | Point | Student | Finished | Compiled | Snapshot | ChunkStarted | Waiting | Alive
+Event = (
+    Losses
+    | Point
+    | Student
+    | Finished
+    | Compiling
+    | Compiled
+    | Snapshot
+    | ChunkStarted
+    | Waiting
+    | Alive
+)

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from distill_bench.data.dataset import Dataset, Files, Split, TfdsDataset
 from distill_bench.tasks.task import Task
 from distill_bench.training.lane_layout import BATCH, LANES, LaneLayout
+from distill_bench.training.program import Program
 from distill_bench.views import augment, host_crops
 from distill_bench.views.host_crops import HostCrops
 from distill_bench.views.originals import Originals, Stacked, scaled
@@ -25,9 +26,10 @@ from distill_bench.views.step_views import (
     StepViews,
     probe_views,
     probe_views_from_crops,
-    step_views,
+    step_index,
     step_views_from_crops,
     stream_key,
+    views_of_batch,
 )
 
 StepViewsOf = Callable[[int, np.ndarray], StepViews]
@@ -39,6 +41,10 @@ class Images(Protocol):
 
     Views of steps and of probe batches are in the task's precision, which no network exceeds.
     """
+
+    def on(self, layout: LaneLayout) -> Images:
+        """The same images for the devices of another layout; programs are compiled once."""
+        ...
 
     def make_step_views(self) -> StepViewsOf:
         """Returns a function (seed, step numbers [C]) -> views and image indices of these steps."""
@@ -79,25 +85,52 @@ class InMemory:
     task: Task
     layout: LaneLayout
     originals: Originals
+    origin: InMemory | None = None  # the same images on other devices
+
+    def on(self, layout: LaneLayout) -> InMemory:
+        return InMemory(self.task, layout, self.originals, origin=self)
 
     @functools.cached_property
     def _on_devices(self) -> Originals:
         return self.layout.replicate(self.originals)
 
     def make_step_views(self) -> StepViewsOf:
-        task, on_devices = self.task, self._on_devices
+        on_devices, make_index, make_views = self._on_devices, self._step_index, self._step_views
 
-        def views_of(shared: tuple[Originals, jax.Array], step_C: jax.Array) -> StepViews:
+        def made(seed: int, step_C: np.ndarray) -> StepViews:
+            index_CN = make_index(np.int32(seed), step_C)
+            return StepViews(make_views((on_devices, np.int32(seed)), (step_C, index_CN)), index_CN)
+
+        return made
+
+    # Two programs, because XLA cannot load one that sorts onto other devices; see Program.
+    @functools.cached_property
+    def _step_index(self) -> Program:
+        if self.origin:
+            return self.origin._step_index.on(self.layout.mesh)
+        index_of = functools.partial(step_index, self.task, self.originals.number)
+        return self.layout.share_steps(
+            lambda seed, step_C: lax.map(functools.partial(index_of, seed), step_C)
+        )
+
+    @functools.cached_property
+    def _step_views(self) -> Program:
+        if self.origin:
+            return self.origin._step_views.on(self.layout.mesh)
+        task = self.task
+
+        def views_of(
+            shared: tuple[Originals, jax.Array], steps: tuple[jax.Array, jax.Array]
+        ) -> tuple[jax.Array, ...]:
             originals, seed = shared
+            return lax.map(
+                lambda pair: _rounded(
+                    task, views_of_batch(task, originals.take(pair[1]), seed, pair[0])
+                ),
+                steps,
+            )
 
-            def one_step(step: jax.Array) -> StepViews:
-                made = step_views(task, originals, seed, step)
-                return StepViews(_rounded(task, made.views), made.index)
-
-            return lax.map(one_step, step_C)
-
-        make = self.layout.share_steps(views_of)
-        return lambda seed, step_C: make((on_devices, np.int32(seed)), step_C)
+        return self.layout.share_steps(views_of)
 
     def make_ensemble_views(self) -> EnsembleViewsOf:
         task, on_devices = self.task, self._on_devices
@@ -119,8 +152,9 @@ class InMemory:
         return lambda number, index, crop_C: make((on_devices, index, np.int32(number)), crop_C)
 
     def probe_views(self, size: int) -> np.ndarray:
-        made = jax.jit(probe_views, static_argnums=(0, 2))(self.task, self.originals, size)
-        return np.asarray(made.astype(self.task.precision))
+        with self.layout.as_default():
+            made = jax.jit(probe_views, static_argnums=(0, 2))(self.task, self.originals, size)
+            return np.asarray(made.astype(self.task.precision))
 
 
 @dataclass(frozen=True)
@@ -136,23 +170,17 @@ class Streamed:
     layout: LaneLayout
     files: Files
     sizes: np.ndarray
+    origin: Streamed | None = None  # the same images for other devices
+
+    def on(self, layout: LaneLayout) -> Streamed:
+        return Streamed(self.task, layout, self.files, self.sizes, origin=self)
 
     def feed(self) -> HostCrops:
         """Opens the crops of this process's part of every batch."""
         return HostCrops(self.task, self.files, self.sizes, _local_rows(self.task, self.layout))
 
     def make_step_views(self) -> StepViewsOf:
-        task, layout, feed = self.task, self.layout, self.feed()
-
-        def views_of(
-            seed: jax.Array, steps_and_crops: tuple[jax.Array, tuple[jax.Array, ...]]
-        ) -> tuple[jax.Array, ...]:
-            return lax.map(
-                lambda pair: _rounded(task, step_views_from_crops(task, pair[1], seed, pair[0])),
-                steps_and_crops,
-            )
-
-        finish = layout.share_steps(views_of)
+        task, layout, feed, finish = self.task, self.layout, self.feed(), self._step_views
 
         def streamed(seed: int, step_C: np.ndarray) -> StepViews:
             first, steps = int(step_C[0]), len(step_C)
@@ -166,6 +194,22 @@ class Streamed:
             )
 
         return streamed
+
+    @functools.cached_property
+    def _step_views(self) -> Program:
+        if self.origin:
+            return self.origin._step_views.on(self.layout.mesh)
+        task = self.task
+
+        def views_of(
+            seed: jax.Array, steps_and_crops: tuple[jax.Array, tuple[jax.Array, ...]]
+        ) -> tuple[jax.Array, ...]:
+            return lax.map(
+                lambda pair: _rounded(task, step_views_from_crops(task, pair[1], seed, pair[0])),
+                steps_and_crops,
+            )
+
+        return self.layout.share_steps(views_of)
 
     def make_ensemble_views(self) -> EnsembleViewsOf:
         task = self.task
@@ -191,8 +235,9 @@ class Streamed:
 
     def probe_views(self, size: int) -> np.ndarray:
         crops = host_crops.probe_crops(self.task, self.files, self.sizes, size)
-        made = jax.jit(probe_views_from_crops, static_argnums=0)(self.task, crops)
-        return np.asarray(made.astype(self.task.precision))
+        with self.layout.as_default():
+            made = jax.jit(probe_views_from_crops, static_argnums=0)(self.task, crops)
+            return np.asarray(made.astype(self.task.precision))
 
 
 def _rounded(task: Task, views: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:

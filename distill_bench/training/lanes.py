@@ -26,6 +26,7 @@ from distill_bench.training.accumulate import LossOf, accumulated
 from distill_bench.training.lane_layout import LANES
 from distill_bench.training.lane_state import BadCheckpoint, Saved, mismatch, to_device, to_host
 from distill_bench.training.losses import kl_divergence
+from distill_bench.training.program import Program
 from distill_bench.training.rules import Lane, RuleSpec, as_array, values_of
 from distill_bench.training.source import Source, init_student
 from distill_bench.training.stream import Chunk
@@ -77,18 +78,20 @@ def restore(state: LaneState, saved: Sequence[Saved | None]) -> LaneState:
     )
 
 
-def make_students(source: Source):
-    """jit (seeds [D]) -> the students' first parameters, fresh or the task's start parameters."""
-    layout = source.layout
+def make_students(source: Source) -> Program:
+    """Program (seeds [D], `source.start`) -> the students' first parameters.
+
+    They are fresh, or copies of the start parameters.
+    """
+    layout, task = source.layout, source.task
     if source.start is None:
-        return layout.spmd(layout.each(lambda seed: init_student(source.task, seed)))
-    # An argument, not a constant of the program: it may be gigabytes.
-    copies = layout.spmd(lambda seeds, start: layout.each(lambda seed: start)(seeds), last=P())
-    return lambda seeds: copies(seeds, source.start)
+        fresh = layout.each(lambda seed: init_student(task, seed))
+        return layout.spmd(lambda seeds, start: fresh(seeds), last=P())
+    return layout.spmd(lambda seeds, start: layout.each(lambda seed: start)(seeds), last=P())
 
 
-def make_init(source: Source, spec: RuleSpec):
-    """jit (traced values, parameters) -> LaneState."""
+def make_init(source: Source, spec: RuleSpec) -> Program:
+    """Program (traced values, parameters) -> LaneState."""
 
     def init(traced: Traced, params: bit.Params) -> LaneState:
         return LaneState(params, spec.rule(traced).init(params))
@@ -107,9 +110,10 @@ class _Training:
     step_loss: LossOf
 
 
-def make_advance(source: Source, spec: RuleSpec):
-    """jit (state, traced values, start [D], stop [D], scattered chunk) -> (state, losses [D, C]).
+def make_advance(source: Source, spec: RuleSpec) -> Program:
+    """Program (state, traced values, start [D], stop [D], chunk) -> (state, losses [D, C]).
 
+    The chunk is scattered over the rows of devices, see stream.SCATTERED.
     D is the number of lanes of a dispatch. Lane d runs the chunk's steps start[d] to stop[d]. The
     loss of a step is measured before its update; losses of all other steps are NaN. The state is
     donated.
@@ -233,18 +237,21 @@ def _update_if(
     )
 
 
-def make_eval_params(source: Source, spec: RuleSpec):
-    """jit (states) -> the parameters at which each lane is measured."""
+def make_eval_params(source: Source, spec: RuleSpec) -> Program | None:
+    """Program (states) -> the parameters at which each lane is measured.
+
+    None if a lane is measured at its parameters.
+    """
     eval_params = spec.contract.eval_params
     if eval_params is None:
-        return lambda states: states.params
+        return None
     return source.layout.spmd(
         source.layout.each(lambda state: eval_params(state.rule, state.params))
     )
 
 
-def make_diagnose(source: Source, diagnose: Callable[[Any], dict[str, jax.Array]]):
-    """jit (states of the update rules) -> scalars [D] by name."""
+def make_diagnose(source: Source, diagnose: Callable[[Any], dict[str, jax.Array]]) -> Program:
+    """Program (states of the update rules) -> scalars [D] by name."""
     return source.layout.spmd(source.layout.each(diagnose))
 
 

@@ -61,6 +61,8 @@ class Lane:
 
     seed: of the stream, and of a fresh student.
     build: lanes with the same function object share a compilation.
+    final: whether it is measured along its way and by all metrics at its end; otherwise it is
+      measured by its probe loss alone, at its end.
     """
 
     build: Build
@@ -68,6 +70,7 @@ class Lane:
     horizon: int
     seed: int
     contract: Contract = Contract()
+    final: bool = True
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,18 @@ class Source:
     teachers: tuple[bit.Params, ...]
     start: bit.Params | None
 
+    def on(self, layout: LaneLayout) -> Source:
+        """The same task on the devices of another layout, read from disk only once."""
+        teachers, start = layout.replicate(jax.tree.map(np.asarray, (self.teachers, self.start)))
+        return dataclasses.replace(
+            self,
+            layout=layout,
+            train_images=self.train_images.on(layout),
+            test_images=self.test_images.on(layout),
+            teachers=teachers,
+            start=start,
+        )
+
 
 def splits(task: Task, dataset: Dataset | TfdsDataset) -> tuple[Split, ...]:
     """The train split and the split that the task is evaluated on."""
@@ -76,9 +88,10 @@ def open_source(task: Task, layout: LaneLayout) -> Source:
     if task.images is not None:
         train, _ = splits(task, task.images)
     freeze = jax.jit(bit.freeze, static_argnums=1)
-    teachers = tuple(
-        layout.replicate(freeze(params, task.precision)) for params in load_teachers(task)
-    )
+    with layout.as_default():
+        teachers = tuple(
+            layout.replicate(freeze(params, task.precision)) for params in load_teachers(task)
+        )
     start = layout.replicate(load_start(task)) if task.start else None
     train_images = open_images(task, layout, task.images or task.dataset, train)
     test_images = open_images(task, layout, task.dataset, _probed(task, test))

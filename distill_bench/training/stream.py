@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from distill_bench.training.lane_layout import BATCH, LANES
+from distill_bench.training.program import Program
 from distill_bench.training.source import Source
 from distill_bench.training.teacher_logits import make_step_logits
 
@@ -32,13 +33,17 @@ class Chunk(NamedTuple):
     logits: jax.Array
 
 
-def make_chunks(source: Source, steps: int, forward) -> Callable[[int, int], Chunk]:
-    """Returns a function (seed, first step) -> Chunk.
+def make_chunks(
+    source: Source, steps: int, forward: Program, table_IK: np.ndarray | None = None
+) -> Callable[[int, int], Chunk]:
+    """Returns a function (seed, first step) -> Chunk of `steps` steps.
 
     Each row of devices makes its share of the steps, then every row gets all of them.
+
+    table_IK: see teacher_logits.ensemble_table.
     """
     layout = source.layout
-    step_logits = make_step_logits(source, forward)
+    step_logits = make_step_logits(source, forward, table_IK)
     step_views = source.train_images.make_step_views()
 
     def chunk(seed: int, first: int) -> Chunk:

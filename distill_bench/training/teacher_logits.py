@@ -17,13 +17,14 @@ from jax.sharding import PartitionSpec as P
 
 from distill_bench.networks import bit
 from distill_bench.training.lane_layout import BATCH, LANES
+from distill_bench.training.program import Program
 from distill_bench.training.source import Source, chunk_steps
 from distill_bench.views import label_logits
 from distill_bench.views.step_views import StepViews, view_specs
 
 
-def make_forward(source: Source):
-    """jit (teachers, views [R * m, N, H, W, C] for each teacher) -> their logits [R * m, N, K].
+def make_forward(source: Source) -> Program:
+    """Program (teachers, views [R * m, N, H, W, C] for each teacher) -> their logits [R * m, N, K].
 
     The logits are the teachers' mean, or [R * m, N, t, K] if the task adds up the divergences from
     its t teachers. Each of R rows of devices takes m batches.
@@ -45,12 +46,16 @@ def make_forward(source: Source):
     return source.layout.share_steps(share)
 
 
-def make_step_logits(source: Source, forward) -> Callable[[int, np.ndarray, StepViews], jax.Array]:
+def make_step_logits(
+    source: Source, forward: Program, table_IK: np.ndarray | None
+) -> Callable[[int, np.ndarray, StepViews], jax.Array]:
     """Returns a function (seed, step numbers [C], their views) -> logits [C, N, K].
 
     They are the teachers' logits of their views, the teachers' mean prediction over many crops of
     each image, or the logits of the labels, as the task's mode says. Logits of teachers have one
     more axis if the divergences are added up, see `make_forward`.
+
+    table_IK: see `ensemble_table`.
     """
     task, spread = source.task, NamedSharding(source.layout.mesh, P(LANES, BATCH))
     if task.teaching.labels:
@@ -60,24 +65,26 @@ def make_step_logits(source: Source, forward) -> Callable[[int, np.ndarray, Step
             out_shardings=spread,
         )
         return lambda seed, step_C, views: of_labels(labels_I, seed, step_C, views)
-    if not task.teaching.ensemble:
+    if table_IK is None:
         _, places = view_specs(task)
         return lambda seed, step_C, views: forward(
             source.teachers, tuple(views.views[place] for place in places)
         )
-    table_IK = _ensemble_table(source, forward)
-    look_up = jax.jit(lambda index_CN: table_IK[index_CN], out_shardings=spread)
-    return lambda seed, step_C, views: look_up(views.index)
+    on_devices = source.layout.replicate(table_IK)
+    look_up = jax.jit(lambda table_IK, index_CN: table_IK[index_CN], out_shardings=spread)
+    return lambda seed, step_C, views: look_up(on_devices, views.index)
 
 
-def _ensemble_table(source: Source, forward) -> jax.Array:
-    """Logits [I, K] of every train image's mean prediction.
+def ensemble_table(source: Source, forward: Program) -> np.ndarray | None:
+    """Logits [I, K] of every train image's mean prediction; None if the task's mode needs none.
 
     Their softmax at the task's temperature is the mean of the teacher's over the image's crops;
     [I, t, K] if the divergences from t teachers are added up.
     """
     task, layout = source.task, source.layout
     n, crops = len(source.train.images), task.teaching.ensemble
+    if task.teaching.labels or not crops:
+        return None
     batches = np.resize(np.arange(n), (-(-n // task.batch_size), task.batch_size))
     group = chunk_steps(task, layout)  # crops made at once
     make_views = source.train_images.make_ensemble_views()
@@ -95,4 +102,4 @@ def _ensemble_table(source: Source, forward) -> jax.Array:
             logits = forward(source.teachers, (views,) * len(task.teachers))
             summed += np.asarray(layout.replicate(total(logits, np.int32(first))))
         table.append(task.temperature * np.log(np.maximum(summed / crops, label_logits.FLOOR)))
-    return layout.replicate(np.concatenate(table)[:n])
+    return np.concatenate(table)[:n]

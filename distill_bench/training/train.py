@@ -24,6 +24,7 @@ from distill_bench.training.engine import Engine
 from distill_bench.training.events import (
     ChunkStarted,
     Compiled,
+    Compiling,
     Event,
     Finished,
     Losses,
@@ -32,6 +33,7 @@ from distill_bench.training.events import (
     Student,
     Waiting,
 )
+from distill_bench.training.exams import EXAMS, Exam
 from distill_bench.training.lane_state import Saved, to_host
 from distill_bench.training.lanes import make_diagnose
 from distill_bench.training.rules import Lane, RuleSpec, spec_of, traceable
@@ -40,12 +42,19 @@ from distill_bench.training.source import init_student
 Diagnose = Callable[[Any], dict[str, jax.Array]]
 
 
-def evaluation_steps(horizon: int) -> list[int]:
-    """Log-spaced: the horizon and its halvings down to 50 steps."""
-    steps = [horizon]
-    while steps[-1] // 2 >= 50:
-        steps.append(steps[-1] // 2)
-    return steps[::-1]
+CURVE_POINTS = 13  # of a final run, the last at its end
+
+
+def exams(horizon: int, final: bool) -> dict[int, Exam]:
+    """The steps after which a lane is measured, and how: see `Lane.final`.
+
+    The points of a curve are log-spaced from a hundredth of the horizon on.
+    """
+    if not final:
+        return {horizon: "probe"}
+    steps = np.unique(np.round(np.geomspace(max(1, horizon / 100), horizon, CURVE_POINTS)))
+    points: list[int] = steps.astype(int).tolist()
+    return {step: "all" if step == horizon else "curve" for step in points}
 
 
 def train(
@@ -70,10 +79,11 @@ def train(
     began = time.perf_counter()
     groups, crashes = _plan(engine, lanes)
     yield from crashes
-    known = len(engine.rules)
-    yield from _prepare(engine, groups, resume or {}, diagnose)
-    seconds = time.perf_counter() - began
-    yield Compiled(len(engine.rules) - known, seconds, _static_numbers(groups))
+    new = [group for group in groups if not engine.knows(group.rule)]
+    yield from _compile(engine, new)
+    _scatter(engine, [group for group in groups if group.live()], resume or {}, diagnose)
+    compiled = sum(engine.knows(group.rule) for group in new)
+    yield Compiled(compiled, time.perf_counter() - began, _static_numbers(groups))
     yield from _run(engine, groups, snapshot_due, keep)
 
 
@@ -97,24 +107,36 @@ def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[Group], list[Fini
             continue
         rule = spec_of(lane, names)
         group = groups.setdefault(rule, Group(rule, names, []))
-        group.assignments.append(Assignment(i, lane, evaluation_steps(lane.horizon)))
+        group.assignments.append(Assignment(i, lane, exams(lane.horizon, lane.final)))
     return list(groups.values()), crashes
 
 
-def _prepare(
+def _compile(engine: Engine, new: list[Group]) -> Iterator[Event]:
+    """Compiles the groups' update rules. The lanes of a rule that raises end."""
+    left = {group.rule: group for group in new}
+    if left:
+        yield Compiling([group.assignments[0].lane for group in new], len(new))
+    wanted = [(group.rule, group.assignments[0].spec, group.traced) for group in new]
+    for rule, error in engine.compile(wanted):
+        group = left.pop(rule)
+        if error:
+            yield from _crash(group, error)
+        if left:
+            yield Compiling([group.assignments[0].lane for group in left.values()], len(new))
+
+
+def _scatter(
     engine: Engine, groups: list[Group], resume: Mapping[int, Saved], diagnose: Diagnose | None
-) -> Iterator[Finished]:
-    """Compiles the groups' update rules and scatters their lanes."""
-    errors = engine.compile(
-        (group.rule, group.assignments[0].spec, group.traced) for group in groups
-    )
+) -> None:
+    """Assigns the groups' lanes to the devices."""
+    loads = [0] * len(engine.islands)
     for group in groups:
-        if group.rule in errors:
-            yield from _crash(group, errors[group.rule])
-            continue
-        scatter(engine, group, resume)
+        scatter(engine, group, resume, loads)
         if diagnose and jax.eval_shape(diagnose, group.dispatches[0].state.rule):
-            group.diagnose = make_diagnose(engine.source, diagnose)
+            program = make_diagnose(engine.source, diagnose)
+            group.diagnose = {
+                island.layout: program.on(island.layout.mesh) for island in engine.islands
+            }
 
 
 def _static_numbers(groups: list[Group]) -> dict[int, tuple[str, ...]]:
@@ -140,22 +162,22 @@ def _run(
         upcoming = chunks_for(engine, live, first + engine.steps)
         due = snapshot_due()
         for group, dispatch in [(g, dispatch) for g in groups for dispatch in g.dispatches]:
-            yield from _drain(engine, group, dispatch, announced, keep)
+            yield from _drain(group, dispatch, announced, keep)
             if due:
                 yield from snapshots(dispatch, first)
             try:
                 advance(engine, group, dispatch, chunks, first)
             except Exception as error:  # the plug-in's own, raised by its program
                 yield from _crash(group, error)
-            if not upcoming:
-                yield from _drain(engine, group, dispatch, announced, keep)
+        if not upcoming:
+            for group in groups:
+                for dispatch in list(group.dispatches):
+                    yield from _drain(group, dispatch, announced, keep)
         chunks, first = upcoming, first + engine.steps
         live = [assignment for assignment in live if not assignment.done]
 
 
-def _drain(
-    engine: Engine, group: Group, dispatch: Dispatch, announced: set[int], keep: bool
-) -> Iterator[Event]:
+def _drain(group: Group, dispatch: Dispatch, announced: set[int], keep: bool) -> Iterator[Event]:
     """Waits for the dispatch's results and turns them into events."""
     pending = dispatch.take_pending()
     if not pending:
@@ -181,9 +203,10 @@ def _drain(
             for event in _read(place, d, results, losses, metrics, diagnostics):
                 if keep and isinstance(event, Finished) and event.status == "ok":
                     # Nothing dispatched after the lane's last step has changed its state.
-                    params = params or engine.rules[group.rule].eval_params(dispatch.state)
+                    programs = dispatch.island.rules[group.rule]
+                    params = params or programs.measured(dispatch.state)
                     own = jax.tree.map(lambda leaf, d=d: to_host(leaf)[d].copy(), params)
-                    yield Student(event.lane, own, engine.layout.one_row)
+                    yield Student(event.lane, own, dispatch.island.layout.one_row)
                 yield event
 
 
@@ -204,8 +227,8 @@ def _read(
     if finite < len(values):
         step = start + finite + 1
         yield _end(assignment, "diverged", step, f"the loss of step {step} is {values[finite]}")
-    elif results.evaluated[place]:
-        point = {name: float(value[place]) for name, value in metrics.items()}
+    elif exam := results.exams[place]:
+        point = {name: float(metrics[name][place]) for name in EXAMS[exam]}
         reported = {name: float(value[place]) for name, value in diagnostics.items()}
         if bad := {name: value for name, value in point.items() if not np.isfinite(value)}:
             what = (

@@ -43,6 +43,6 @@ def eval_logits(task: Task, train: Split, test: Split) -> np.ndarray:
         logits_BNK = jax.vmap(lambda labels, coefficient: logits(task, labels, coefficient))(
             labels_BN, coefficient_B
         )
-        return logits_BNK.reshape(n * size, -1)
+        return logits_BNK.swapaxes(0, 1).reshape(n * size, -1)
 
     return np.concatenate([probe(train), probe(test), logits(task, jnp.asarray(test.labels))])

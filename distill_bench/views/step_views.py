@@ -106,13 +106,24 @@ def mixup_coefficient(task: Task, seed: jax.Array | int, step: jax.Array | int) 
     return jax.random.beta(jax.random.fold_in(key, 2), mode.alpha, mode.alpha)
 
 
+def step_index(task: Task, images: int, seed: jax.Array | int, step: jax.Array | int) -> jax.Array:
+    """Which of the train split's `images` a training step shows, [N]."""
+    order_key, _ = jax.random.split(stream_key(task, STREAM, seed))
+    return augment.batch_indices(order_key, jnp.asarray(step), images, task.batch_size)
+
+
 def step_views(
     task: Task, originals: Originals, seed: jax.Array | int, step: jax.Array | int
 ) -> StepViews:
     """The views of one training step, from all images of the train split."""
-    order_key, _ = jax.random.split(stream_key(task, STREAM, seed))
-    index = augment.batch_indices(order_key, jnp.asarray(step), originals.number, task.batch_size)
-    batch = originals.take(index)
+    index = step_index(task, originals.number, seed, step)
+    return StepViews(views_of_batch(task, originals.take(index), seed, step), index)
+
+
+def views_of_batch(
+    task: Task, batch: Originals, seed: jax.Array | int, step: jax.Array | int
+) -> tuple[jax.Array, ...]:
+    """The views of one training step, from the images of its batch."""
 
     def view(spec: ViewSpec) -> jax.Array:
         return augment.make_views(
@@ -126,7 +137,7 @@ def step_views(
         )
 
     coefficient = mixup_coefficient(task, seed, step)
-    return StepViews(tuple(view(spec) for spec in view_specs(task)[0]), index)
+    return tuple(view(spec) for spec in view_specs(task)[0])
 
 
 def step_views_from_crops(

@@ -127,14 +127,11 @@ def _description(weights: Weights) -> str:
 
 def _check(path: Path, task_name: str | None) -> int:
     """Measures the student at `path` and prints its figures beside its card's."""
-    import jax
-
+    from distill_bench import machine
     from distill_bench.export import check
 
+    machine.pin_threads()
     student = check.load(path)
-    if (shards := student.card.layout.devices or 1) > 1:
-        # As many devices as shared a batch; on a CPU, cores can be divided into any number.
-        jax.config.update("jax_num_cpu_devices", shards)
     metrics = check.measure(student, check.task_of(student.card, task_name))
     print(check.describe(student, metrics), flush=True)
     if why := check.differences(student.card, metrics):

@@ -14,6 +14,7 @@ import numpy as np
 
 from distill_bench import __version__
 from distill_bench.tasks import catalogue
+from distill_bench.training.exams import CURVE
 from sweeps.board import verdicts
 from sweeps.board.entries import BASELINE, FOLDER, Entry
 from sweeps.planning.study import TUNING_SEED, Result
@@ -216,7 +217,9 @@ def _rung(entry: Entry, comparison: Comparison, horizon: int) -> dict[str, Any]:
 
 
 def _curve(entry: Entry, runs: Sequence[Result]) -> dict[str, Any] | None:
-    """Curves of the final runs: metrics at `steps`, training losses at `train_steps`, by seed.
+    """Curves of the final runs: probe losses at `steps`, training losses at `train_steps`, by seed.
+
+    These probe losses are those of a few probe views, see exams.CURVE_VIEWS.
 
     None if the runs were measured at different steps.
     """
@@ -224,13 +227,9 @@ def _curve(entry: Entry, runs: Sequence[Result]) -> dict[str, Any] | None:
     steps = {tuple(step for step, _ in result.points) for result in runs}
     if len(steps) != 1 or len({steps for steps, _ in trained}) != 1:
         return None
-    metrics = {
-        name: [[values[name] for _, values in result.points] for result in runs]
-        for name in ("probe_loss", "heldout_kl")
-    }
     return {
         "steps": list(steps.pop()),
-        **metrics,
+        "probe_loss": [[values[CURVE] for _, values in result.points] for result in runs],
         "train_steps": list(trained[0][0]),
         "train_loss": [list(losses) for _, losses in trained],
     }

@@ -250,7 +250,7 @@ def rerun_finals(
     for event in train(engine, lanes):
         watch(event, sum(lane.horizon for lane in lanes))
         match event:
-            case Point(lane, _, metrics):
+            case Point(lane, _, metrics) if "probe_loss" in metrics:
                 last[lane] = metrics["probe_loss"]
             case Finished(lane, "ok"):
                 ended[lane] = last[lane]

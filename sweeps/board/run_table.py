@@ -83,7 +83,7 @@ def as_json(shown: Sequence[tuple[Row, Speedup | None]]) -> str:
             "opt": row.opt,
             "task": row.task,
             "horizon": row.horizon,
-            **{name: row.mean[name] if row.mean else None for name in METRICS},
+            **{name: row.mean.get(name) if row.mean else None for name in METRICS},
             "probe_loss_std": row.std["probe_loss"] if row.std else None,
             "speedup": gain.value if gain else None,
             "speedup_bound": gain.bound if gain else None,
@@ -155,11 +155,10 @@ def _cells(row: Row, gain: Speedup | None) -> list[str]:
     metrics = ["-"] * 4
     if mean := row.mean:
         metrics = [
-            f"{mean['probe_loss']:.4f}{spread}",
-            f"{mean['heldout_kl']:.4f}",
-            f"{mean['agreement']:.2%}",
-            f"{mean['accuracy']:.2%}",
+            format(mean[name], digits) if name in mean else "-"
+            for name, digits in zip(METRICS, (".4f", ".4f", ".2%", ".2%"), strict=True)
         ]
+        metrics[0] += spread
     counts = [str(row.seeds), str(row.trials), str(row.diverged)]
     return [label, *metrics, str(gain) if gain else "-", *counts]
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from distill_bench.errors import UserError
 from distill_bench.tasks import catalogue
+from distill_bench.training.exams import CURVE
 from sweeps.board.entries import (
     FOLDER,
     METRICS,
@@ -193,7 +194,7 @@ def _rung(results: Sequence[Result], horizon: int) -> dict[str, Any]:
 
 def _recorded(metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics that entries hold; a store has more."""
-    return {name: metrics[name] for name in METRICS}
+    return {name: metrics[name] for name in (CURVE, *METRICS) if name in metrics}
 
 
 def _curve(result: Result, points: int = 40) -> dict[str, list[Any]]:

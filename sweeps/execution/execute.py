@@ -12,6 +12,7 @@ from distill_bench.training.engine import Engine
 from distill_bench.training.events import (
     Alive,
     Compiled,
+    Compiling,
     Event,
     Finished,
     Losses,
@@ -34,9 +35,9 @@ from sweeps.execution.trial_sink import ExportSink, TrialSink
 from sweeps.planning.environment import environment
 from sweeps.planning.plan import Job, Plan
 from sweeps.planning.plug_ins import own_traceback
+from sweeps.planning.stopwatch import Stopwatch
 from sweeps.planning.study import Result
-from sweeps.results import store
-from sweeps.results.summary import winner
+from sweeps.results import pending, store
 
 FINALS = "finals"  # the label of the runs whose students are exported
 
@@ -56,6 +57,7 @@ class _Runner:
       exporter: exports the students of finals; None if not wanted.
       again: results of finals that are trained again to export their students, by id.
       engine: None until the first trial needs it.
+      stopwatch: measures what training costs, for the next estimate; None until the engine opens.
     """
 
     plan: Plan
@@ -68,6 +70,7 @@ class _Runner:
     exporter: Exporter | None
     again: Mapping[str, Result] = field(default_factory=dict)
     engine: Engine | None = None
+    stopwatch: Stopwatch | None = None
 
     def run(self, label: str, jobs: Sequence[Job]) -> None:
         """Runs the jobs of all unsuspected optimizers together, then each suspect by itself. The
@@ -97,6 +100,8 @@ class _Runner:
         )
         self.display.begin(label, left)
         events = self._events(jobs, resume, keep=bool(self.exporter) and label == FINALS)
+        if self.stopwatch and self.resources.executor == "local":
+            events = self.stopwatch.watch(jobs, events)
         for event in self.profiler.watch(events) if self.profiler else events:
             match event:
                 case Losses(lane, first, values):
@@ -113,6 +118,10 @@ class _Runner:
                 case Finished(lane, status, step, detail):
                     sinks[lane].finish(status, step, detail)
                     _show_end(self.display, explained, jobs[lane], event)
+                case Compiling(lanes, of):
+                    compiling = [jobs[lane][0].optimizer.name for lane in lanes]
+                    self.display.suspect(sorted(set(compiling)))
+                    self.display.begin(_compiling(compiling, of), 0)
                 case Compiled():
                     self.display.suspect(names)
                     _show_compiled(self.display, explained, jobs, event)
@@ -152,9 +161,23 @@ class _Runner:
         if self.engine is None:
             self.display.suspect([])
             self.display.say(f"Opening {self.plan.task.name}: data, teacher, compilation ...")
+            began = time.perf_counter()
             self.engine = self.resources.open_engine(self.plan.task)
+            self.stopwatch = Stopwatch(
+                self.plan.task,
+                [island.layout for island in self.engine.islands],
+                self.resources.cache,
+                time.perf_counter() - began,
+            )
             self.display.suspect(sorted(set(names)))
         return self.engine
+
+
+def _compiling(names: Sequence[str], of: int) -> str:
+    """What is being compiled: "compiling splus, 3 of 4"."""
+    unique = list(dict.fromkeys(names))
+    shown = ", ".join(unique[:3]) + (", ..." if len(unique) > 3 else "")
+    return f"compiling {shown}" + (f", {of - len(names) + 1} of {of}" if of > 1 else "")
 
 
 def _every(seconds: float) -> Callable[[], bool]:
@@ -244,7 +267,7 @@ def execute(
 def _run(runner: _Runner) -> None:
     """Runs the missing tuning trials, then the missing finals."""
     plan, root = runner.plan, runner.root
-    runner.run("tuning", list(_missing(root, plan.mine(plan.tuning))))
+    runner.run("tuning", _missing(root, plan.mine(plan.tuning)))
     unfinished = [
         trial
         for candidate, trial in _missing(root, plan.tuning)
@@ -256,9 +279,8 @@ def _run(runner: _Runner) -> None:
             "run this shard again for its final runs."
         )
         return
-    finals = plan.mine(_finals(plan, root))
-    missing = list(_missing(root, finals))
-    runner.run(FINALS, [*missing, *_to_export(runner, finals)])
+    finals = plan.mine(pending.finals(plan, root))
+    runner.run(FINALS, [*_missing(root, finals), *_to_export(runner, finals)])
 
 
 def _to_export(runner: _Runner, finals: Sequence[Job]) -> list[Job]:
@@ -282,34 +304,7 @@ def _to_export(runner: _Runner, finals: Sequence[Job]) -> list[Job]:
     return again
 
 
-def _missing(root: Path, jobs: Sequence[Job]) -> Iterator[Job]:
-    """The jobs that the store does not hold as finished. A crashed trial counts as missing, because
-    the cause of the crash may be gone."""
-    candidates = {candidate.study.id: candidate for candidate, _ in jobs}
-    loaded = [
-        store.load_study(store.study_folder(root, candidate.study))
-        for candidate in candidates.values()
-    ]
-    finished = {
-        result.trial.id
-        for study in loaded
-        for result in study.results
-        if result.status in ("ok", "diverged")
-    }
-    return (job for job in jobs if job[1].id not in finished)
-
-
-def _finals(plan: Plan, root: Path) -> list[Job]:
-    """The final runs of every candidate that has a winner, at every horizon."""
-    jobs = []
-    for candidate in plan.candidates:
-        loaded = store.load_study(store.study_folder(root, candidate.study))
-        for horizon in plan.horizons:
-            best = winner(loaded.results, horizon) if candidate.needs_tuning else None
-            if best or not candidate.needs_tuning:
-                hparams = best.trial.hparams if best else candidate.trials[0]
-                jobs += [
-                    (candidate, candidate.trial(hparams, horizon, seed))
-                    for seed in plan.final_seeds
-                ]
-    return jobs
+def _missing(root: Path, jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that the store does not hold as finished."""
+    done = pending.finished(root, (candidate for candidate, _ in jobs))
+    return [job for job in jobs if job[1].id not in done]

@@ -18,7 +18,7 @@ class Display(Protocol):
     """What a run reports its progress to."""
 
     def begin(self, label: str, steps: int) -> None:
-        """A phase starts; `steps` is its length, summed over trials."""
+        """A phase starts; `steps` is its length, summed over trials; 0 if it has no steps."""
         ...
 
     def advance(self, steps: int) -> None:
@@ -42,6 +42,8 @@ class _Lines(Display):
 
     def begin(self, label: str, steps: int) -> None:
         self._label, self._total, self._done = label, steps, 0
+        if label and not steps:
+            self.say(f"{label} ...")
         self._began = self._last = time.monotonic()
 
     def advance(self, steps: int) -> None:
@@ -68,7 +70,7 @@ class _Bar(Display):
     def begin(self, label: str, steps: int) -> None:
         if self._phase is not None:
             self._bar.remove_task(self._phase)
-        self._phase = self._bar.add_task(label, total=steps)
+        self._phase = self._bar.add_task(label, total=steps or None)
 
     def advance(self, steps: int) -> None:
         if self._phase is not None:

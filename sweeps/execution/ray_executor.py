@@ -35,7 +35,7 @@ def _open(task: str, resources: Resources) -> Engine:
     from distill_bench.tasks import catalogue
     from sweeps import cli
 
-    cli.set_up_jax(resources.cache, resources.layout.devices)
+    cli.set_up_jax(resources.cache)
     return resources.open_engine(catalogue.get(task))
 
 

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import jax
 
+from distill_bench.machine import core_count
 from distill_bench.tasks.task import Task
 from distill_bench.training.engine import Engine, is_small, open_engine
-from distill_bench.training.lane_layout import LayoutOptions, make_layout
+from distill_bench.training.lane_layout import LayoutOptions, make_layouts
 from sweeps.execution.multihost import Hosts
 
 
@@ -40,6 +41,11 @@ class Resources:
     profile: bool = False
     diagnostics: bool = False
 
+    @property
+    def cpu_devices(self) -> int:
+        """The devices that jax itself makes of a CPU: those of a sweep over hosts, else one."""
+        return (self.layout.devices or core_count()) if self.executor == "multihost" else 1
+
     def diagnose(self) -> Callable[[Any], dict[str, jax.Array]] | None:
         """The function that computes diagnostics from an update rule's state, if wanted."""
         from optimizers import diagnostics
@@ -48,4 +54,4 @@ class Resources:
 
     def open_engine(self, task: Task) -> Engine:
         """An engine that trains on the task with these devices."""
-        return open_engine(task, make_layout(options=self.layout, small=is_small(task)))
+        return open_engine(task, *make_layouts(self.layout, small=is_small(task)))

@@ -26,9 +26,11 @@ from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
+from distill_bench.training.exams import CURVE
 from sweeps.planning.study import Study, Trial, content_id
 
 TAGS = {
+    CURVE: "probe/curve",
     "probe_loss": "probe/loss",
     "heldout_kl": "heldout/kl",
     "test_kl": "heldout/clean_kl",
@@ -132,7 +134,10 @@ def write_layout(root: Path) -> None:
     held_out = [TAGS[name] for name in ("heldout_kl", "agreement", "accuracy")]
     layout = layout_pb2.Layout(
         category=[
-            _category("all optimizers: held-in", [TAGS["probe_loss"], TRAIN_LOSS, LEARNING_RATE]),
+            _category(
+                "all optimizers: held-in",
+                [TAGS[CURVE], TAGS["probe_loss"], TRAIN_LOSS, LEARNING_RATE],
+            ),
             _category("all optimizers: held-out", held_out),
         ]
     )

@@ -65,7 +65,7 @@ def _die_with_parent() -> None:
 def _run(request: Request, channel: _Channel) -> list[Path]:
     """Runs the request. Returns the folders of its studies; none in a process that follows."""
     resources = request.resources
-    cli.set_up_jax(resources.cache, resources.layout.devices)
+    cli.set_up_jax(resources.cache, resources.cpu_devices)
     # Only now, because set_up_jax limits the threads of LAPACK, which scipy loads.
     from sweeps.execution import multihost
     from sweeps.execution.execute import execute

@@ -10,14 +10,18 @@ from typing import Any
 import jax
 
 from distill_bench import __version__
+from distill_bench.machine import THREADS
 
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that compute, and the platform. They are part of a study's id."""
+    """What changes numbers: versions of the packages that compute, the platform, and on CPU the
+    threads that share a matrix product. They are part of a study's id."""
     packages = {name: metadata.version(name) for name in _PACKAGES}
-    return {"distill-bench": __version__} | packages | {"platform": jax.default_backend()}
+    platform = jax.default_backend()
+    threads = {"threads": str(THREADS)} if platform == "cpu" else {}
+    return {"distill-bench": __version__} | packages | {"platform": platform} | threads
 
 
 def environment() -> dict[str, Any]:

@@ -1,53 +1,141 @@
-"""Estimates how long a plan takes on this machine."""
+"""Estimates how long the rest of a plan takes on this machine."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from distill_bench.networks import network
-from distill_bench.training.train import evaluation_steps
-from sweeps.planning.plan import Plan
+from distill_bench.machine import core_count
+from distill_bench.training.lane_layout import LaneLayout
+from sweeps.planning import assumed, costs, trial_run, workload
+from sweeps.planning.costs import Costs, RuleCost, Seconds
+from sweeps.planning.duration import duration
+from sweeps.planning.plan import Candidate, Job, Plan
+from sweeps.planning.workload import STEP, STREAM, VIEW
 
-# Fractions of the matmul peak that teacher and student reach, and the seconds that opening a task
-# takes. Measured on two CPU cores.
-TEACHER_FRACTION, STUDENT_FRACTION, START_SECONDS = 0.65, 0.3, 25.0
-
-
-def _peak_flops() -> float:
-    """Speed of a matrix product on one device, times the number of devices."""
-    import jax
-    import jax.numpy as jnp
-
-    n = 1024
-    matrix = jnp.ones((n, n))
-    multiply = jax.jit(lambda a: a @ a)
-    multiply(matrix).block_until_ready()
-    best = float("inf")
-    for _ in range(5):
-        began = time.perf_counter()
-        multiply(matrix).block_until_ready()
-        best = min(best, time.perf_counter() - began)
-    # On CPU one product already uses every core.
-    devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
-    return 2 * n**3 / best * devices
+# A sweep imports jax in two processes and prints its tables: so many times what planning took.
+START_FACTOR = 2.6
+# Fractions of the time that the cache of compiled programs saves: of opening, of a rule.
+OPENING_SAVED, RULE_SAVED = 0.7, 0.85
+MOST_MEASURED = 3  # rules that a dry run trains; if more are new, it trains only the first
+NEW_RULE = 1.2  # a rule that has not run here, over the cheapest that has
 
 
-def seconds(plan: Plan) -> float:
-    """Estimated time for the whole plan on this machine, if none of it has run yet."""
-    task = plan.task
-    teacher = 2 * task.teacher_macs * task.batch_size / TEACHER_FRACTION
-    student = 2 * network.macs(task.student, task.views.size) * task.batch_size / STUDENT_FRACTION
-    eval_batches = 2 * task.probe.batches * task.probe.batch_size / task.batch_size
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of each part of the sweep, and what they rest on, in words."""
 
-    def lane(horizon: int) -> float:
-        return student * (3 * horizon + eval_batches * len(evaluation_steps(horizon)))
+    parts: dict[str, float]
+    notes: tuple[str, ...]
 
-    tuning = teacher * max(plan.horizons) + sum(lane(trial.horizon) for _, trial in plan.tuning)
-    finals = plan.seeds * (
-        teacher * max(plan.horizons) + len(plan.candidates) * sum(lane(h) for h in plan.horizons)
+    @property
+    def seconds(self) -> float:
+        return sum(self.parts.values())
+
+    def describe(self) -> str:
+        parts = ", ".join(
+            f"{name} {duration(part)}" for name, part in self.parts.items() if part >= 0.5
+        )
+        return "\n".join([f"about {duration(self.seconds)} on this machine: {parts}", *self.notes])
+
+
+def estimate(
+    plan: Plan,
+    tuning: Sequence[Job],
+    finals: Sequence[Job],
+    layouts: Sequence[LaneLayout],
+    cache: str | None,
+    planning: float,
+    say: Callable[[str], None],
+) -> Estimate:
+    """Estimates these runs of the plan, of which there is at least one.
+
+    Costs come from the cache; those of a few new rules are measured by a short training if that is
+    cheap (see trial_run.py); others are assumed. The notes say so.
+
+    Args:
+      tuning, finals: the runs that are left.
+      cache: folder of compiled programs and of costs; None for none.
+      planning: seconds that it took to import jax and make the plan.
+      say: told before something takes more than a moment.
+    """
+    jobs = [*tuning, *finals]
+    candidates = list({job[0].study.id: job[0] for job in jobs}.values())
+    known, notes = _costs(plan, candidates, layouts, cache, say)
+    rules = {
+        candidate.optimizer.name: known.rules[workload.rule_id(candidate)]
+        for candidate in candidates
+    }
+    phases = [workload.work(plan.task, layouts[0], part) for part in (tuning, finals)]
+    programs = frozenset().union(*(phase.programs for phase in phases))
+    compiling = sum(
+        rules[name].compilation.expected(bool(cache), RULE_SAVED) for name, _ in programs
     )
-    return START_SECONDS + (tuning + finals) / _peak_flops()
+
+    def training(phase: workload.Work) -> float:
+        return sum(
+            rules[name].step * own[STEP] + known.stream * own[STREAM] + known.view * own[VIEW]
+            for name, own in phase.units.items()
+        )
+
+    parts = {
+        "starting": START_FACTOR * planning,
+        "opening the task": known.opening.expected(bool(cache), OPENING_SAVED),
+        "compiling": compiling / min(len(programs), core_count()),
+        "tuning": training(phases[0]),
+        "finals": training(phases[1]),
+    }
+    return Estimate(parts, tuple(notes))
+
+
+def _costs(
+    plan: Plan,
+    candidates: Sequence[Candidate],
+    layouts: Sequence[LaneLayout],
+    cache: str | None,
+    say: Callable[[str], None],
+) -> tuple[Costs, list[str]]:
+    """Costs that include a cost of every candidate, and what they rest on."""
+    known, notes = costs.read(cache, costs.setting(plan.task, layouts)), []
+    if not _new(known, candidates):
+        notes.append("costs as measured when these optimizers ran here before")
+    elif trial_run.is_cheap(plan.task):
+        measured = _to_measure(known, candidates)
+        names = ", ".join(candidate.optimizer.name for candidate in measured)
+        if measured:
+            say(f"Measuring {names} in a short training ...")
+            known = trial_run.measure(plan.task, layouts, measured, cache)
+            notes.append(f"measured now, in a short training: {names}")
+    if not known or not known.rules:
+        known, fresh, assumptions = assumed.assume(plan.task, layouts)
+        notes += assumptions
+    elif new := _new(known, candidates):
+        name, cheapest = min(known.rules.items(), key=lambda item: item[1].step)
+        first = cheapest.compilation.expected(False, RULE_SAVED)
+        fresh = RuleCost(NEW_RULE * cheapest.step, Seconds(first, first))
+        notes.append(
+            f"{len(new)} update rule{'s have' if len(new) > 1 else ' has'} not run here yet: "
+            f"assumed to take {NEW_RULE:g} times as long as {name.split()[0]}"
+        )
+    else:
+        return known, notes
+    rules = {workload.rule_id(candidate): fresh for candidate in candidates}
+    return replace(known, rules=rules | dict(known.rules)), notes
+
+
+def _new(known: Costs | None, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates whose cost is not known."""
+    rules = known.rules if known else {}
+    return [candidate for candidate in candidates if workload.rule_id(candidate) not in rules]
+
+
+def _to_measure(known: Costs | None, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The new candidates if they are few, else one if no other is known."""
+    new = _new(known, candidates)
+    if len(new) <= MOST_MEASURED:
+        return new
+    return [] if known and known.rules else new[:1]
 
 
 def _domain(domain: dict[str, Any]) -> str:
@@ -57,7 +145,7 @@ def _domain(domain: dict[str, Any]) -> str:
 
 
 def describe(plan: Plan) -> str:
-    """The plan in words, with its estimated time."""
+    """The whole plan in words."""
     lines = [f"task {plan.task.name}, fingerprint {plan.task.fingerprint()}"]
     for candidate in plan.candidates:
         searched = (
@@ -71,10 +159,21 @@ def describe(plan: Plan) -> str:
             f"{candidate.optimizer.name}: {len(candidate.trials)} trials, {searched}{fixed}"
         )
     rungs = ", ".join(map(str, plan.horizons))
-    finals = len(plan.candidates) * len(plan.horizons) * plan.seeds
     lines.append(
         f"horizons {rungs}: {len(plan.tuning)} tuning runs, "
-        f"then {finals} final runs on {plan.seeds} fresh seeds"
+        f"then {_finals(plan)} final runs on {plan.seeds} fresh seeds"
     )
-    lines.append(f"about {seconds(plan):.0f} s on this machine")
     return "\n".join(lines)
+
+
+def _finals(plan: Plan) -> int:
+    return len(plan.candidates) * len(plan.horizons) * plan.seeds
+
+
+def describe_rest(plan: Plan, tuning: Sequence[Job], finals: Sequence[Job], outdir: str) -> str:
+    """One line on what is left to run; empty if everything is."""
+    if not tuning and not finals:
+        return f"nothing left to run: {outdir} holds the results"
+    if (len(tuning), len(finals)) == (len(plan.tuning), _finals(plan)):
+        return ""
+    return f"left to run: {len(tuning)} tuning runs and {len(finals)} final runs"

@@ -24,7 +24,8 @@ from sweeps.planning.study import TUNING_SEED, Study, Trial
 
 def lane_of(opt: Optimizer, hparams: Mapping[str, Any], steps: int, seed: int) -> Lane:
     """One run of the optimizer, in the form that the engine trains."""
-    return Lane(opt.builder, hparams, steps, seed, Contract(opt.extra_args, opt.eval_params))
+    contract = Contract(opt.extra_args, opt.eval_params)
+    return Lane(opt.builder, hparams, steps, seed, contract, final=seed != TUNING_SEED)
 
 
 @dataclass(frozen=True)

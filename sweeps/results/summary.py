@@ -53,7 +53,8 @@ class Row:
       horizon: length of the runs in gradient evaluations.
       status: "ok" with final runs, "tuning" without; "reference" for a row of the committed
         baseline; else how the runs failed.
-      mean: METRICS averaged over the final seeds; None if a final run failed.
+      mean: METRICS averaged over the final seeds; None if a final run failed. Without final runs,
+        the probe loss of the best tuning trial, which is measured by nothing else.
       std: their standard deviations (n - 1); None for a single seed.
       seeds: number of final runs.
       trials: number of tuning trials.
@@ -108,7 +109,12 @@ def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
     good = [r.final for r in ran if r.final]
     if best is None or best.final is None or len(good) < len(ran):
         return row  # a mean over the seeds that survived would reward the failure of the others
-    values = {name: [final[name] for final in good or [best.final]] for name in METRICS}
+    measured = good or [best.final]
+    values = {
+        name: [final[name] for final in measured]
+        for name in METRICS
+        if all(name in final for final in measured)
+    }
     return replace(
         row,
         status="ok" if good else "tuning",

@@ -44,11 +44,13 @@ def certify(runs: Sequence[tuple[int, Mapping[str, float]]], seed: int = 0) -> l
     """The concordance of each held-out metric that varies; empty for fewer than MIN_RUNS runs.
 
     Args:
-      runs: (horizon, final metrics) of each run.
+      runs: (horizon, final metrics) of each run. Runs without held-out metrics do not count:
+        tuning trials are measured by their probe loss alone.
       seed: seed of the resampling.
     """
     from scipy.stats import kendalltau
 
+    runs = [(horizon, final) for horizon, final in runs if HELD_OUT.keys() <= final.keys()]
     if len(runs) < MIN_RUNS:
         return []
     horizon = np.array([horizon for horizon, _ in runs])

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import functools
+import re
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from distill_bench.errors import UserError
 from distill_bench.machine import core_count
 from distill_bench.networks import bit, network
-from distill_bench.training.engine import Engine
-from distill_bench.training.events import Compiled, Losses
+from distill_bench.training import cores
+from distill_bench.training.engine import Engine, Island
+from distill_bench.training.events import Compiled, Finished, Losses
 from distill_bench.training.images import InMemory
 from distill_bench.training.lane_layout import BATCH, LANES
 from distill_bench.training.lanes import traced_values
 from distill_bench.training.losses import kl_divergence
-from distill_bench.training.rules import HORIZON, Lane, spec_of
+from distill_bench.training.rules import HORIZON, Lane, RuleSpec, spec_of
 from distill_bench.training.source import Source, init_student
-from distill_bench.training.stream import SCATTERED, Chunk
+from distill_bench.training.stream import SCATTERED
 from distill_bench.training.teacher_logits import make_forward
 from distill_bench.training.train import train
 from distill_bench.views.host_crops import HostCrops
 from distill_bench.views.step_views import step_views
-from optimizers.contract.api import Optimizer
+from optimizers.contract.api import Optimizer, offer
+from sweeps.planning.plan import lane_of
 
 REPEATS = 7
 
@@ -60,15 +65,36 @@ def interleaved(
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def matmul_peak(n: int = 2048, precision: str = "float32", devices: int | None = None) -> float:
-    """FLOP/s of a square matrix product on `devices` devices (default: all of this process).
+def devices_of(engine: Engine) -> list[Any]:
+    """All devices that train."""
+    return [device for island in engine.islands for device in island.layout.mesh.devices.flat]
 
-    On CPU one product uses every core.
-    """
-    a = jax.random.normal(jax.random.key(0), (n, n), precision)
+
+def matmul_peak(devices: Sequence[Any], n: int = 2048, precision: str = "float32") -> float:
+    """FLOP/s of a square matrix product on all of the devices at once."""
+    key = jax.random.key(0)
+    matrices = [jax.device_put(jax.random.normal(key, (n, n), precision), d) for d in devices]
     multiply = jax.jit(lambda x: x @ x)
-    devices = 1 if jax.default_backend() == "cpu" else devices or jax.local_device_count()
-    return devices * 2 * n**3 / seconds(lambda: multiply(a))
+    return len(devices) * 2 * n**3 / seconds(lambda: [multiply(a) for a in matrices])
+
+
+def memory_bandwidth(size: int) -> float:
+    """Bytes per second that one device reads and writes in an array of `size` bytes.
+
+    Of a small array, this is the bandwidth of the cache.
+    """
+    turns = max(4, 2**28 // size)
+    loop = jax.jit(
+        lambda x: jax.lax.fori_loop(0, turns, lambda i, x: 0.5 * x + 1.0, x), donate_argnums=0
+    )
+    x = jnp.zeros(size // 4, jnp.float32)
+
+    def run() -> jax.Array:
+        nonlocal x
+        x = loop(x)  # in place: new memory would have to be mapped
+        return x
+
+    return 2 * size * turns / seconds(run)
 
 
 def memory_bytes() -> int:
@@ -80,12 +106,19 @@ def memory_bytes() -> int:
 
 
 def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, float]:
-    """Milliseconds per trial-step and core utilisation of `lanes` learning rates on one stream.
+    """Milliseconds per trial-step and core utilisation of `lanes` trials on one stream.
 
-    Evaluation is included, compilation is not.
+    They differ in their learning rates, if the optimizer has one. Evaluation is included,
+    compilation is not.
+
+    Raises:
+      UserError: if the optimizer raises an exception.
     """
-    rates = np.geomspace(1e-2, 1e-1, lanes)
-    trials = [Lane(opt.builder, {"lr": float(lr)}, steps, 0) for lr in rates]
+    rate = opt.defaults.get("lr")
+    trials = [
+        lane_of(opt, {"lr": rate * float(part)} if isinstance(rate, float) else {}, steps, 0)
+        for part in np.linspace(1, 0.5, lanes)
+    ]
     began = cpu = 0.0
     done = rules = 0
     for event in train(engine, trials):
@@ -93,6 +126,11 @@ def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, f
             rules, began, cpu = event.rules, time.perf_counter(), time.process_time()
         elif isinstance(event, Losses):
             done += len(event.values)
+        elif isinstance(event, Finished) and event.status == "crashed":
+            raise UserError(
+                f"{opt.name} raised an exception in training: {_gist(str(event.detail))}\n"
+                "sweeps/run.py shows where."
+            )
     wall = time.perf_counter() - began
     cores = core_count() if jax.default_backend() == "cpu" else 1
     return {
@@ -100,6 +138,12 @@ def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, f
         "core_utilisation": (time.process_time() - cpu) / (wall * cores),
         "compilations": rules,
     }
+
+
+def _gist(trace: str) -> str:
+    """The line of a formatted exception that names it."""
+    named = re.findall(r"^[\w.]+: .*", trace, re.MULTILINE)
+    return named[-1] if named else trace.splitlines()[-1]
 
 
 def throughput(
@@ -154,10 +198,12 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
     # On one device: arrays replicated over the mesh would be used by a computation on each device.
     originals, teacher = jax.device_put(
         (images.originals, jax.tree.map(np.asarray, engine.source.teachers[0])),
-        jax.local_devices()[0],
+        device := _widest(engine),
     )
     rule = opt.build({}, steps)
-    params = jax.jit(init_student, static_argnums=0)(task, 0)
+    params = jax.device_put(
+        jax.device_get(jax.jit(init_student, static_argnums=0)(task, 0)), device
+    )
 
     @jax.jit
     def run(params: bit.Params, state: Any, originals: Any, teacher: bit.Params, steps: int):
@@ -165,12 +211,14 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
             params, state = carry
             views = step_views(task, originals, 0, i).student
             logits = bit.apply(task.teacher, teacher, views, frozen=True)
-            gradients = jax.grad(
-                lambda p: kl_divergence(
-                    logits, network.apply(task.student, p, views), task.temperature
-                )
-            )(params)
-            updates, state = rule.update(gradients, state, params)
+
+            def loss_of(params: bit.Params) -> jax.Array:
+                student_NK = network.apply(task.student, params, views)
+                return kl_divergence(logits, student_NK, task.temperature)
+
+            loss, gradients = jax.value_and_grad(loss_of)(params)
+            extras = offer(opt.extra_args, loss_of, loss, gradients)
+            updates, state = rule.update(gradients, state, params, **extras)
             return optax.apply_updates(params, updates), state
 
         return jax.lax.fori_loop(0, steps, step, (params, state))
@@ -179,15 +227,19 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
     return seconds(lambda: run(params, state, originals, teacher, steps), 3) / steps
 
 
+def _widest(engine: Engine) -> Any:
+    """A device whose products use every core, or an accelerator that trains."""
+    first = devices_of(engine)[0]
+    return cores.devices(0, threads=core_count())[0] if first.platform == "cpu" else first
+
+
 def networks(engine: Engine, peak: float) -> dict[str, float]:
     """Milliseconds of a teacher's forward pass and a student's step, and their fractions of `peak`.
 
     They run as in the engine: one on each device.
     """
     task = engine.source.task
-    chunk = engine.chunk(0, 0)
-    teacher = _teacher_seconds(engine, chunk)
-    student = _student_seconds(engine, chunk)
+    teacher, student = _teacher_seconds(engine), _student_seconds(engine)
     macs = {"teacher": task.teacher_macs, "student": network.macs(task.student, task.views.size)}
     flops = {name: 2 * count * task.batch_size for name, count in macs.items()}
     return {
@@ -198,40 +250,51 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
     }
 
 
-def _teacher_seconds(engine: Engine, chunk: Chunk) -> float:
+def _teacher_seconds(engine: Engine) -> float:
     """Seconds of a teacher's forward pass on one batch."""
-    task = engine.source.task
-    shape = np.asarray(chunk.views[0]).shape
-    views = tuple(
-        np.zeros((*shape[:2], *[teacher.size or task.views.size] * 2, shape[-1]), np.float32)
-        for teacher in task.teachers
-    )
     forward = make_forward(engine.source)
-    return seconds(lambda: forward(engine.source.teachers, views)) / shape[0]
+    placed = [(island.source.teachers, _random_views(island.source)) for island in engine.islands]
+    programs = [forward.on(island.layout.mesh) for island in engine.islands]
+
+    def run() -> Any:
+        return [program(*args) for program, args in zip(programs, placed, strict=True)]
+
+    return seconds(run) / (len(placed) * engine.layout.rows)
 
 
-def _student_seconds(engine: Engine, chunk: Chunk) -> float:
+def _student_seconds(engine: Engine) -> float:
     """Seconds of a student's step, without an optimizer that matters."""
 
     def rule(hparams: Any, horizon: Any) -> optax.GradientTransformation:
         return optax.sgd(0.0)  # next to nothing beside the gradient
 
-    lane, traced, layout = Lane(rule, {}, 1, 0), frozenset({HORIZON}), engine.layout
+    lane, traced = Lane(rule, {}, 1, 0), frozenset({HORIZON})
     spec = spec_of(lane, traced)
-    engine.compile([(spec, lane, traced)])
-    programs = engine.rules[spec]
-    values = traced_values(engine.source, [lane] * layout.lanes, traced)
+    for _, error in engine.compile([(spec, lane, traced)]):
+        assert error is None
+    runs = [chunk_run(engine, island, spec, lane, traced)[0] for island in engine.islands]
+    lanes = len(runs) * engine.layout.lanes
+    return seconds(lambda: [run() for run in runs]) / (engine.steps * lanes)
+
+
+def chunk_run(
+    engine: Engine, island: Island, spec: RuleSpec, lane: Lane, traced: frozenset[str]
+) -> tuple[Callable[[], Any], Any]:
+    """A call that trains a copy of the lane in each place of the island for a chunk of steps, and
+    the executable that does it. The rule must be compiled."""
+    layout, programs = island.layout, island.rules[spec]
+    values = traced_values(island.source, [lane] * layout.lanes, traced)
     zeros = layout.spread([np.int32(0)] * layout.lanes)
     steps = layout.spread([np.int32(engine.steps)] * layout.lanes)
-    scattered = layout.scatter([chunk] * layout.rows, SCATTERED)
-    state = programs.init(values, engine.students(zeros))
+    scattered = layout.scatter([engine.chunk(0, 0).on(layout)] * layout.rows, SCATTERED)
+    state = programs.init(values, island.students(zeros, island.source.start))
 
     def run() -> Any:
         nonlocal state
         state, losses = programs.advance(state, values, zeros, steps, scattered)
         return losses
 
-    return seconds(run) / (engine.steps * layout.lanes)
+    return run, programs.advance.compile(state, values, zeros, steps, scattered)
 
 
 def teacher_placements(source: Source) -> dict[str, float]:
@@ -259,7 +322,7 @@ def teacher_placements(source: Source) -> dict[str, float]:
     views = _random_views(source)
     forward, figures, calls = make_forward(source), {}, []
     for name, params in placed.items():
-        program = forward.lower(params, views).compile()
+        program = forward.compile(params, views)
         calls.append(functools.partial(program, params, views))
         held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(params))
         figures[f"{name}_parameters_mib"] = held / 2**20

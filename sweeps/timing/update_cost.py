@@ -66,7 +66,8 @@ def optimizer_steps(
         rule = candidate.build({}, steps)
         state = jax.jit(rule.init)(params)
         began = time.perf_counter()
-        update = jax.jit(rule.update, donate_argnums=1).lower(gradients[0], state, params).compile()
+        update = jax.jit(_update_of(candidate, rule), donate_argnums=1)
+        update = update.lower(gradients[0], state, params).compile()
         figures[f"{name}_compile_seconds"] = time.perf_counter() - began
         count = sum(leaf.size for leaf in params)
         figures[f"{name}_state_bytes_per_parameter"] = _bytes(state) / count
@@ -85,6 +86,17 @@ def optimizer_steps(
             f"{name}_ms_mean": float(periods.mean()),
         }
     return figures
+
+
+def _update_of(opt: Optimizer, rule: optax.GradientTransformation) -> Callable:
+    """(gradients, state, parameters) -> (updates, state)."""
+
+    def update(gradients: Any, state: Any, params: Any):
+        # For rules that evaluate the loss: one that costs next to nothing.
+        extras = offer(opt.extra_args, optax.tree.norm, jnp.float32(1), gradients)
+        return rule.update(gradients, state, params, **extras)
+
+    return update
 
 
 def _bytes(tree: Any) -> int:
@@ -121,15 +133,14 @@ def _compiled_steps(
 ) -> tuple[Callable[[], Any], float, int]:
     """A call that makes `steps` updates, the seconds to compile it, and the bytes of its state."""
     rule = opt.build({}, steps)
+    update = _update_of(opt, rule)
 
     def run(params: Any, gradients: Any):
         def step(i: jax.Array, carry: Any):
             params, state = carry
             # Gradients change, so that no work can be moved out of the loop.
             changed = jax.tree.map(lambda g: g * (1 + 0.01 * i), gradients)
-            # For rules that evaluate the loss: one that costs next to nothing.
-            extras = offer(opt.extra_args, optax.tree.norm, jnp.float32(1), changed)
-            updates, state = rule.update(changed, state, params, **extras)
+            updates, state = update(changed, state, params)
             return optax.apply_updates(params, updates), state
 
         return jax.lax.fori_loop(0, steps, step, (params, rule.init(params)))

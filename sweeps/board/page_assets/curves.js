@@ -1,31 +1,18 @@
 // Convergence: a loss by step, its mean over seeds and a band from the lowest to the highest seed.
-const GAP = "gap";
 const TRAINING = "train_loss";
 const CURVES = [
   [TRAINING, "Training loss"],
   ["probe_loss", "Probe loss"],
-  ["heldout_kl", "Held-out KL"],
-  [GAP, "Generalization gap"],
 ];
 
 // The metric's mean and range over seeds at each step; null if the data has no such curve.
 function curveOf(rung, metric) {
-  const rows = (key) => list(rung?.curve?.[key]).map(list);
-  const probe = rows("probe_loss");
-  const values =
-    metric === GAP
-      ? rows("heldout_kl").map((row, seed) =>
-          row.map((x, i) =>
-            number(x) === null || number(probe[seed]?.[i]) === null ? null : x - probe[seed][i],
-          ),
-        )
-      : rows(metric);
-  const logarithmic = metric !== GAP;
+  const values = list(rung?.curve?.[metric]).map(list);
   const points = list(rung?.curve?.[metric === TRAINING ? "train_steps" : "steps"]).flatMap(
     (step, i) => {
       const here = values
         .map((row) => number(row[i]))
-        .filter((x) => x !== null && (x > 0 || !logarithmic));
+        .filter((x) => x !== null && x > 0);
       return step > 0 && here.length ? [{ step, mean: average(here), range: extent(here) }] : [];
     },
   );
@@ -35,7 +22,6 @@ function curveOf(rung, metric) {
 function drawConvergence(figure, state) {
   const host = figure.querySelector(".plot");
   const horizon = state.figureHorizon();
-  const log = state.metric !== GAP;
   const label = CURVES.find(([key]) => key === state.metric)[1];
   const found = state
     .drawn()
@@ -45,9 +31,8 @@ function drawConvergence(figure, state) {
   caption(
     figure,
     `${label} by step, in runs of ${steps(horizon ?? 0)}: mean and range over seeds.`,
-    log
-      ? "Both axes are logarithmic."
-      : "The gap is held-out KL minus probe loss. The step axis is logarithmic.",
+    state.metric === TRAINING ? null : "A few probe views, always the same, stand for all.",
+    "Both axes are logarithmic.",
     absent(missing),
   );
   if (!found.length) return nothing(host, "These optimizers have no curves at this horizon.");
@@ -57,9 +42,9 @@ function drawConvergence(figure, state) {
     `${label} by step, ${found.length} optimizers, ${steps(horizon)}`,
     { domain: extent(points.map((p) => p.step)), log: true, label: "step" },
     {
-      domain: padded(extent(points.flatMap((p) => p.range)), log, 0.03),
-      log,
-      label: label.toLowerCase().replace("kl", "KL"),
+      domain: padded(extent(points.flatMap((p) => p.range)), true, 0.03),
+      log: true,
+      label: label.toLowerCase(),
     },
     found.map((one) => labelOf(one.entry, host)),
   );
