@@ -15,7 +15,7 @@ DATA_VARIABLE, WEIGHTS_VARIABLE = "TFDS_DATA_DIR", "DISTILL_BENCH_CACHE"
 # the same everywhere and part of a study's id.
 THREADS = 1
 THREADS_VARIABLES = ("NPROC", "PJRT_NPROC")  # from which XLA reads it when it makes a client
-_ACCELERATORS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
+_ACCELERATORS = ("jax_plugins", "libtpu")  # modules that exist where jax can use one
 
 
 def core_count() -> int:

@@ -127,7 +127,7 @@ with FLAGS.group("Output"):
 _LAYOUT = {"devices", "batch_shards", "lane_mapping", "lanes_per_device"}
 _WHOLE = {"task", "opt", "lanes", "steps"} | _LAYOUT
 _GOES_WITH = {
-    "params": {"opt", "set", "devices"},
+    "params": {"opt", "set"},
     "throughput": _WHOLE,
     "input": {"task"},
     "teacher": {"task", "devices", "batch_shards"},

@@ -37,7 +37,7 @@ ENTRY %main (a: f32[8,3], b: f32[3,5], rows: bf16[25,4], i: s32[]) -> (f32[8,5],
   %loop_fusion = bf16[1,4]{1,0} fusion(%rows, %i), kind=kLoop, calls=%picked
   ROOT %out = (f32[8,5]{1,0}, /*index=1*/bf16[1,4]{1,0}) tuple(%fusion, %loop_fusion)
 }
-"""  # noqa: E501
+"""  # noqa: E501 - XLA writes such lines
 
 
 def test_products_and_traffic_are_read_from_the_compiled_text():

@@ -180,7 +180,7 @@ def make_evaluate(
 
     On probe and held-out views: probe_loss and heldout_kl, the distillation loss at the task's
     temperature, in nats; also if the student learns from labels. On the first CURVE_VIEWS probe
-    views: curve_loss. On clean test images, against the
+    views: curve_loss, the same loss. On clean test images, against the
     teachers' mean logits:
 
       test_kl: KL divergence at temperature 1, in nats.

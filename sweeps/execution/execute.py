@@ -24,7 +24,7 @@ from distill_bench.training.events import (
 from distill_bench.training.lane_state import Saved
 from distill_bench.training.train import train
 from optimizers.contract import source_digest
-from sweeps.execution import multihost
+from sweeps.execution import announce, multihost
 from sweeps.execution.export import Exporter
 from sweeps.execution.profiling import Profiler
 from sweeps.execution.progress import Display
@@ -34,7 +34,6 @@ from sweeps.execution.tensorboard import write_layout
 from sweeps.execution.trial_sink import ExportSink, TrialSink
 from sweeps.planning.environment import environment
 from sweeps.planning.plan import Job, Plan
-from sweeps.planning.plug_ins import own_traceback
 from sweeps.planning.stopwatch import Stopwatch
 from sweeps.planning.study import Result
 from sweeps.results import pending, store
@@ -117,14 +116,14 @@ class _Runner:
                     self.display.suspect([jobs[lane][0].optimizer.name])
                 case Finished(lane, status, step, detail):
                     sinks[lane].finish(status, step, detail)
-                    _show_end(self.display, explained, jobs[lane], event)
+                    announce.show_end(self.display, explained, jobs[lane], event)
                 case Compiling(lanes, of):
                     compiling = [jobs[lane][0].optimizer.name for lane in lanes]
                     self.display.suspect(sorted(set(compiling)))
-                    self.display.begin(_compiling(compiling, of), 0)
+                    self.display.begin(announce.compiling(compiling, of), 0)
                 case Compiled():
                     self.display.suspect(names)
-                    _show_compiled(self.display, explained, jobs, event)
+                    announce.show_compiled(self.display, explained, jobs, event)
                     self.display.begin(label, left)
 
     def _sink(self, job: Job) -> TrialSink | ExportSink:
@@ -173,13 +172,6 @@ class _Runner:
         return self.engine
 
 
-def _compiling(names: Sequence[str], of: int) -> str:
-    """What is being compiled: "compiling splus, 3 of 4"."""
-    unique = list(dict.fromkeys(names))
-    shown = ", ".join(unique[:3]) + (", ..." if len(unique) > 3 else "")
-    return f"compiling {shown}" + (f", {of - len(names) + 1} of {of}" if of > 1 else "")
-
-
 def _every(seconds: float) -> Callable[[], bool]:
     """Returns True every `seconds`, timed from the end of the previous checkpoint. That end is the
     first call after a True."""
@@ -195,41 +187,6 @@ def _every(seconds: float) -> Callable[[], bool]:
         return was_due
 
     return due
-
-
-def _show_end(display: Display, explained: set[str], job: Job, event: Finished) -> None:
-    """Shows one line per divergence, and each optimizer's exception once."""
-    candidate, trial = job
-    name = candidate.optimizer.name
-    if event.status == "diverged":
-        display.say(f"{name} diverged: {event.detail} ({trial.name})")
-    elif event.status == "crashed" and name not in explained:
-        explained.add(name)
-        own = own_traceback([event.detail or ""], str(candidate.entry.path.resolve()))
-        display.say(
-            f"{name} crashed; its trials have ended, the others go on. Its own error:\n\n{own}\n"
-        )
-
-
-def _show_compiled(
-    display: Display, explained: set[str], jobs: Sequence[Job], event: Compiled
-) -> None:
-    """Shows how long compilation took, and which optimizers are compiled once per value."""
-    if event.rules:
-        display.say(
-            f"Compiled {event.rules} update rule{'s' * (event.rules > 1)} for {len(jobs)} trials "
-            f"in {event.seconds:.0f} s"
-        )
-    for lane, names in event.static.items():
-        candidate, trial = jobs[lane]
-        name = candidate.optimizer.name
-        floats = [hparam for hparam in names if isinstance(trial.hparams.get(hparam), float)]
-        if floats and name not in explained:
-            explained.add(name)
-            display.say(
-                f"{name} reads the value of {', '.join(floats)} in Python, so it is compiled once "
-                "for each value."
-            )
 
 
 def execute(

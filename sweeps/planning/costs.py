@@ -95,7 +95,7 @@ def setting(task: Task, layouts: Sequence[LaneLayout]) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The model of the CPU where Linux tells it, because jax calls every CPU "cpu"."""
+    """The model of the CPU, where Linux says it: jax calls every CPU "cpu"."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):

@@ -14,7 +14,7 @@ from sweeps.planning.duration import duration
 from sweeps.planning.plan import Candidate, Job, Plan
 from sweeps.planning.workload import STEP, STREAM, VIEW
 
-# A sweep imports jax in two processes and prints its tables: so many times what planning took.
+# A sweep imports jax in two processes and prints tables: its time over that of planning.
 START_FACTOR = 2.6
 # Fractions of the time that the cache of compiled programs saves: of opening, of a rule.
 OPENING_SAVED, RULE_SAVED = 0.7, 0.85
@@ -58,7 +58,7 @@ def estimate(
       tuning, finals: the runs that are left.
       cache: folder of compiled programs and of costs; None for none.
       planning: seconds that it took to import jax and make the plan.
-      say: told before something takes more than a moment.
+      say: called with a line before something takes more than a moment.
     """
     jobs = [*tuning, *finals]
     candidates = list({job[0].study.id: job[0] for job in jobs}.values())

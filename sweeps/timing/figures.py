@@ -16,7 +16,7 @@ from distill_bench.training.source import open_feed, open_source
 from distill_bench.views.host_crops import is_streamed
 from optimizers.contract.api import Optimizer
 from sweeps.planning.parsing import cast, parse_settings
-from sweeps.timing import measure, update_cost
+from sweeps.timing import clock, measure, update_cost
 
 Figures = dict[str, Any]
 
@@ -67,7 +67,7 @@ def throughput(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> Figure
     """Whole training steps with one lane and with `lanes`."""
     task = engine.source.task
     on_cpu = engine.layout.mesh.devices.flat[0].platform == "cpu"
-    peak = measure.matmul_peak(measure.devices_of(engine), 2048 if on_cpu else 8192, task.precision)
+    peak = clock.matmul_peak(measure.devices_of(engine), 2048 if on_cpu else 8192, task.precision)
     figures: Figures = {
         "optimizer": opt.name,
         "task": task.name,
@@ -79,7 +79,7 @@ def throughput(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> Figure
     for count in sorted({1, lanes}):
         measured = measure.throughput(engine, opt, count, steps, peak)
         figures |= {f"{name}_{count}_lanes": value for name, value in measured.items()}
-    return figures | {"peak_memory_mib": measure.memory_bytes() / 2**20}
+    return figures | {"peak_memory_mib": clock.memory_bytes() / 2**20}
 
 
 def check_against(task: Task) -> None:
@@ -125,7 +125,7 @@ def check_whole(task: Task) -> None:
 def whole(engine: Engine, opt: Optimizer, baseline: Optimizer, lanes: int, steps: int) -> Figures:
     """Lanes against a single trial, and the shares of teacher, student and update in a step."""
     layout = engine.layout
-    peak = measure.matmul_peak(measure.devices_of(engine))
+    peak = clock.matmul_peak(measure.devices_of(engine))
     first = measure.sweep(engine, opt, lanes, steps)  # compiles and warms up
     swept = measure.sweep(engine, opt, lanes, steps)
     alone = 1e3 * measure.one_by_one(engine, opt, min(steps, 50))
@@ -153,5 +153,5 @@ def whole(engine: Engine, opt: Optimizer, baseline: Optimizer, lanes: int, steps
         "student_share": networks["student_ms"] / step_ms,
         "optimizer_share": update_ms / step_ms,
         **cost,
-        "peak_memory_mib": measure.memory_bytes() / 2**20,
+        "peak_memory_mib": clock.memory_bytes() / 2**20,
     }

@@ -65,7 +65,7 @@ class Module:
     """The instructions of a module, by name."""
 
     def __init__(self, text: str):
-        self.name = re.match(r"HloModule ([\w.\-]+)", text)[1]  # type: ignore[index]
+        self.name = text.partition("HloModule ")[2].partition(",")[0].split()[0]
         self.instructions: dict[str, Instruction] = {}
         self._bodies: dict[str, list[Instruction]] = {}
         body: list[Instruction] = []

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
-import resource
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import NamedSharding
@@ -36,73 +33,12 @@ from distill_bench.views.host_crops import HostCrops
 from distill_bench.views.step_views import step_views
 from optimizers.contract.api import Optimizer, offer
 from sweeps.planning.plan import lane_of
-
-REPEATS = 7
-
-
-def seconds(call: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """Median seconds of `call`, until its result is ready, after one call that is not counted."""
-    jax.block_until_ready(call())
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(call())
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
-def interleaved(
-    a: Callable[[], Any], b: Callable[[], Any], repeats: int = 3 * REPEATS
-) -> tuple[float, float]:
-    """Median seconds of two calls that take turns, so that changes of the machine affect both."""
-    jax.block_until_ready((a(), b()))
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats):
-        for call, taken in zip((a, b), times, strict=True):
-            began = time.perf_counter()
-            jax.block_until_ready(call())
-            taken.append(time.perf_counter() - began)
-    return statistics.median(times[0]), statistics.median(times[1])
+from sweeps.timing.clock import REPEATS, interleaved, seconds
 
 
 def devices_of(engine: Engine) -> list[Any]:
     """All devices that train."""
     return [device for island in engine.islands for device in island.layout.mesh.devices.flat]
-
-
-def matmul_peak(devices: Sequence[Any], n: int = 2048, precision: str = "float32") -> float:
-    """FLOP/s of a square matrix product on all of the devices at once."""
-    key = jax.random.key(0)
-    matrices = [jax.device_put(jax.random.normal(key, (n, n), precision), d) for d in devices]
-    multiply = jax.jit(lambda x: x @ x)
-    return len(devices) * 2 * n**3 / seconds(lambda: [multiply(a) for a in matrices])
-
-
-def memory_bandwidth(size: int) -> float:
-    """Bytes per second that one device reads and writes in an array of `size` bytes.
-
-    Of a small array, this is the bandwidth of the cache.
-    """
-    turns = max(4, 2**28 // size)
-    loop = jax.jit(
-        lambda x: jax.lax.fori_loop(0, turns, lambda i, x: 0.5 * x + 1.0, x), donate_argnums=0
-    )
-    x = jnp.zeros(size // 4, jnp.float32)
-
-    def run() -> jax.Array:
-        nonlocal x
-        x = loop(x)  # in place: new memory would have to be mapped
-        return x
-
-    return 2 * size * turns / seconds(run)
-
-
-def memory_bytes() -> int:
-    """Peak memory of a device if it reports it, else of this process."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def sweep(engine: Engine, opt: Optimizer, lanes: int, steps: int) -> dict[str, float]:

@@ -20,14 +20,9 @@ from distill_bench.training.rules import spec_of, traceable
 from distill_bench.training.source import init_student
 from optimizers.contract.api import Optimizer
 from sweeps.planning.plan import lane_of
+from sweeps.timing.clock import matmul_peak, memory_bandwidth, seconds
 from sweeps.timing.hlo import Module
-from sweeps.timing.measure import (
-    chunk_run,
-    devices_of,
-    matmul_peak,
-    memory_bandwidth,
-    seconds,
-)
+from sweeps.timing.measure import chunk_run, devices_of
 
 CALLS = 3  # calls of the program in the trace; each is a chunk of steps
 SLOWEST = 15  # operations that are listed one by one

@@ -15,7 +15,7 @@ from distill_bench.networks import bit
 from distill_bench.tasks.task import Task
 from distill_bench.training.source import init_student
 from optimizers.contract.api import Optimizer, offer
-from sweeps.timing.measure import interleaved
+from sweeps.timing.clock import interleaved
 
 
 def parameter_shapes(name: str) -> list[tuple[int, ...]]:
