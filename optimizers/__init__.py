@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from optimizers.contract.api import Optimizer, Schedule, optimizer
-from optimizers.contract.domains import Choice, Log, Uniform
+from optimizers.contract.domains import Choice, Decay, Log, Uniform
 
 if TYPE_CHECKING:
     from optimizers.kronecker.factors import diagnostics
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Choice",
+    "Decay",
     "Log",
     "Optimizer",
     "Schedule",

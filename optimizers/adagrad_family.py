@@ -7,7 +7,7 @@ from typing import Annotated
 import optax
 
 from optimizers.contract.api import Schedule, optimizer
-from optimizers.contract.domains import Choice, Log
+from optimizers.contract.domains import Decay, Log
 from optimizers.contract.repairs import keep_dtypes, scalars_as_vectors
 from optimizers.masks import kernels, not_empty
 
@@ -16,8 +16,8 @@ from optimizers.masks import kernels, not_empty
 def adagrad(
     lr: Annotated[Schedule, Log(1e-2, 1.0)] = 1e-1,
     *,
-    momentum: float = 0.9,
-    weight_decay: float = 1e-3,
+    momentum: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """Adagrad: gradients over the root of the sum of all their squares (Duchi et al. 2011).
 
@@ -35,13 +35,13 @@ def adagrad(
 def rmsprop(
     lr: Annotated[Schedule, Log(1e-3, 1e-1)] = 1e-2,
     *,
-    decay: Annotated[float, Choice(0.95, 0.99)] = 0.95,
-    momentum: float = 0.9,
-    weight_decay: float = 1e-3,
+    decay: Annotated[float, Decay(0.9, 0.99)] = 0.95,
+    momentum: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """RMSProp: gradients over the root of the average of their squares (Tieleman & Hinton 2012).
 
-    With momentum and bias correction. Searched: `lr` and the decay of the average.
+    With momentum and bias correction.
     """
     return optax.chain(
         optax.scale_by_rms(decay, bias_correction=True),
@@ -56,7 +56,7 @@ def adafactor(
     lr: Annotated[Schedule, Log(1e-3, 1e-1)] = 1e-2,
     *,
     decay_rate: float = 0.8,
-    b1: float = 0.9,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     min_dim_size_to_factor: int = 16,
 ) -> optax.GradientTransformation:
     """Adafactor: Adam with rank-one second moments (Shazeer & Stern 2018, arXiv:1804.04235).
@@ -78,8 +78,8 @@ def adafactor(
 def sm3(
     lr: Annotated[Schedule, Log(1e-2, 1.0)] = 1e-1,
     *,
-    momentum: float = 0.9,
-    weight_decay: float = 1e-3,
+    momentum: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """SM3: Adagrad with one accumulator for each row and column (Anil et al. 2019).
 
@@ -96,12 +96,12 @@ def sm3(
 def novograd(
     lr: Annotated[Schedule, Log(1e-2, 1.0)] = 1e-1,
     *,
-    b2: Annotated[float, Choice(0.5, 0.95)] = 0.95,
-    b1: float = 0.9,
-    weight_decay: float = 0.0,
+    b2: Annotated[float, Decay(0.5, 0.95)] = 0.95,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-4, 1e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """NovoGrad: momentum of gradients, each normalised by one second moment for its tensor.
 
-    Ginsburg et al. 2019 (arXiv:1905.11286). Searched: `lr` and the decay of the second moment.
+    Ginsburg et al. 2019 (arXiv:1905.11286).
     """
     return optax.novograd(lr, b1, b2, weight_decay=weight_decay)

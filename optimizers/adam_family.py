@@ -1,6 +1,6 @@
 """Relatives of Adam: the average of gradients over the root of the average of their squares.
 
-All rules except plain Adam have decoupled weight decay, on kernels only. All search `lr` and `b2`.
+All rules except plain Adam have decoupled weight decay, on kernels only.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import optax
 from optax import contrib
 
 from optimizers.contract.api import Schedule, optimizer
-from optimizers.contract.domains import Choice, Log
+from optimizers.contract.domains import Decay, Log
 from optimizers.masks import kernels
 
 
 @optimizer
 def adam(
-    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 2e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
-    b1: float = 0.9,
+    b2: Annotated[float, Decay(0.9, 0.99)] = 0.95,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     eps: float = 1e-8,
 ) -> optax.GradientTransformation:
     """Adam without weight decay (Kingma & Ba 2015, arXiv:1412.6980)."""
@@ -29,11 +29,11 @@ def adam(
 
 @optimizer
 def nadamw(
-    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 2e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
-    b1: float = 0.9,
-    weight_decay: float = 1e-3,
+    b2: Annotated[float, Decay(0.9, 0.99)] = 0.95,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """NAdamW: AdamW with Nesterov momentum (Dozat 2016)."""
     return optax.nadamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels)
@@ -41,11 +41,11 @@ def nadamw(
 
 @optimizer
 def amsgrad(
-    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 2e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
-    b1: float = 0.9,
-    weight_decay: float = 1e-3,
+    b2: Annotated[float, Decay(0.9, 0.99)] = 0.95,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """AMSGrad: Adam with the largest second moment so far (Reddi et al. 2018, arXiv:1904.09237)."""
     return optax.chain(
@@ -57,12 +57,12 @@ def amsgrad(
 
 @optimizer
 def radam(
-    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 2e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
-    b1: float = 0.9,
+    b2: Annotated[float, Decay(0.9, 0.99)] = 0.95,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     threshold: float = 5.0,
-    weight_decay: float = 1e-3,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """RAdam: Adam with smaller first steps, while the second moment is still uncertain.
 
@@ -77,11 +77,11 @@ def radam(
 
 @optimizer
 def adabelief(
-    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 2e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
-    b1: float = 0.9,
-    weight_decay: float = 1e-3,
+    b2: Annotated[float, Decay(0.9, 0.99)] = 0.95,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """AdaBelief: Adam with the variance about the average instead of the second moment.
 
@@ -96,12 +96,12 @@ def adabelief(
 
 @optimizer
 def yogi(
-    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 2e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
-    b1: float = 0.9,
+    b2: Annotated[float, Decay(0.9, 0.99)] = 0.95,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     eps: float = 1e-3,
-    weight_decay: float = 1e-3,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """Yogi: Adam whose second moment changes by an additive step (Zaheer et al. 2018)."""
     return optax.chain(
@@ -113,12 +113,12 @@ def yogi(
 
 @optimizer
 def adan(
-    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 2e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.9, 0.95)] = 0.9,
-    b1: float = 0.9,
+    b2: Annotated[float, Decay(0.8, 0.98)] = 0.9,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     b3: float = 0.95,
-    weight_decay: float = 1e-3,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """Adan: Adam with Nesterov momentum from the differences of successive gradients.
 
@@ -129,11 +129,11 @@ def adan(
 
 @optimizer
 def adopt(
-    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 2e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
-    b1: float = 0.9,
-    weight_decay: float = 1e-3,
+    b2: Annotated[float, Decay(0.9, 0.99)] = 0.95,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """ADOPT: Adam that divides a gradient by the second moment of the gradients before it.
 
@@ -149,13 +149,13 @@ def adopt(
 
 @optimizer
 def ademamix(
-    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 2e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
-    b1: float = 0.9,
+    b2: Annotated[float, Decay(0.9, 0.99)] = 0.95,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     b3: float = 0.99,
     alpha: float = 2.0,
-    weight_decay: float = 1e-3,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """AdEMAMix: AdamW plus a slow average of gradients (Pagliardini et al. 2024, arXiv:2409.03137).
 

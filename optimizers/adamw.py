@@ -7,18 +7,18 @@ from typing import Annotated
 import optax
 
 from optimizers.contract.api import Schedule, optimizer
-from optimizers.contract.domains import Choice, Log
+from optimizers.contract.domains import Decay, Log
 from optimizers.masks import kernels
 
 
 @optimizer
 def adamw(
-    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 2e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
-    b1: float = 0.9,
+    b2: Annotated[float, Decay(0.9, 0.99)] = 0.95,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     eps: float = 1e-8,
-    weight_decay: float = 1e-3,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101).
 

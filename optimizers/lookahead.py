@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from optimizers.contract.api import Schedule, optimizer
-from optimizers.contract.domains import Choice, Log
+from optimizers.contract.domains import Choice, Decay, Log
 from optimizers.masks import kernels
 
 
@@ -59,17 +59,16 @@ def slow_params(state: Any, params: Any) -> Any:
 
 @optimizer(eval_params=slow_params)
 def lookahead(
-    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 2e-1)] = 5e-2,
     *,
     pull: Annotated[float, Choice(0.5, 0.8)] = 0.5,
     every: int = 5,
-    b1: float = 0.9,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     b2: float = 0.95,
-    weight_decay: float = 1e-3,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """Lookahead around AdamW: slow weights follow the fast weights (Zhang et al. 2019).
 
-    arXiv:1907.08610. The slow weights are evaluated. Searched: `lr`, and `pull`, the size of a slow
-    step.
+    arXiv:1907.08610. The slow weights are evaluated. `pull` is the size of a slow step.
     """
     return follow(optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels), every, pull)

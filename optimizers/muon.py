@@ -8,7 +8,7 @@ import optax
 from optax import contrib
 
 from optimizers.contract.api import Schedule, optimizer
-from optimizers.contract.domains import Choice, Log
+from optimizers.contract.domains import Decay, Log
 from optimizers.masks import fold_kernel, kernels
 
 
@@ -16,9 +16,9 @@ from optimizers.masks import fold_kernel, kernels
 def muon(
     lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
     *,
-    momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
+    momentum: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     adam_b2: float = 0.95,
-    weight_decay: float = 1e-3,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """Muon: orthogonalises the momentum of each kernel (Jordan et al. 2024).
 

@@ -8,22 +8,22 @@ import optax
 from optax import contrib
 
 from optimizers.contract.api import Schedule, optimizer
-from optimizers.contract.domains import Choice, Log
+from optimizers.contract.domains import Decay, Log
 from optimizers.masks import kernels
 
 
 @optimizer(extra_args=("grad_fn",), evaluations=2)
 def sam(
-    lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
+    lr: Annotated[Schedule, Log(1e-2, 2e-1)] = 5e-2,
     *,
-    rho: Annotated[float, Choice(0.01, 0.05)] = 0.05,
-    b1: float = 0.9,
+    rho: Annotated[float, Log(5e-3, 1e-1)] = 0.05,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     b2: float = 0.95,
-    weight_decay: float = 1e-3,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """SAM around AdamW: uses the gradient at a point `rho` uphill (Foret et al. 2021).
 
-    arXiv:2010.01412. Each step needs two gradient evaluations. Searched: `lr` and `rho`.
+    arXiv:2010.01412. Each step needs two gradient evaluations.
     """
     climb = optax.chain(contrib.normalize(), optax.sgd(rho))
     return contrib.sam(

@@ -7,7 +7,7 @@ from typing import Annotated
 import optax
 
 from optimizers.contract.api import Schedule, optimizer
-from optimizers.contract.domains import Choice, Log
+from optimizers.contract.domains import Decay, Log
 from optimizers.masks import kernels
 
 
@@ -15,7 +15,7 @@ from optimizers.masks import kernels
 def sgd(
     lr: Annotated[Schedule, Log(3e-1, 3e1)] = 3.0,
     *,
-    weight_decay: float = 1e-3,
+    weight_decay: Annotated[float, Log(2e-5, 4e-3)] = 1e-3,
 ) -> optax.GradientTransformation:
     """Stochastic gradient descent without momentum (Robbins & Monro 1951)."""
     return optax.chain(
@@ -27,8 +27,8 @@ def sgd(
 def momentum(
     lr: Annotated[Schedule, Log(1e-1, 3.0)] = 0.5,
     *,
-    momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
-    weight_decay: float = 1e-3,
+    momentum: Annotated[float, Decay(0.7, 0.97)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-4, 2e-2)] = 1e-3,
 ) -> optax.GradientTransformation:
     """Heavy-ball momentum: steps along a decaying sum of gradients (Polyak 1964)."""
     return optax.chain(
@@ -42,8 +42,8 @@ def momentum(
 def nesterov(
     lr: Annotated[Schedule, Log(1e-1, 3.0)] = 0.5,
     *,
-    momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
-    weight_decay: float = 1e-3,
+    momentum: Annotated[float, Decay(0.7, 0.97)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-4, 2e-2)] = 1e-3,
 ) -> optax.GradientTransformation:
     """Nesterov momentum: heavy-ball momentum with a look-ahead step (Sutskever et al. 2013)."""
     return optax.chain(

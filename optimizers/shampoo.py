@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from optimizers.averages import Average, no_average
 from optimizers.contract.api import Schedule, optimizer
-from optimizers.contract.domains import Choice, Log
+from optimizers.contract.domains import Decay, Log
 from optimizers.kronecker import roots
 from optimizers.kronecker.blocking import from_blocks, plan, to_blocks
 from optimizers.kronecker.factors import Cadence, Factor, Solver
@@ -68,7 +68,7 @@ def _solver(name: RootSolver, ridge: Any) -> Solver:
 
 
 def scale_by_shampoo(
-    b1: float = 0.9,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     b2: float = 0.95,
     *,
     epsilon: float = 1e-6,
@@ -207,9 +207,9 @@ def preconditioned(params: Any) -> Any:
 def shampoo(
     lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
-    b1: float = 0.9,
-    weight_decay: float = 1e-3,
+    b2: Annotated[float, Decay(0.9, 0.99)] = 0.95,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
     epsilon: float = 1e-6,
     block_size: int = 128,
     exponent: float | None = None,
@@ -231,7 +231,7 @@ def shampoo(
 
     In order: clipping by the global norm; L^(-1/4) M R^(-1/4) in blocks, at the norm of another
     rule's update; momentum of updates (b1 averages gradients); weight decay on kernels; learning
-    rate. Searched: lr and b2.
+    rate.
     """
     direction = scale_by_shampoo(
         b1,

@@ -7,7 +7,7 @@ from typing import Annotated
 import optax
 
 from optimizers.contract.api import Schedule, optimizer
-from optimizers.contract.domains import Choice, Log
+from optimizers.contract.domains import Decay, Log
 from optimizers.masks import kernels
 
 
@@ -15,13 +15,13 @@ from optimizers.masks import kernels
 def lion(
     lr: Annotated[Schedule, Log(1e-3, 3e-2)] = 3e-3,
     *,
-    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
-    b1: float = 0.9,
-    weight_decay: float = 1e-2,
+    b2: Annotated[float, Decay(0.9, 0.99)] = 0.95,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-2, 2.0)] = 1e-2,
 ) -> optax.GradientTransformation:
     """Lion: the sign of a mix of the gradient and its average (Chen et al. 2023, arXiv:2302.06675).
 
-    Searched: `lr`, and `b2`, the decay of the average.
+    `b2` is the decay of the average.
     """
     return optax.lion(lr, b1, b2, weight_decay=weight_decay, mask=kernels)
 
@@ -30,8 +30,8 @@ def lion(
 def sign_sgd(
     lr: Annotated[Schedule, Log(1e-3, 3e-2)] = 3e-3,
     *,
-    momentum: Annotated[float, Choice(0.9, 0.95)] = 0.9,
-    weight_decay: float = 1e-2,
+    momentum: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-2, 2.0)] = 1e-2,
 ) -> optax.GradientTransformation:
     """Signum: the sign of momentum (Bernstein et al. 2018, arXiv:1802.04434)."""
     return optax.chain(

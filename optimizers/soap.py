@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from optimizers.averages import Average, no_average
 from optimizers.contract.api import Schedule, optimizer
-from optimizers.contract.domains import Choice, Log
+from optimizers.contract.domains import Decay, Log
 from optimizers.kronecker.blocking import from_blocks, plan, to_blocks
 from optimizers.kronecker.factors import Cadence, Factor, Solver
 from optimizers.kronecker.kronecker import Kronecker
@@ -129,7 +129,7 @@ def _normalise(m: jax.Array, v: jax.Array, epsilon: Any, by_block: bool) -> jax.
 
 
 def scale_by_soap(
-    b1: float = 0.9,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     b2: float = 0.95,
     *,
     epsilon: float = 1e-6,
@@ -261,9 +261,9 @@ def _into_bases(
 def soap(
     lr: Annotated[Schedule, Log(1e-2, 3e-1)] = 5e-2,
     *,
-    b2: Annotated[float, Choice(0.95, 0.99)] = 0.95,
-    b1: float = 0.9,
-    weight_decay: float = 1e-3,
+    b2: Annotated[float, Decay(0.9, 0.99)] = 0.95,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
     epsilon: float = 1e-6,
     block_size: int = 128,
     update_every: int = 10,
@@ -277,7 +277,7 @@ def soap(
     """SOAP: Adam in Shampoo's eigenbasis (Vyas et al. 2024, arXiv:2409.11321).
 
     In order: clipping by the global norm, the preconditioned direction, weight decay on kernels,
-    learning rate. Searched: lr and b2.
+    learning rate.
     """
     direction = scale_by_soap(
         b1,

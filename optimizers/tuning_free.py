@@ -1,21 +1,28 @@
-"""Rules that find their own step size: nothing is searched, so no search trials are run.
+"""Rules that find their own step size: their learning rate is not searched.
 
 Most start with steps of about 1e-6, which costs them at short horizons.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import optax
 from optax import contrib
 
 from optimizers.contract.api import Schedule, optimizer
+from optimizers.contract.domains import Decay, Log
 from optimizers.contract.repairs import keep_dtypes, skip_non_finite_updates
 from optimizers.masks import kernels
 
 
 @optimizer
 def prodigy(
-    lr: Schedule = 1.0, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3
+    lr: Schedule = 1.0,
+    *,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    b2: float = 0.95,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """Prodigy: Adam that estimates the distance to the solution to set its step size.
 
@@ -26,7 +33,11 @@ def prodigy(
 
 @optimizer
 def dadapt_adamw(
-    lr: Schedule = 1.0, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3
+    lr: Schedule = 1.0,
+    *,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    b2: float = 0.95,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """D-Adaptation of AdamW: estimates the distance to the solution to set its step size.
 
@@ -37,7 +48,9 @@ def dadapt_adamw(
 
 
 @optimizer(schedule="constant")
-def dog(lr: Schedule = 1.0, *, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+def dog(
+    lr: Schedule = 1.0, *, weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3
+) -> optax.GradientTransformation:
     """DoG: the step size is the distance from the start over the norm of all gradients so far.
 
     The largest distance so far counts (Ivgi et al. 2023, arXiv:2302.12022).
@@ -46,7 +59,9 @@ def dog(lr: Schedule = 1.0, *, weight_decay: float = 1e-3) -> optax.GradientTran
 
 
 @optimizer(schedule="constant")
-def dowg(lr: Schedule = 1.0, *, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+def dowg(
+    lr: Schedule = 1.0, *, weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3
+) -> optax.GradientTransformation:
     """DoWG: DoG with the distance squared and each gradient weighted by its distance.
 
     Khaled et al. 2023 (arXiv:2305.16284).
@@ -59,9 +74,9 @@ def mechanic(
     lr: Schedule = 1.0,
     *,
     s_init: float = 1e-4,
-    b1: float = 0.9,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     b2: float = 0.95,
-    weight_decay: float = 1e-3,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """Mechanic around AdamW: learns a factor that scales all updates (Cutkosky et al. 2023).
 
@@ -74,7 +89,11 @@ def mechanic(
 
 @optimizer(extra_args=("value",))
 def momo_adam(
-    lr: Schedule = 1e-1, *, b1: float = 0.9, b2: float = 0.95, weight_decay: float = 1e-3
+    lr: Schedule = 1e-1,
+    *,
+    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    b2: float = 0.95,
+    weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
 ) -> optax.GradientTransformation:
     """MoMo-Adam: step sizes from a model of the loss that is never below 0 (Schaipp et al. 2023).
 
@@ -84,7 +103,9 @@ def momo_adam(
 
 
 @optimizer
-def cocob(*, alpha: float = 100.0, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+def cocob(
+    *, alpha: float = 100.0, weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3
+) -> optax.GradientTransformation:
     """COCOB: bets on the sign of each gradient (Orabona & Tommasi 2017, arXiv:1705.07795).
 
     The learning rate of optax.contrib.cocob only scales the gradients. A constant scale hardly

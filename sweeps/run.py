@@ -65,7 +65,10 @@ with FLAGS.group("What to compare"):
 
 with FLAGS.group("How to search"):
     flags.DEFINE_integer(
-        "trials", 8, "Tuning trials of each optimizer at each horizon.", flag_values=FLAGS
+        "trials",
+        48,
+        "Tuning trials of each optimizer at the shortest horizon; half as many at twice the steps.",
+        flag_values=FLAGS,
     )
     flags.DEFINE_integer(
         "seeds", 3, "Final runs of each winner, on fresh seeds.", flag_values=FLAGS

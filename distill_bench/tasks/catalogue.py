@@ -26,7 +26,7 @@ DIGITS = Task(
     temperature=1.0,
     probe=ProbeConfig(batches=64, batch_size=64),
     seed=0,
-    horizons=(250, 500, 1000, 2000, 4000),
+    horizons=(125, 250, 500, 1000, 2000, 4000),
 )
 
 

@@ -13,12 +13,15 @@ An optimizer is a function from hyperparameters to an optax transformation.
 Hyperparameters
 - Each one is a parameter with a default, passed by keyword. `*args` and `**kwargs` are not allowed,
   and the name "horizon" is reserved.
-- A domain (Log, Uniform or Choice) makes it searched. Without one it keeps its default, unless the
-  user changes it with `--set`.
+- A domain (Log, Decay, Uniform or Choice) makes it searched. Without one it keeps its default,
+  unless the user changes it with `--set`.
 - If it is annotated as Schedule, its default and domain are peak values. It arrives as a function
   of the step count, which starts at 0. `@optimizer(schedule=...)` sets the shape: a name in
   SCHEDULES ("warmup_cosine" by default), or your own function (peak, steps) -> (count -> value).
-  If yours also needs hyperparameters, it names them: (peak, steps, *, warmup_steps).
+- A schedule may have hyperparameters of its own, keyword-only: (peak, steps, *, warmup=0.1). They
+  are searched (if they have a domain) and set like the optimizer's, which need not list them.
+  "warmup_cosine" and "warmup_constant" search `warmup`, the fraction of the run that warms up. An
+  optimizer that has a parameter of that name decides its default and domain.
 - Floats and peak values may arrive as traced JAX values, so that all trials share one compilation.
   If your function needs the value in Python, as `if b1 > 0` does, it is compiled once per value.
   Integers, strings and booleans are always plain Python values.
@@ -59,7 +62,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
-from optimizers.contract.domains import Choice, Domain, Log, Uniform, Value
+from optimizers.contract.domains import Choice, Decay, Domain, Log, Uniform, Value
 from optimizers.contract.schedules import SCHEDULES, OfCount
 
 if TYPE_CHECKING:
@@ -74,8 +77,7 @@ RESERVED = "horizon"  # the trainer passes it along with the hyperparameters
 
 EvalParams = Callable[[Any, Any], Any]
 Shape = Callable[..., OfCount]
-"""(peak, steps) -> (count -> value). Its keyword-only parameters without a default get the
-hyperparameters of these names."""
+"""(peak, steps) -> (count -> value). Its keyword-only parameters are hyperparameters."""
 
 
 def offer(
@@ -112,7 +114,8 @@ class Optimizer:
       defaults: the default of every hyperparameter.
       scheduled: names of the hyperparameters annotated as Schedule.
       schedule: shape of these hyperparameters over a run: (peak, steps) -> (count -> value). It
-        may also take other hyperparameters, by name.
+        may also take hyperparameters, by name.
+      of_schedule: names of the hyperparameters that the schedule alone takes, and `make` does not.
       extra_args: names in EXTRA_ARGS; `update` gets these as keyword arguments.
       eval_params: (state, params) -> the parameters to measure; None to measure the current ones.
       evaluations: gradient evaluations per step on average, or an upper bound if that varies.
@@ -125,6 +128,7 @@ class Optimizer:
     defaults: Mapping[str, Value | None]
     scheduled: frozenset[str]
     schedule: Shape = SCHEDULES["warmup_cosine"]
+    of_schedule: frozenset[str] = frozenset()
     extra_args: frozenset[str] = frozenset()
     eval_params: EvalParams | None = None
     evaluations: float = 1.0
@@ -146,7 +150,8 @@ class Optimizer:
           TypeError: if the decorated function does not return an optax transformation.
         """
         values = {**self.defaults, **hparams}
-        rule = self.make(**{**values, **self._schedules(values, horizon)})
+        settings = {name: value for name, value in values.items() if name not in self.of_schedule}
+        rule = self.make(**{**settings, **self._schedules(values, horizon)})
         if not (callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None))):
             raise TypeError(
                 f"{self.name}() returned {type(rule).__name__}, which is not an "
@@ -168,20 +173,58 @@ class Optimizer:
 
     def _schedules(self, values: Mapping[str, Any], horizon: Any) -> dict[str, OfCount]:
         """The schedule of each scheduled hyperparameter, in the order of their names."""
-        settings = {name: values[name] for name in _settings(self.schedule)}
+        if not self.scheduled:
+            return {}
+        settings = {
+            parameter.name: values[parameter.name] for parameter in _settings(self.schedule)
+        }
         return {
             name: self.schedule(values[name], horizon, **settings)
             for name in sorted(self.scheduled)
         }
 
 
-def _settings(schedule: Shape) -> list[str]:
-    """The hyperparameters that a schedule's shape needs: keyword-only, without a default."""
+def _settings(schedule: Shape) -> list[inspect.Parameter]:
+    """The hyperparameters of a schedule's shape: its keyword-only parameters."""
     return [
-        parameter.name
+        parameter
         for parameter in inspect.signature(schedule).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+        if parameter.kind is parameter.KEYWORD_ONLY
     ]
+
+
+def _hints(function: Callable) -> dict[str, Any]:
+    """The function's type hints, with annotations; none if they cannot be evaluated."""
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):  # imported for type checkers only, or a functools.partial
+        return {}
+
+
+def _typed(
+    parameter: inspect.Parameter, hints: Mapping[str, Any], subject: str
+) -> tuple[Any, Value | None, Domain | None]:
+    """A hyperparameter's type, default and search domain, from its annotation.
+
+    Raises:
+      TypeError: if it has more than one domain.
+    """
+    hint, default = hints.get(parameter.name, Any), parameter.default
+    extras = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
+    domains = [extra for extra in extras if isinstance(extra, Domain)]
+    if len(domains) > 1:
+        raise TypeError(
+            f"{subject} has {len(domains)} search domains: keep one of Log, Decay, Uniform and "
+            "Choice."
+        )
+    plain = typing.get_args(hint)[0] if extras else hint
+    if (
+        (plain is float or plain == Schedule)
+        and isinstance(default, int)
+        and not isinstance(default, bool)
+    ):
+        default = float(default)
+    return plain, default, domains[0] if domains else None
 
 
 def _declare(
@@ -214,31 +257,26 @@ def _declare(
             raise TypeError(
                 f"{subject} has no default: give it the value to use when it is not searched."
             )
-        hint = hints.get(parameter.name, Any)
-        default = parameter.default
-        extras = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
-        domains = [extra for extra in extras if isinstance(extra, Log | Uniform | Choice)]
-        if len(domains) > 1:
-            raise TypeError(
-                f"{subject} has {len(domains)} search domains: keep one of Log, Uniform and Choice."
-            )
-        plain = typing.get_args(hint)[0] if extras else hint
+        plain, default, domain = _typed(parameter, hints, subject)
         if plain == Schedule:
             scheduled.add(parameter.name)
-        if (
-            (plain is float or plain == Schedule)
-            and isinstance(default, int)
-            and not isinstance(default, bool)
-        ):
-            default = float(default)
         defaults[parameter.name] = default
-        if domains:
-            space[parameter.name] = domains[0]
-    if missing := [setting for setting in _settings(schedule) if setting not in defaults]:
-        raise TypeError(
-            f"The schedule of {name} needs a hyperparameter {missing[0]!r}, which {name} lacks: "
-            "declare it, or give the schedule's parameter a default."
-        )
+        if domain:
+            space[parameter.name] = domain
+    of_schedule = set()
+    schedule_hints = _hints(schedule)
+    for parameter in _settings(schedule) if scheduled else ():
+        if parameter.name in defaults:
+            continue
+        subject = f"Hyperparameter {parameter.name!r} of the schedule of {name}"
+        if parameter.default is parameter.empty:
+            raise TypeError(
+                f"{subject} has no default: give it one, or declare the hyperparameter in {name}."
+            )
+        _, defaults[parameter.name], domain = _typed(parameter, schedule_hints, subject)
+        of_schedule.add(parameter.name)
+        if domain:
+            space[parameter.name] = domain
     return Optimizer(
         name,
         function,
@@ -246,6 +284,7 @@ def _declare(
         defaults,
         frozenset(scheduled),
         schedule,
+        frozenset(of_schedule),
         extra_args,
         eval_params,
         evaluations,

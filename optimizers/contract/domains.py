@@ -23,6 +23,33 @@ class Log:
         """The value at fraction `u` in [0, 1] of the range."""
         return math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
 
+    def fraction(self, value: float) -> float:
+        """Where the value lies in the range: the inverse of `at`."""
+        return math.log(value / self.low) / math.log(self.high / self.low)
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Decays of averages between `low` and `high`, with 1 - value spread evenly on a logarithmic
+    scale; 0 <= low < high < 1. An average with decay b remembers about 1 / (1 - b) steps."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high < 1:
+            raise ValueError(
+                f"Decay({self.low}, {self.high}) is not a range: use 0 <= low < high < 1."
+            )
+
+    def at(self, u: float) -> float:
+        """The value at fraction `u` in [0, 1] of the range."""
+        return 1 - (1 - self.low) * ((1 - self.high) / (1 - self.low)) ** u
+
+    def fraction(self, value: float) -> float:
+        """Where the value lies in the range: the inverse of `at`."""
+        return math.log((1 - value) / (1 - self.low)) / math.log((1 - self.high) / (1 - self.low))
+
 
 @dataclass(frozen=True)
 class Uniform:
@@ -38,6 +65,10 @@ class Uniform:
     def at(self, u: float) -> float:
         """The value at fraction `u` in [0, 1] of the range."""
         return self.low + u * (self.high - self.low)
+
+    def fraction(self, value: float) -> float:
+        """Where the value lies in the range: the inverse of `at`."""
+        return (value - self.low) / (self.high - self.low)
 
 
 @dataclass(frozen=True, init=False)
@@ -55,5 +86,9 @@ class Choice:
         """The value at fraction `u` in [0, 1], which the values divide into equal parts."""
         return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
 
+    def fraction(self, value: Value) -> float:
+        """The middle of the value's part of [0, 1]."""
+        return (self.values.index(value) + 0.5) / len(self.values)
 
-Domain = Log | Uniform | Choice
+
+Domain = Log | Decay | Uniform | Choice

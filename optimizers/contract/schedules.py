@@ -1,13 +1,15 @@
 """Learning-rate schedules over a horizon.
 
 Each function here takes a peak and a number of steps, which may be traced, and returns a schedule:
-a function of the step count, which starts at 0.
+a function of the step count, which starts at 0. Keyword-only parameters are hyperparameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from optimizers.contract.domains import Log
 
 if TYPE_CHECKING:
     import jax
@@ -19,8 +21,12 @@ class OfCount(Protocol):
     def __call__(self, count: Any, /) -> Any: ...
 
 
-def warmup_cosine(peak: Any, horizon: Any, warmup: float = 0.1) -> OfCount:
-    """The default: linear warm-up over the first tenth of the horizon, then a half cosine to zero.
+Warmup = Annotated[float, Log(0.03, 0.5)]
+"""The fraction of the horizon that warms up."""
+
+
+def warmup_cosine(peak: Any, horizon: Any, *, warmup: Warmup = 0.1) -> OfCount:
+    """The default: linear warm-up over a fraction of the horizon, then a half cosine to zero.
 
     With w = max(warmup * horizon, 1), the rate of step t (from 0) is
     peak * min((t + 1) / w, (1 + cos(pi * d)) / 2) with d = (t + 1 - w) / max(horizon - w + 1, 1),
@@ -60,8 +66,8 @@ def constant(peak: Any, horizon: Any) -> OfCount:
     return lambda count: jnp.asarray(peak, jnp.float32)
 
 
-def warmup_constant(peak: Any, horizon: Any) -> OfCount:
-    """Linear warm-up over the first tenth of the horizon, then constant.
+def warmup_constant(peak: Any, horizon: Any, *, warmup: Warmup = 0.1) -> OfCount:
+    """Linear warm-up over a fraction of the horizon, then constant.
 
     For rules that average iterates instead of decaying the rate.
     """
@@ -69,11 +75,13 @@ def warmup_constant(peak: Any, horizon: Any) -> OfCount:
 
     return lambda count: (
         peak
-        * jnp.minimum((jnp.asarray(count, jnp.float32) + 1) / jnp.maximum(0.1 * horizon, 1.0), 1.0)
+        * jnp.minimum(
+            (jnp.asarray(count, jnp.float32) + 1) / jnp.maximum(warmup * horizon, 1.0), 1.0
+        )
     )
 
 
-Shape = Callable[[Any, Any], OfCount]
+Shape = Callable[..., OfCount]
 SCHEDULES: dict[str, Shape] = {
     "warmup_cosine": warmup_cosine,
     "warmup_quadratic": warmup_quadratic,

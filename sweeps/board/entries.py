@@ -198,9 +198,8 @@ def _contains(domain: Mapping[str, Any], value: Any) -> bool:
     if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in (low, high, value)):
         return False
     slack = 1e-9 * (high - low)  # platforms round differently
-    return (
-        low < high and (domain["kind"] != "Log" or low > 0) and low - slack <= value <= high + slack
-    )
+    sound = {"Log": low > 0, "Decay": 0 <= low and high < 1}.get(domain["kind"], True)
+    return low < high and sound and low - slack <= value <= high + slack
 
 
 def _refuse_constant(constant: str) -> None:

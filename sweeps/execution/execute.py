@@ -201,7 +201,8 @@ def execute(
     Returns the folders of its studies.
 
     With an exporter, a final that the store holds is trained again if its student is not exported.
-    If the plan is a shard, the finals wait until the tuning trials of all shards are in the store.
+    If the plan is a shard, each stage of tuning waits until all shards have run the one before, and
+    the finals wait for all of it: the shard ends, and runs again.
     """
     folders = []
     for candidate in plan.candidates:
@@ -222,18 +223,22 @@ def execute(
 
 
 def _run(runner: _Runner) -> None:
-    """Runs the missing tuning trials, then the missing finals."""
+    """Runs the missing tuning trials, stage by stage, then the missing finals."""
     plan, root = runner.plan, runner.root
-    runner.run("tuning", _missing(root, plan.mine(plan.tuning)))
-    unfinished = [
-        trial
-        for candidate, trial in _missing(root, plan.tuning)
-        if candidate.optimizer.name not in runner.faults.dead
-    ]
-    if unfinished and plan.shard[1] > 1:
+    attempted: set[str] = set()  # a trial that crashes is not run twice
+    while True:
+        known = pending.tuning(plan, root)
+        missing = _missing(root, pending.mine(plan, known))
+        jobs = [job for job in missing if job[1].id not in attempted]
+        if not jobs:
+            break
+        attempted |= {trial.id for _, trial in jobs}
+        horizons = sorted({trial.horizon for _, trial in jobs})
+        runner.run(f"tuning at {', '.join(map(str, horizons))} steps", jobs)
+    if plan.shard[1] > 1 and not pending.is_tuned(plan, root, runner.faults.dead.keys()):
         runner.display.say(
-            f"{len(unfinished)} tuning trials of other shards are not finished yet. Once they are, "
-            "run this shard again for its final runs."
+            "Other shards have not finished tuning trials that the next ones depend on. Once they "
+            "have, run this shard again."
         )
         return
     finals = plan.mine(pending.finals(plan, root))

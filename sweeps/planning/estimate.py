@@ -67,8 +67,12 @@ def estimate(
         candidate.optimizer.name: known.rules[workload.rule_id(candidate)]
         for candidate in candidates
     }
-    phases = [workload.work(plan.task, layouts[0], part) for part in (tuning, finals)]
-    programs = frozenset().union(*(phase.programs for phase in phases))
+    rungs = [
+        workload.work(plan.task, layouts[0], [job for job in tuning if job[1].horizon == horizon])
+        for horizon in sorted({trial.horizon for _, trial in tuning})
+    ]
+    last = workload.work(plan.task, layouts[0], finals)
+    programs = frozenset().union(*(phase.programs for phase in [*rungs, last]))
     compiling = sum(
         rules[name].compilation.expected(bool(cache), RULE_SAVED) for name, _ in programs
     )
@@ -83,8 +87,8 @@ def estimate(
         "starting": START_FACTOR * planning,
         "opening the task": known.opening.expected(bool(cache), OPENING_SAVED),
         "compiling": compiling / min(len(programs), core_count()),
-        "tuning": training(phases[0]),
-        "finals": training(phases[1]),
+        "tuning": sum(map(training, rungs)),
+        "finals": training(last),
     }
     return Estimate(parts, tuple(notes))
 
@@ -155,15 +159,23 @@ def describe(plan: Plan) -> str:
             or "nothing to search"
         )
         fixed = "".join(f", {name} = {value}" for name, value in candidate.study.fixed.items())
-        lines.append(
-            f"{candidate.optimizer.name}: {len(candidate.trials)} trials, {searched}{fixed}"
-        )
+        lines.append(f"{candidate.optimizer.name}: {searched}{fixed}")
     rungs = ", ".join(map(str, plan.horizons))
     lines.append(
-        f"horizons {rungs}: {len(plan.tuning)} tuning runs, "
+        f"horizons {rungs}: {_tuning(plan)} tuning runs{_counts(plan)}, "
         f"then {_finals(plan)} final runs on {plan.seeds} fresh seeds"
     )
     return "\n".join(lines)
+
+
+def _counts(plan: Plan) -> str:
+    """The number of trials at each horizon, if it is the same for all optimizers that are tuned."""
+    found = {tuple(c.search.counts().values()) for c in plan.candidates if c.search.needs_tuning}
+    return f" ({', '.join(map(str, found.pop()))} for each optimizer)" if len(found) == 1 else ""
+
+
+def _tuning(plan: Plan) -> int:
+    return sum(stage.count for candidate in plan.candidates for stage in candidate.search.stages)
 
 
 def _finals(plan: Plan) -> int:
@@ -174,6 +186,6 @@ def describe_rest(plan: Plan, tuning: Sequence[Job], finals: Sequence[Job], outd
     """One line on what is left to run; empty if everything is."""
     if not tuning and not finals:
         return f"nothing left to run: {outdir} holds the results"
-    if (len(tuning), len(finals)) == (len(plan.tuning), _finals(plan)):
+    if (len(tuning), len(finals)) == (_tuning(plan), _finals(plan)):
         return ""
     return f"left to run: {len(tuning)} tuning runs and {len(finals)} final runs"

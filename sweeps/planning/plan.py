@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from distill_bench.errors import UserError, suggestion
@@ -13,12 +13,12 @@ from distill_bench.tasks.variation import vary
 from distill_bench.training.rules import Contract, Lane
 from optimizers.contract import registry
 from optimizers.contract.api import Optimizer
-from optimizers.contract.domains import Domain
 from sweeps.planning.environment import versions
 from sweeps.planning.parsing import cast, parse_horizons, parse_settings, parse_shard
 from sweeps.planning.plug_ins import resolve
 from sweeps.planning.request import PlanRequest
-from sweeps.planning.sampling import sample
+from sweeps.planning.sampling import describe_domain
+from sweeps.planning.search import Search
 from sweeps.planning.study import TUNING_SEED, Study, Trial
 
 
@@ -36,22 +36,23 @@ class Candidate:
       spec: the optimizer as it was typed.
       entry: the resolved optimizer and its source.
       study: the study that its trials belong to.
-      trials: hyperparameters of each tuning trial.
+      search: what to try.
     """
 
     spec: str
     entry: registry.Resolved
     study: Study
-    trials: tuple[dict[str, Any], ...]
+    search: Search
 
     @property
     def optimizer(self) -> Optimizer:
         return self.entry.optimizer
 
     @property
-    def needs_tuning(self) -> bool:
-        """Whether there is more than one setting to choose from."""
-        return len(self.trials) > 1
+    def first(self) -> dict[str, Any]:
+        """The hyperparameters of its first trial; those of all its runs if nothing is tuned."""
+        known = next(iter(self.search.known({})), None)
+        return known[1][0] if known else self.search.combinations[0]
 
     def lane(self, trial: Trial) -> Lane:
         """The trial in the form that the engine trains. A trial's horizon counts gradient
@@ -90,16 +91,6 @@ class Plan:
         return list(jobs)[self.shard[0] :: self.shard[1]]
 
     @property
-    def tuning(self) -> list[Job]:
-        return [
-            (candidate, candidate.trial(hparams, horizon, TUNING_SEED))
-            for candidate in self.candidates
-            if candidate.needs_tuning
-            for horizon in self.horizons
-            for hparams in candidate.trials
-        ]
-
-    @property
     def final_seeds(self) -> range:
         return range(TUNING_SEED + 1, TUNING_SEED + 1 + self.seeds)
 
@@ -121,7 +112,7 @@ def make_plan(request: PlanRequest) -> Plan:
     values_by_name = parse_settings(request.learning_rates, request.settings)
     _check_declared(values_by_name, entries)
     candidates = tuple(
-        _candidate(spec, entry, task, request.trials, values_by_name)
+        _candidate(spec, entry, task, request.trials, horizons, values_by_name)
         for spec, entry in zip(specs, entries, strict=True)
     )
     return Plan(task, candidates, horizons, request.seeds, parse_shard(request.shard))
@@ -158,6 +149,7 @@ def _candidate(
     entry: registry.Resolved,
     task: Task,
     trials: int,
+    horizons: tuple[int, ...],
     values_by_name: Mapping[str, Sequence[str]],
 ) -> Candidate:
     opt = entry.optimizer
@@ -181,12 +173,12 @@ def _candidate(
         },
         versions=versions(),
     )
-    return Candidate(spec, entry, study, tuple(sample(opt.space, listed, trials)))
-
-
-def describe_domain(domain: Domain) -> dict[str, Any]:
-    """The domain as plain data: its kind and its bounds or values."""
-    return {
-        "kind": type(domain).__name__,
-        **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(domain).items()},
-    }
+    search = Search(
+        opt.name,
+        tuple((name, domain) for name, domain in opt.space.items() if name not in listed),
+        tuple((name, tuple(values)) for name, values in listed.items()),
+        trials,
+        horizons,
+    )
+    search.check()
+    return Candidate(spec, entry, study, search)

@@ -1,61 +1,60 @@
-"""Draws the hyperparameters of tuning trials. Pure, so that any machine can run any slice of them.
-
-Trial i is point i of a scrambled Sobol sequence over the searched dimensions, in the order in which
-the optimizer declares them.
-"""
+"""Draws points of a search space. Pure, so that any machine can draw any slice of them."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from distill_bench.errors import UserError
-from optimizers.contract.domains import Domain
+import numpy as np
 
-SOBOL_SEED = 0
+from optimizers.contract.domains import Choice, Decay, Domain, Log, Uniform
 
 
-def sample(
-    space: Mapping[str, Domain], listed: Mapping[str, Sequence[Any]], n: int
-) -> list[dict[str, Any]]:
-    """Hyperparameters of `n` trials, without repeats.
+def spread(dimensions: int, n: int, scramble: str) -> np.ndarray:
+    """The first `n` points [n, dimensions] of a scrambled Sobol sequence in the unit cube.
 
-    Args:
-      space: the declared range of each hyperparameter.
-      listed: hyperparameters whose values the user wrote. Trial i takes combination i of these
-        values, cyclically; the other hyperparameters come from point i of the sequence. If no
-        others are left to search, each combination is one trial, whatever `n` is.
-      n: number of trials.
-
-    Raises:
-      UserError: if `n` is below 1, or too small to try every combination.
+    scramble: any text; each gives another sequence, and more points continue the same one.
     """
-    if n < 1:
-        raise UserError(f"--trials={n} tries nothing: use 1 or more.")
-    combinations = [
-        dict(zip(listed, values, strict=True)) for values in itertools.product(*listed.values())
-    ]
-    searched = {name: domain for name, domain in space.items() if name not in listed}
-    if not searched:
-        return combinations
-    if n < len(combinations):
-        raise UserError(
-            f"--trials={n} cannot try all {len(combinations)} combinations of the listed values: "
-            f"use --trials={len(combinations)} or more."
-        )
     from scipy.stats import qmc
 
-    sobol = qmc.Sobol(len(searched), scramble=True, rng=SOBOL_SEED)
-    points = sobol.random_base2(math.ceil(math.log2(n)))[:n]
-    trials = []
-    for i, point in enumerate(points):
-        drawn = {
-            name: domain.at(float(u))
-            for (name, domain), u in zip(searched.items(), point, strict=True)
-        }
-        trial = combinations[i % len(combinations)] | drawn
-        if trial not in trials:
-            trials.append(trial)
-    return trials
+    seed = int.from_bytes(hashlib.sha256(scramble.encode()).digest()[:8], "big")
+    sobol = qmc.Sobol(dimensions, scramble=True, rng=seed)
+    return sobol.random_base2(max(0, math.ceil(math.log2(max(n, 1)))))[:n]
+
+
+def combinations(listed: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the values listed for some hyperparameters."""
+    return [
+        dict(zip(listed, values, strict=True)) for values in itertools.product(*listed.values())
+    ]
+
+
+def at(space: Mapping[str, Domain], point: Sequence[float]) -> dict[str, Any]:
+    """The hyperparameters at a point of the unit cube, in the order of the space."""
+    return {
+        name: domain.at(float(u)) for (name, domain), u in zip(space.items(), point, strict=True)
+    }
+
+
+def fractions(space: Mapping[str, Domain], hparams: Mapping[str, Any]) -> list[float]:
+    """The point of the unit cube for these hyperparameters: the inverse of `at`."""
+    return [domain.fraction(hparams[name]) for name, domain in space.items()]
+
+
+def describe_domain(domain: Domain) -> dict[str, Any]:
+    """The domain as plain data: its kind and its bounds or values."""
+    return {
+        "kind": type(domain).__name__,
+        **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(domain).items()},
+    }
+
+
+def parse_domain(described: Mapping[str, Any]) -> Domain:
+    """The inverse of `describe_domain`."""
+    kind = {kind.__name__: kind for kind in (Log, Decay, Uniform, Choice)}[described["kind"]]
+    settings = {name: value for name, value in described.items() if name != "kind"}
+    return kind(*settings["values"]) if "values" in settings else kind(**settings)

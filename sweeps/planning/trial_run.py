@@ -41,7 +41,7 @@ def measure(
     stopwatch = Stopwatch(task, layouts, cache, time.perf_counter() - began)
     horizon = CHUNKS * engine.steps
     jobs: list[Job] = [
-        (candidate, candidate.trial(candidate.trials[0], horizon, TUNING_SEED))
+        (candidate, candidate.trial(candidate.first, horizon, TUNING_SEED))
         for candidate in candidates
         for _ in range(2 * engine.layout.lanes * len(layouts))
     ]

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sweeps.planning.sampling import parse_domain
+from sweeps.planning.search import key, select
 from sweeps.planning.study import TUNING_SEED, Result, Study
 
 METRICS = ("probe_loss", "heldout_kl", "agreement", "accuracy")
@@ -20,17 +22,27 @@ def loss(result: Result) -> float:
     return math.inf if result.final is None else result.final["probe_loss"]
 
 
-def winner(results: Sequence[Result], horizon: int) -> Result | None:
-    """The tuning trial at this horizon with the lowest final probe loss; the first of equal ones.
+def winner(study: Study, results: Sequence[Result], horizon: int) -> Result | None:
+    """The tuning trial that is best at this horizon, see `search.select`; None if all failed.
 
-    None if all failed. For an optimizer without anything to tune, any of its runs may win.
+    For an optimizer without anything to tune, any of its runs may win.
+
+    Args:
+      study: the study of the results.
+      results: runs at this horizon and at others, which tell what to expect at this one.
     """
-    here = [r for r in results if r.trial.horizon == horizon]
-    tuned = [r for r in here if r.trial.seed == TUNING_SEED]
-    if not tuned and all(r.trial.hparams == here[0].trial.hparams for r in here):
-        tuned = here
-    best = min(tuned, key=loss, default=None)
-    return None if best is None or math.isinf(loss(best)) else best
+    tuned = [r for r in results if r.trial.seed == TUNING_SEED]
+    if not tuned:
+        here = [r for r in results if r.trial.horizon == horizon]
+        same = all(r.trial.hparams == here[0].trial.hparams for r in here)
+        best = min(here, key=loss, default=None) if same else None
+        return best if best and math.isfinite(loss(best)) else None
+    space = {name: parse_domain(domain) for name, domain in study.space.items()}
+    tried = [(r.trial.horizon, key(r.trial.hparams), loss(r)) for r in tuned]
+    chosen = select(space, tried, horizon)
+    return next(
+        (r for r, one in zip(tuned, tried, strict=True) if one[:2] == (horizon, chosen)), None
+    )
 
 
 def finals(results: Sequence[Result], best: Result) -> list[Result]:
@@ -90,7 +102,7 @@ def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
         status: sum(r.status == status for r in here)
         for status in ("diverged", "crashed", "timeout")
     }
-    best = winner(here, horizon)
+    best = winner(study, results, horizon)
     row = Row(
         opt=study.optimizer,
         task=study.task,
