@@ -68,7 +68,7 @@ def _solver(name: RootSolver, ridge: Any) -> Solver:
 
 
 def scale_by_shampoo(
-    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    b1: float = 0.9,
     b2: float = 0.95,
     *,
     epsilon: float = 1e-6,

@@ -129,7 +129,7 @@ def _normalise(m: jax.Array, v: jax.Array, epsilon: Any, by_block: bool) -> jax.
 
 
 def scale_by_soap(
-    b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
+    b1: float = 0.9,
     b2: float = 0.95,
     *,
     epsilon: float = 1e-6,

@@ -62,7 +62,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
-from optimizers.contract.domains import Choice, Decay, Domain, Log, Uniform, Value
+from optimizers.contract.domains import Domain, Value
 from optimizers.contract.schedules import SCHEDULES, OfCount
 
 if TYPE_CHECKING:

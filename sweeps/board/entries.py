@@ -198,7 +198,7 @@ def _contains(domain: Mapping[str, Any], value: Any) -> bool:
     if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in (low, high, value)):
         return False
     slack = 1e-9 * (high - low)  # platforms round differently
-    sound = {"Log": low > 0, "Decay": 0 <= low and high < 1}.get(domain["kind"], True)
+    sound = {"Log": low > 0, "Decay": low >= 0 and high < 1}.get(domain["kind"], True)
     return low < high and sound and low - slack <= value <= high + slack
 
 
