@@ -83,7 +83,8 @@ class Column:
 
     Attributes:
       header: its name; a newline divides it into two lines.
-      cells: (left, right) of each cell. The ends of all left parts lie below each other.
+      cells: (left, right) of each cell. The ends of all left parts lie below each other, unless
+        the column is text.
       leaves: order in which columns are left out where the width does not hold all; 0 for never.
       text: align cells and header to the left.
     """
@@ -95,9 +96,9 @@ class Column:
 
     def lines(self) -> list[str]:
         """Two lines of the header, then the cells, all of the same width."""
-        lefts, rights = (max(map(cell_len, part)) for part in zip(*self.cells, strict=True))
+        rights = 0 if self.text else max(cell_len(right) for _, right in self.cells)
+        body = [left + to_left(right, rights) for left, right in self.cells]
         pad = to_left if self.text else _to_right
-        body = [pad(left, lefts) + to_left(right, rights) for left, right in self.cells]
         head = self.header.split("\n")
         lines = [*[""] * (2 - len(head)), *head, *body]
         width = max(map(cell_len, lines))
