@@ -83,7 +83,11 @@ def print_table(found: RunTable) -> None:
 
 
 def render(found: RunTable, width: int) -> Iterator[tuple[str, str]]:
-    """(line, style) for each line that `print_table` prints, at most `width` cells long."""
+    """(line, style) for each line that `print_table` prints.
+
+    It is at most `width` cells long, or MIN_WIDTH; only a single long word, such as the path of a
+    damaged file, makes a note or warning longer.
+    """
     width = max(width, MIN_WIDTH)
     tasks = list(dict.fromkeys((x.study.task, x.study.fingerprint) for x in found.lines))
     for i, (task, fingerprint) in enumerate(tasks):
@@ -103,14 +107,19 @@ def render(found: RunTable, width: int) -> Iterator[tuple[str, str]]:
     if notes:
         yield "", ""
     for note in notes:
-        indent = len(note) - len(note.lstrip())
-        yield from ((" " * indent + line, "") for line in wrap(printable(note), width - indent, 2))
+        yield from ((line, "") for line in _paragraph(note, width))
     if found.warnings:
         yield "", ""
     for warning in found.warnings:
         for i, part in enumerate(warning.splitlines()):
-            text = f"Warning: {part}" if i == 0 else f"  {part}"
-            yield from ((line, "") for line in wrap(printable(text), width, 2))
+            text = f"  {part}" if i else f"Warning: {part}"
+            yield from ((line, "") for line in _paragraph(text, width))
+
+
+def _paragraph(text: str, width: int) -> list[str]:
+    """The text's lines, as far indented as its first one and two more from the second on."""
+    indent = " " * (len(text) - len(text.lstrip()))
+    return [indent + line for line in wrap(printable(text), width - len(indent), 2)]
 
 
 def _versions(tasks: Sequence[tuple[str, str]], task: str) -> int:
@@ -203,6 +212,8 @@ def _outcome(line: Line, width: int) -> list[str]:
 
 def _legend(lines: Sequence[Line]) -> Iterator[str]:
     """What marks in the table mean, for those that it has."""
+    if any(line.row.std for line in lines):
+        yield "±: standard deviation over seeds."
     if any(line.gain and line.gain.interval for line in lines):
         yield INTERVAL_NOTE
     if any(line.gain and line.gain.bound != "=" for line in lines):
