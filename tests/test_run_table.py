@@ -102,8 +102,8 @@ def test_a_long_name_loses_its_middle_only_where_it_must():
 def test_the_winners_hyperparameters_fold_at_commas():
     found = run_rows.collect([loaded(study("a" * 30), {250: 0.4})])
     text = "\n".join(lines(found, 80))
-    below = text.partition("Best hyperparameters")[2]
-    assert [line[33:] for line in below.splitlines() if line] == [
+    below = text.partition("Best hyperparameters\n")[2].partition("\n\n")[0]
+    assert [line[33:] for line in below.splitlines()] == [
         "lr 0.0837, b2 0.95, weight_decay 0.001,",
         "warmup 0.1, block_size 128",
     ]
