@@ -43,6 +43,13 @@ with FLAGS.group("What to show"):
         comma_compat=True,
         flag_values=FLAGS,
     )
+    flags.DEFINE_spaceseplist(
+        "horizons",
+        [],
+        "With --outdir: show these rungs only, such as 250,500.",
+        comma_compat=True,
+        flag_values=FLAGS,
+    )
     flags.DEFINE_enum(
         "format", "table", ["table", "json", "markdown"], "how to print it.", flag_values=FLAGS
     )
@@ -84,6 +91,8 @@ def main() -> int:
         return _add_entries()
     if FLAGS.outdir:
         return _show_runs()
+    if FLAGS.horizons:
+        raise UserError("--horizons chooses rungs of your own runs: add --outdir=runs.")
     from sweeps.board import build, entries, tables
 
     folder = Path(FLAGS.entries) if FLAGS.entries else entries.FOLDER
@@ -117,7 +126,7 @@ def main() -> int:
 
 
 def _show_runs() -> int:
-    from sweeps.board import run_table
+    from sweeps.board import run_rows, run_table
     from sweeps.results import store
 
     if FLAGS.html or FLAGS.readme or FLAGS.format == "markdown":
@@ -128,15 +137,30 @@ def _show_runs() -> int:
     studies = store.merge(
         [loaded for outdir in FLAGS.outdir for loaded in store.load(Path(outdir))]
     )
-    rows, warnings = run_table.collect(studies)
+    horizons = _chosen_horizons(studies)
+    table = run_rows.collect(studies, horizons)
     if FLAGS.format == "json":
-        print(run_table.as_json(rows))
-        for warning in warnings:
+        print(run_table.as_json(table))
+        for warning in table.warnings:
             print(f"Warning: {warning}", file=sys.stderr)
     else:
-        run_table.print_table(rows, warnings)
-        run_table.print_certificates(studies)
+        run_table.print_table(table)
+        run_table.print_certificates(studies, horizons)
     return cli.FAILED if any(loaded.problems for loaded in studies) else cli.OK
+
+
+def _chosen_horizons(studies: list[Loaded]) -> set[int] | None:
+    """The rungs given with --horizons; None for all."""
+    if not FLAGS.horizons:
+        return None
+    present = sorted({result.trial.horizon for loaded in studies for result in loaded.results})
+    chosen = {horizon for horizon in present if str(horizon) in FLAGS.horizons}
+    if unknown := [text for text in FLAGS.horizons if text not in map(str, present)]:
+        raise UserError(
+            f"--horizons={','.join(unknown)}: these runs have no such rung. "
+            f"Theirs are {', '.join(map(str, present))}."
+        )
+    return chosen
 
 
 def _add_entries() -> int:

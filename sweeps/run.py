@@ -432,17 +432,18 @@ def _resources(cache: str | None) -> Resources:
 
 def _show(folders: list[Path], export: str | None) -> int:
     """Prints the table of these studies. Fails if an optimizer has no result."""
-    from sweeps.board import run_table
+    from distill_bench.tasks import catalogue
+    from sweeps.board import run_rows, run_table
     from sweeps.execution.export import describe
+    from sweeps.planning.parsing import parse_horizons
     from sweeps.results import store
 
+    horizons = parse_horizons(FLAGS.horizons, catalogue.get(FLAGS.task))
     studies = [store.load_study(folder) for folder in folders]
-    rows, warnings = run_table.collect(studies)
-    run_table.print_table(rows, warnings)
-    run_table.print_certificates(studies)
-    failed = sorted(
-        {row.opt for row, _ in rows if row.status in ("crashed", "timeout", "diverged")}
-    )
+    table = run_rows.collect(studies, horizons, run_rows.earlier_baselines(folders))
+    run_table.print_table(table)
+    run_table.print_certificates(studies, horizons)
+    failed = sorted({line.name for line in table.lines if not line.origin and line.row.failure})
     if failed:
         print(f"No result for {', '.join(failed)}: see above.")
     if export:

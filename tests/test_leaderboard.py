@@ -78,6 +78,7 @@ def test_the_script_prints_every_format(tmp_path):
         (["--entries=nowhere"], "--entries=nowhere"),
         (["--outdir=nowhere"], "--outdir=nowhere is not a folder"),
         (["--outdir=runs", "--html=page.html"], "--outdir"),
+        (["--horizons=250"], "add --outdir=runs"),
         (["--html=no/such/folder/page.html"], "cannot be written"),
         (["--readme=missing.md"], "--readme=missing.md"),
         (["--format=tabel"], "format"),

@@ -31,7 +31,8 @@ SMALL = ["--horizons=20,60", "--trials=2", "--seeds=2"]
 
 
 @pytest.mark.slow
-def test_a_sweep_compares_stores_and_repeats(script, tmp_path):
+def test_a_sweep_compares_stores_and_repeats(script, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     done = script("run", f"--opt={BRISK},{CALM}", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "speed-up" in done.stdout
@@ -63,6 +64,7 @@ def test_a_sweep_compares_stores_and_repeats(script, tmp_path):
     table = script("leaderboard")
     assert table.returncode == 0
     assert table.stdout.strip() in done.stdout
+    assert max(map(len, table.stdout.splitlines())) <= 80
     assert len(list((tmp_path / "runs").rglob("events.out.tfevents.*"))) == 1 + 16
 
     # Running the command again computes nothing; in another folder it gives the same bits.
@@ -71,6 +73,17 @@ def test_a_sweep_compares_stores_and_repeats(script, tmp_path):
     assert again.stdout == done.stdout
     assert "Compiled" not in again.stderr
     assert time.monotonic() - began < 60
+    # A narrower request shows its own rungs and optimizers only.
+    narrow = script("run", f"--opt={BRISK}", "--horizons=20", *SMALL[1:])
+    assert narrow.returncode == 0, narrow.stderr
+    assert "   20  brisk" in narrow.stdout
+    assert "calm" not in narrow.stdout
+    assert "   60  " not in narrow.stdout
+    filtered = script("leaderboard", "--horizons=60")
+    assert "   60  " in filtered.stdout
+    assert "   20  " not in filtered.stdout
+    refused = script("leaderboard", "--horizons=60,61")
+    assert (refused.returncode, "--horizons=61" in refused.stderr) == (2, True)
     done = script("run", f"--opt={BRISK},{CALM}", *SMALL, "--dry_run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("nothing left to run")
@@ -104,6 +117,8 @@ def test_broken_plug_ins_cost_only_their_own_trials(script, tmp_path):
     assert "after step 7 the parameters are not finite" in done.stderr
     assert "distill_bench/" not in done.stderr
     assert len(done.stderr.splitlines()) < 40
+    # Without anything to tune, the only run is a final.
+    assert "crashed 1 of 1 seed: ValueError: my own words" in " ".join(done.stdout.split())
     found = {row["opt"]: row["status"] for row in rows(script) if row["status"] != "reference"}
     assert found == {"raises": "crashed", "nan": "diverged", "brand_new": "ok"}
     checked = subprocess.run(

@@ -70,15 +70,90 @@ def test_rows_are_sorted_by_horizon_and_loss_with_failures_last():
     ]
 
 
-@pytest.mark.parametrize(("lr", "expected"), [(0.0101, ("lr",)), (0.1, ()), (0.99, ("lr",))])
-def test_a_winner_at_the_edge_of_its_range(lr, expected):
-    assert row_of(STUDY, [result(lr, 250, 0, 0.3)], 250).edges == expected
+DOMAINS = {
+    "lr": LOG,
+    "decay": {"kind": "Decay", "low": 0.9, "high": 0.999},
+    "warmup": {"kind": "Uniform", "low": 0.0, "high": 1.0},
+    "frequency": {"kind": "Choice", "values": [1, 2, 5, 10]},
+    "b1": {"kind": "Choice", "values": [0.8, 0.9, 0.95]},
+    "kind": {"kind": "Choice", "values": ["a", "b", "c", "d"]},
+    "flag": {"kind": "Choice", "values": [True, False]},
+    "depth": {"kind": "Unheard of"},
+}
+POINTS = [
+    (0.02, 0.97, 0.4, 2, 0.9, "b", True, 4),
+    (0.05, 0.98, 0.2, 1, 0.8, "a", False, 3),
+    (0.08, 0.95, 0.6, 10, 0.95, "d", True, 1),
+    (0.03, 0.91, 0.8, 5, 0.8, "c", False, 2),
+]
 
 
-def test_a_winner_at_the_edge_of_listed_values():
-    listed = dataclasses.replace(STUDY, space={}, fixed={"lr": [0.1, 0.2, 0.3]})
-    assert edges(listed, {"lr": 0.3}) == ("lr",)
-    assert edges(listed, {"lr": 0.2}) == ()
+def searched(points, horizon=250, losses=None, status="ok"):
+    """Results of tuning trials at these points of DOMAINS; the first point is the best one."""
+    losses = losses or [0.1 * (i + 1) for i in range(len(points))]
+    return [
+        dataclasses.replace(
+            (one := result(0, horizon, 0, loss, status)),
+            trial=dataclasses.replace(one.trial, hparams=dict(zip(DOMAINS, point, strict=True))),
+        )
+        for point, loss in zip(points, losses, strict=True)
+    ]
+
+
+WIDE = dataclasses.replace(STUDY, space=DOMAINS)
+
+
+@pytest.mark.parametrize(
+    ("best", "expected"),
+    [
+        (0, ("lr", "depth")),
+        (1, ("decay", "warmup", "frequency")),
+        (2, ("lr", "frequency", "depth")),
+        (3, ("decay", "warmup")),
+    ],
+)
+def test_a_winner_at_the_edge_of_what_was_tried(best, expected):
+    losses = [0.1 if i == best else 0.5 for i in range(4)]
+    assert row_of(WIDE, searched(POINTS, losses=losses), 250).edges == expected
+
+
+def test_few_tried_values_have_no_edge():
+    for n in (1, 2, 3):
+        assert row_of(WIDE, searched(POINTS[:n]), 250).edges == ()
+    assert row_of(WIDE, searched([POINTS[0]] * 5), 250).edges == ()
+
+
+def test_a_value_beyond_the_best_counts_though_it_diverged():
+    beyond = (0.01, 0.97, 0.4, 2, 0.9, "b", True, 5)
+    results = searched(POINTS) + searched([beyond], status="diverged")
+    assert row_of(WIDE, results, 250).edges == ()
+
+
+def test_a_rung_with_few_trials_is_judged_by_those_of_the_shorter_rungs():
+    promoted = searched(POINTS[:2], horizon=500, losses=[0.5, 0.1])
+    assert row_of(WIDE, searched(POINTS) + promoted, 500).edges == (
+        "decay",
+        "warmup",
+        "frequency",
+    )
+    assert row_of(WIDE, promoted, 500).edges == ()
+    longer = searched(POINTS, horizon=1000)
+    assert row_of(WIDE, promoted + longer, 500).edges == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "expected"),
+    [
+        ([0.1, 0.2, 0.3], 0.3, ("lr",)),
+        ([0.1, 0.2, 0.3], 0.2, ()),
+        ([0.1, 0.2], 0.2, ()),
+        (["a", "b", "c"], "c", ()),
+    ],
+)
+def test_a_winner_at_the_edge_of_listed_values(values, best, expected):
+    listed = dataclasses.replace(STUDY, space={}, fixed={"lr": values})
+    one = result(best, 250, 0, 0.1)
+    assert edges(listed, [one], one) == expected
 
 
 def test_the_reference_fills_in_where_the_rows_lack_the_baseline():
@@ -104,3 +179,37 @@ def test_a_failed_seed_leaves_the_row_without_a_mean():
     ]
     row = row_of(STUDY, results, 250)
     assert (row.status, row.mean, row.by_seed) == ("diverged", None, {})
+
+
+def failing(status, seed, detail, horizon=250):
+    return dataclasses.replace(result(0.1, horizon, seed, 0, status), detail=detail)
+
+
+def test_a_failure_says_how_many_runs_failed_and_how():
+    tuned = result(0.1, 250, 0, 0.3)
+    diverged = [failing("diverged", s, f"the loss of step {s} is nan") for s in (1, 2, 3)]
+    row = row_of(STUDY, [tuned, *diverged], 250)
+    assert row.failure == "diverged 3 of 3 seeds: the loss of step 1 is nan"
+    row = row_of(STUDY, [tuned, result(0.1, 250, 1, 0.2), failing("timeout", 2, "")], 250)
+    assert (row.status, row.failure) == ("timeout", "timed out 1 of 2 seeds")
+    trace = (
+        'Traceback (most recent call last):\n  File "mine.py", line 3, in up\n    raise It\n'
+        "mine.It: first line\nsecond line"
+    )
+    tuning = [failing("crashed", 0, trace), dataclasses.replace(diverged[0], trial=tuned.trial)]
+    row = row_of(STUDY, tuning, 250)
+    assert row.status == "diverged"
+    assert row.failure == ("diverged 1 and crashed 1 of 2 tuning trials: the loss of step 1 is nan")
+    row = row_of(STUDY, [failing("crashed", 0, trace)], 250)
+    assert row.failure == "crashed 1 of 1 tuning trial: mine.It: first line"
+    assert row_of(STUDY, [tuned], 250).failure is None
+
+
+def test_a_tuning_trial_that_failed_does_not_say_how_the_seeds_failed():
+    results = [
+        result(0.1, 250, 0, 0.3),
+        result(0.5, 250, 0, 0, "diverged"),
+        failing("crashed", 1, "killed"),
+    ]
+    row = row_of(STUDY, results, 250)
+    assert (row.status, row.failure) == ("crashed", "crashed 1 of 1 seed: killed")

@@ -3,84 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.board import entries
 from sweeps.board.entries import BASELINE
-from sweeps.results.comparison import Comparison, edge_warning
-from sweeps.results.statistics import Speedup
+from sweeps.board.run_rows import Line, RunTable
+from sweeps.board.text_layout import (
+    Column,
+    cell_len,
+    choose,
+    fold,
+    printable,
+    shorten,
+    shorten_first,
+    table,
+    to_left,
+    wrap,
+)
+from sweeps.board.versions import hparam
 from sweeps.results.store import Loaded
-from sweeps.results.summary import METRICS, Row, row_of, rows, sort_key
+from sweeps.results.summary import METRICS
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+
+INTERVAL_NOTE = (
+    "Brackets: 95 % interval for a repetition of the whole procedure: seeds, tuning and the "
+    "baseline's own noise."
+)
+MIN_WIDTH = 64  # of a table with shortened names; on a narrower terminal the lines are as long
+NAME_WIDTH = 24  # a longer name is shortened before a column is left out for it
+_UNKNOWN = "-"
 
 
-def collect(studies: Sequence[Loaded]) -> tuple[list[tuple[Row, Speedup | None]], list[str]]:
-    """The rows of the studies with their speed-ups, and warnings.
-
-    The committed baseline fills in at horizons where the studies lack the baseline.
-    """
-    made = rows([(loaded.study, loaded.results) for loaded in studies])
-    tasks = sorted({row.task for row in made})
-    committed, warnings = entries.load(names=tasks, only=BASELINE)
-    reference = [
-        replace(row_of(entry.study, entry.results, h), status="reference")
-        for entry in committed
-        for h in entry.horizons
-    ]
-    comparisons = {
-        task: Comparison(
-            BASELINE,
-            [row for row in made if row.task == task],
-            [row for row in reference if row.task == task],
-        )
-        for task in tasks
-    }
-    missing = [
-        row
-        for row in reference
-        if row.horizon in comparisons[row.task].horizons
-        and (row.opt, row.horizon) not in comparisons[row.task].by_name
-    ]
-    shown = sorted([*made, *missing], key=sort_key)
-    warnings += _store_warnings(studies)
-    for row in made:
-        found = (edge_warning(row), comparisons[row.task].seeds_warning(row))
-        warnings += [f"{row.opt} at {row.horizon}: {warning}" for warning in found if warning]
-    if unfinished := [f"{row.opt} at {row.horizon}" for row in made if row.status == "tuning"]:
-        warnings.append(
-            "No final runs on fresh seeds yet, so selection makes these losses look too low: "
-            f"{', '.join(unfinished)}."
-        )
-    return [(row, comparisons[row.task].speedup(row)) for row in shown], warnings
-
-
-def _store_warnings(studies: Sequence[Loaded]) -> list[str]:
-    warnings = [
-        f"{reason}\n  {path} is not counted."
-        for loaded in studies
-        for path, reason in loaded.problems
-    ]
-    names = [loaded.study.optimizer for loaded in studies]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        warnings.append(
-            f"The store holds {names.count(name)} studies of {name}, with different sources, "
-            "spaces or versions: each has its own rows."
-        )
-    return warnings
-
-
-def as_json(shown: Sequence[tuple[Row, Speedup | None]]) -> str:
+def as_json(found: RunTable) -> str:
     """A JSON list of rows; `speedup` is a bound if `speedup_bound` is ">" or "<"."""
 
-    def one(row: Row, gain: Speedup | None) -> dict[str, Any]:
+    def one(line: Line) -> dict[str, Any]:
+        row, gain = line.row, line.gain
         return {
-            "opt": row.opt,
+            "opt": line.study.optimizer,
+            "name": line.name,
             "task": row.task,
             "horizon": row.horizon,
             **{name: row.mean.get(name) if row.mean else None for name in METRICS},
@@ -93,106 +58,210 @@ def as_json(shown: Sequence[tuple[Row, Speedup | None]]) -> str:
             "diverged": row.diverged,
             "crashed": row.crashed,
             "status": row.status,
+            "failure": row.failure,
             "hparams": row.hparams,
+            "edges": row.edges,
+            "newest": line.newest,
             "study": row.study,
+            "source_sha256": line.study.source_sha256,
+            "fingerprint": line.study.fingerprint,
         }
 
-    return json.dumps([one(row, gain) for row, gain in shown], indent=1)
+    return json.dumps([one(line) for line in found.lines], indent=1)
 
 
-def print_table(shown: Sequence[tuple[Row, Speedup | None]], warnings: Sequence[str]) -> None:
-    """Prints one table for each task, then the warnings."""
-    from rich.console import Console
+def print_table(found: RunTable) -> None:
+    """Prints a table for each task, the notes and the warnings, as wide as the terminal allows.
+
+    Without a terminal, the width is that of $COLUMNS, or 80.
+    """
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=136)
-    for task in sorted({row.task for row, _ in shown}):
-        console.print(_table(task, [pair for pair in shown if pair[0].task == task]))
-    _print_footnotes(console, shown)
-    for warning in warnings:
-        console.print(Text(f"Warning: {warning}"))
+    console = _console()
+    for line, style in render(found, console.width):
+        console.print(Text(line, style=style), soft_wrap=True)
 
 
-def _table(task: str, shown: Sequence[tuple[Row, Speedup | None]]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+def render(found: RunTable, width: int) -> Iterator[tuple[str, str]]:
+    """(line, style) for each line that `print_table` prints.
 
-    table = Table(
-        title=f"{task}: tuned on probe loss, final runs on fresh seeds",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
-    for name in (
-        "steps",
-        "optimizer",
-        "probe loss",
-        "held-out KL",
-        "agreement",
-        "accuracy",
-        f"speed-up\nover {BASELINE}",
-        "seeds",
-        "trials",
-        "diverged",
-    ):
-        table.add_column(name, justify="left" if name == "optimizer" else "right", no_wrap=True)
-    previous = None
-    for row, gain in shown:
-        if previous not in (None, row.horizon):
-            table.add_section()
-        first = str(row.horizon) if row.horizon != previous else ""
-        # Text, not markup: names come from other people's files.
-        table.add_row(*(Text(cell) for cell in [first, *_cells(row, gain)]))
-        previous = row.horizon
-    return table
-
-
-def _cells(row: Row, gain: Speedup | None) -> list[str]:
-    label = row.opt if row.status == "ok" else f"{row.opt} ({row.status})"
-    spread = f" ± {row.std['probe_loss']:.4f}" if row.std else ""
-    metrics = ["-"] * 4
-    if mean := row.mean:
-        metrics = [
-            format(mean[name], digits) if name in mean else "-"
-            for name, digits in zip(METRICS, (".4f", ".4f", ".2%", ".2%"), strict=True)
+    It is at most `width` cells long, or MIN_WIDTH; only a single long word, such as the path of a
+    damaged file, makes a note or warning longer.
+    """
+    width = max(width, MIN_WIDTH)
+    tasks = list(dict.fromkeys((x.study.task, x.study.fingerprint) for x in found.lines))
+    for i, (task, fingerprint) in enumerate(tasks):
+        if i:
+            yield "", ""
+        lines = [
+            line
+            for line in found.lines
+            if (line.study.task, line.study.fingerprint) == (task, fingerprint)
         ]
-        metrics[0] += spread
-    counts = [str(row.seeds), str(row.trials), str(row.diverged)]
-    return [label, *metrics, str(gain) if gain else "-", *counts]
+        version = f" (version {fingerprint} of the task)" if _versions(tasks, task) > 1 else ""
+        title = f"{printable(task)}{version}: tuned on probe loss, final runs on fresh seeds"
+        yield from ((line, "italic") for line in [*wrap(title, width), ""])
+        yield from _rungs(lines, width)
+        yield from ((line, "") for line in ["", *_winners(lines, width)])
+    notes = [*_legend(found.lines), *found.notes]
+    if notes:
+        yield "", ""
+    for note in notes:
+        yield from ((line, "") for line in _paragraph(note, width))
+    if found.warnings:
+        yield "", ""
+    for warning in found.warnings:
+        for i, part in enumerate(warning.splitlines()):
+            text = f"  {part}" if i else f"Warning: {part}"
+            yield from ((line, "") for line in _paragraph(text, width))
 
 
-def _print_footnotes(console: Console, shown: Sequence[tuple[Row, Speedup | None]]) -> None:
-    if any(row.status == "reference" for row, _ in shown):
-        console.print(
+def _paragraph(text: str, width: int) -> list[str]:
+    """The text's lines, as far indented as its first one and two more from the second on."""
+    indent = " " * (len(text) - len(text.lstrip()))
+    return [indent + line for line in wrap(printable(text), width - len(indent), 2)]
+
+
+def _versions(tasks: Sequence[tuple[str, str]], task: str) -> int:
+    return sum(name == task for name, _ in tasks)
+
+
+def _rungs(lines: Sequence[Line], width: int) -> Iterator[tuple[str, str]]:
+    """The table, with an empty line between rungs."""
+    head, rows = table(choose(_columns(lines), width, NAME_WIDTH, name=1))
+    yield from ((text, "bold") for text in head)
+    for i, (line, text) in enumerate(zip(lines, rows, strict=True)):
+        if i and _starts_rung(lines, i):
+            yield "", ""
+        yield text, "" if line.row.mean else "dim"
+
+
+def _starts_rung(lines: Sequence[Line], i: int) -> bool:
+    return i == 0 or lines[i].row.horizon != lines[i - 1].row.horizon
+
+
+def _columns(lines: Sequence[Line]) -> list[Column]:
+    def metric(name: str, header: str, digits: str, leaves: int) -> Column:
+        means = [line.row.mean or {} for line in lines]
+        cells = [(_number(mean[name], digits) if name in mean else _UNKNOWN, "") for mean in means]
+        return Column(header, cells, leaves)
+
+    rows = [line.row for line in lines]
+    steps = [str(row.horizon) if _starts_rung(lines, i) else "" for i, row in enumerate(rows)]
+    spreads = [f" ± {_number(row.std['probe_loss'], '.4f')}" if row.std else "" for row in rows]
+    losses = metric("probe_loss", "", ".4f", 0).cells
+    gains = [str(line.gain).partition(" ") if line.gain else (_UNKNOWN, "", "") for line in lines]
+    return [
+        Column("steps", [(step, "") for step in steps]),
+        Column("optimizer", [_split(x, _mark(x)) for x in lines], text=True),
+        Column(
+            "probe loss",
+            [(loss, spread) for (loss, _), spread in zip(losses, spreads, strict=True)],
+        ),
+        metric("heldout_kl", "held-out\nKL", ".4f", 4),
+        metric("test_kl", "clean\nKL", ".4f", 1),
+        metric("agreement", "agreement", ".2%", 3),
+        metric("accuracy", "accuracy", ".2%", 2),
+        Column(f"speed-up\nover {BASELINE}", [(gain, gap + rest) for gain, gap, rest in gains]),
+        Column("seeds/\ntrials", [(str(row.seeds), f"/{row.trials}") for row in rows]),
+        Column("failed", [(str(row.diverged + row.crashed), "") for row in rows], 5),
+    ]
+
+
+def _split(line: Line, mark: str = "") -> tuple[str, str]:
+    """The optimizer's name, which may be shortened, and what must stay: digits and the mark."""
+    name = line.study.optimizer
+    return printable(name), printable(line.name.removeprefix(name)) + mark
+
+
+def _mark(line: Line) -> str:
+    marks = [
+        line.origin,
+        "newest" if line.newest else "",
+        "" if line.row.status in ("ok", "reference") else line.row.status,
+    ]
+    text = ", ".join(mark for mark in marks if mark)
+    return f" ({text})" if text else ""
+
+
+def _number(value: float, digits: str) -> str:
+    return format(value, digits) if abs(value) < 1000 else f"{value:.2e}"
+
+
+def _winners(lines: Sequence[Line], width: int) -> Iterator[str]:
+    """Each row's best hyperparameters, or how its runs failed."""
+    steps = max(len("steps"), *(len(str(line.row.horizon)) for line in lines))
+    names = [shorten_first(*_split(line), NAME_WIDTH) for line in lines]
+    indent = steps + 2 + max(map(cell_len, names)) + 2
+    yield "Best hyperparameters"
+    for i, (line, name) in enumerate(zip(lines, names, strict=True)):
+        step = str(line.row.horizon) if _starts_rung(lines, i) else ""
+        first = f"{step:>{steps}}  {name}"
+        for j, text in enumerate(_outcome(line, width - indent)):
+            yield to_left(first if j == 0 else "", indent) + text
+
+
+def _outcome(line: Line, width: int) -> list[str]:
+    hparams = [f"{name} {hparam(value)}" for name, value in (line.row.hparams or {}).items()]
+    folded = fold([printable(item) for item in hparams], width)
+    if line.row.failure:
+        said = wrap(printable(line.row.failure), width)
+        return [*(shorten(text, width) for text in said), *folded]
+    return folded or ["nothing to tune"]
+
+
+def _legend(lines: Sequence[Line]) -> Iterator[str]:
+    """What marks in the table mean, for those that it has."""
+    if any(line.row.std for line in lines):
+        yield "±: standard deviation over seeds."
+    if any(line.gain and line.gain.interval for line in lines):
+        yield INTERVAL_NOTE
+    if any(line.gain and line.gain.bound != "=" for line in lines):
+        yield f"< or >: a bound, because {BASELINE} has no horizon short or long enough."
+    if any(line.origin == "earlier run" for line in lines):
+        yield f"(earlier run): {BASELINE} as this folder already held it."
+    if any(line.origin == "reference" for line in lines):
+        yield (
             f"(reference): the committed entry in {_short(entries.FOLDER)}; "
             f"add {BASELINE} to --opt to run it here as well."
         )
 
 
-def print_certificates(studies: Sequence[Loaded]) -> None:
-    """Prints the validity certificate of each task's runs; nothing if there are too few runs."""
+def print_certificates(studies: Sequence[Loaded], horizons: Collection[int] | None = None) -> None:
+    """Prints the validity certificate of each task's runs; nothing if there are too few runs.
+
+    horizons: the rungs whose runs count; None for all.
+    """
     from sweeps.results.validity import certify
 
-    for task in sorted({loaded.study.task for loaded in studies}):
+    width, label = max(_console().width, MIN_WIDTH), "Validity  "
+    for task in sorted({(loaded.study.task, loaded.study.fingerprint) for loaded in studies}):
         found = certify(
             [
                 (r.trial.horizon, r.final)
                 for loaded in studies
-                if loaded.study.task == task
+                if (loaded.study.task, loaded.study.fingerprint) == task
                 for r in loaded.results
-                if r.final
+                if r.final and (horizons is None or r.trial.horizon in horizons)
             ]
         )
+        if found:
+            print()
         for c in found:
             metric = c.metric.replace("heldout_kl", "held-out KL")
-            label = "Validity" if c is found[0] else " " * len("Validity")
-            print(
-                f"{label}  probe loss against {metric}: Kendall's tau {c.tau:.3f} "
+            text = (
+                f"probe loss against {metric}: Kendall's tau {c.tau:.3f} "
                 f"[{c.low:.3f}, {c.high:.3f}] over {c.runs} runs; "
                 f"{c.disagree:.1%} of pairs disagree"
             )
+            for i, line in enumerate(wrap(text, width - len(label))):
+                print(f"{label if c is found[0] and i == 0 else ' ' * len(label)}{line}")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
 
 
 def _short(path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,8 +12,10 @@ import numpy as np
 from sweeps.planning.sampling import parse_domain
 from sweeps.planning.search import key, select
 from sweeps.planning.study import TUNING_SEED, Result, Study
+from sweeps.results import failures
 
-METRICS = ("probe_loss", "heldout_kl", "agreement", "accuracy")
+METRICS = ("probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy")
+MIN_TRIED = 4  # the best of fewer different values is too often the lowest or highest by chance
 RowStatus = Literal["ok", "tuning", "diverged", "crashed", "timeout", "reference"]
 
 
@@ -73,9 +75,10 @@ class Row:
       diverged: number of diverged runs, of tuning and final together.
       crashed: number of crashed or timed-out runs, of tuning and final together.
       hparams: the winner's hyperparameters; None if no trial ended well.
-      edges: hyperparameters whose best value is at the edge of its range.
+      edges: hyperparameters whose best value is the lowest or highest that was tried, see `edges`.
       study: id of the study.
       by_seed: seed -> final probe loss of the final runs.
+      failure: how the runs failed, such as "diverged 2 of 3 seeds: ..."; None with a result.
     """
 
     opt: str
@@ -92,22 +95,24 @@ class Row:
     edges: tuple[str, ...] = ()
     study: str | None = None
     by_seed: dict[int, float] = field(default_factory=dict)
+    failure: str | None = None
 
 
 def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
     """Summarizes a study's results at one horizon."""
     here = [r for r in results if r.trial.horizon == horizon]
     tuned = [r for r in here if r.trial.seed == TUNING_SEED]
-    counts = {
-        status: sum(r.status == status for r in here)
-        for status in ("diverged", "crashed", "timeout")
-    }
+    counts = {status: sum(r.status == status for r in here) for status in failures.WORDS}
     best = winner(study, results, horizon)
+    ran = finals(here, best) if best else []
+    good = [r.final for r in ran if r.final]
+    # Those that decide whether there is a result: the final runs, unless tuning found no winner.
+    decisive = ran if best else tuned or here
     row = Row(
         opt=study.optimizer,
         task=study.task,
         horizon=horizon,
-        status="diverged" if counts["diverged"] else "timeout" if counts["timeout"] else "crashed",
+        status=failures.status_of(decisive),
         mean=None,
         std=None,
         seeds=0,
@@ -117,10 +122,10 @@ def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
         hparams=best.trial.hparams if best else None,
         study=study.id,
     )
-    ran = finals(here, best) if best else []
-    good = [r.final for r in ran if r.final]
     if best is None or best.final is None or len(good) < len(ran):
-        return row  # a mean over the seeds that survived would reward the failure of the others
+        # A mean over the seeds that survived would reward the failure of the others.
+        unit = "tuning trials" if tuned and not best else "seeds"
+        return replace(row, failure=failures.describe(decisive, unit))
     measured = good or [best.final]
     values = {
         name: [final[name] for final in measured]
@@ -135,33 +140,44 @@ def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
         if len(good) > 1
         else None,
         seeds=len(good),
-        edges=edges(study, best.trial.hparams),
+        edges=edges(study, results, best),
         by_seed={r.trial.seed: r.final["probe_loss"] for r in ran if r.final},
     )
 
 
-def edges(study: Study, best: Mapping[str, Any]) -> tuple[str, ...]:
-    """Searched hyperparameters whose best value is at the edge of its range.
+def edges(study: Study, results: Sequence[Result], best: Result) -> tuple[str, ...]:
+    """Hyperparameters whose best value is the lowest or highest that was tried.
 
-    For a Log or Uniform domain, that is within a sixteenth of either end (on the domain's scale).
-    For three or more values listed with --lr or --set, it is the lowest or highest one.
+    Nothing then shows on which side of it the best value lies, whether the domain goes on there or
+    ends. For a searched hyperparameter, the values are those tried up to the best run's horizon,
+    because only few trials go on to the later rungs; there must be MIN_TRIED or more different
+    ones, so that a Choice of fewer is never at an edge. For values listed with --lr or --set, there
+    must be three or more. Values without an order, such as names, have no edge.
+
+    Args:
+      study: the study.
+      results: its results at all horizons.
+      best: the winner at its horizon.
     """
-    found = []
-    for name, domain in study.space.items():
-        if domain["kind"] != "Choice":
-            scale = math.log if domain["kind"] == "Log" else float
-            low, high, value = (scale(x) for x in (domain["low"], domain["high"], best[name]))
-            if not 1 / 16 <= (value - low) / (high - low) <= 15 / 16:
-                found.append(name)
-    for name, values in study.fixed.items():
-        if (
-            isinstance(values, list)
-            and len(values) >= 3
-            and isinstance(values[0], float)
-            and best[name] in (min(values), max(values))
-        ):
-            found.append(name)
-    return tuple(found)
+    tried = [
+        r.trial.hparams
+        for r in results
+        if r.trial.seed == TUNING_SEED and r.trial.horizon <= best.trial.horizon
+    ]
+    wanted = {name: ([hparams.get(name) for hparams in tried], MIN_TRIED) for name in study.space}
+    wanted |= {name: (v, 3) for name, v in study.fixed.items() if isinstance(v, list)}
+    return tuple(
+        name
+        for name, (values, enough) in wanted.items()
+        if _is_extreme(best.trial.hparams.get(name), values, enough)
+    )
+
+
+def _is_extreme(value: Any, tried: Sequence[Any], enough: int) -> bool:
+    """Whether the value is the lowest or highest of `enough` or more different numbers."""
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in (value, *tried)):
+        return False
+    return len({*tried}) >= enough and value in (min(tried), max(tried))
 
 
 def rows(studies: Sequence[tuple[Study, Sequence[Result]]]) -> list[Row]:
