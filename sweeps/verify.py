@@ -185,7 +185,7 @@ def _describe(entry: Entry, drawn: Drawn) -> str:
     winners = sum(any(trial is one for one in best) for _, trial in drawn.tuning)
     return (
         f"Drawn with --draw={drawn.seed}: {len(drawn.finals)} of {finals} final runs, "
-        f"{len(drawn.tuning)} of {trials} tuning trials, of which {winners} won their horizon."
+        f"{len(drawn.tuning)} of {trials} tuning trials (winners of a horizon: {winners})."
     )
 
 

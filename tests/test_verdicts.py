@@ -10,7 +10,7 @@ import json
 
 import pytest
 
-from sweeps.board import entries, verdicts
+from sweeps.board import build, entries, tables, verdicts
 from sweeps.board.draw import finals_of, trials_of
 from sweeps.board.entries import BASELINE
 
@@ -48,6 +48,18 @@ def test_verdicts_add_up_and_a_smaller_one_takes_nothing_away(entry):
     entry.path.write_text(entry.path.read_text() + " ")
     now = entries.read(entry.path)
     assert len(verdicts.record(now, reruns(now, [3], HERE)).runs) == 3
+
+
+def test_the_board_shows_how_many_final_runs_were_reproduced(entry):
+    def shown():
+        return tables.cells(build.make([entry]), "tiny", intervals=False)[1][0][-1]
+
+    assert shown() == "-"
+    verdicts.record(entry, reruns(entry, [1, 2], HERE))
+    verdicts.record(entry, reruns(entry, [2, 3], THERE))  # seed 2 twice, counted once
+    assert shown() == "9/15"
+    verdicts.record(entry, reruns(entry, [4], HERE, 1.5))
+    assert shown() == "failed"
 
 
 def test_a_failure_stays_until_the_runs_that_disagree_are_rerun(entry):

@@ -62,7 +62,7 @@ def judge(entry: Entry, runs: Sequence[Run]) -> Judgement:
     if joint is None and tuning.mean is None and not tuning.flipped:
         detail = f"{what} gave the recorded probe losses {TO_THE_LAST_DIGIT}"
     else:
-        means = [_mean_text("final runs", joint), _mean_text("tuning trials", tuning.mean)]
+        means = [_mean_text("final run", joint), _mean_text("tuning trial", tuning.mean)]
         detail = f"{what} agree with the recorded probe losses: {'; '.join(filter(None, means))}"
         if tuning.flipped:
             detail += f"; other endings: {_names(tuning.flipped)}"
@@ -107,7 +107,7 @@ def _against_finals(runs: Sequence[Run], joint: Mean | None, rungs: dict[int, Me
     broken = [run for run in runs if run.kind == "final" and run.key not in ended]
     reasons = [f"some did not end well: {_names(broken)}"] if broken else []
     if joint and not joint.inside:
-        reasons.append(f"the mean of rerun / recorded lies outside: {_mean_text('runs', joint)}")
+        reasons.append(f"the mean of rerun / recorded lies outside: {_mean_text('run', joint)}")
     if outside := [h for h, mean in rungs.items() if not mean.inside]:
         reasons.append(f"the mean at {', '.join(map(str, outside))} is far from the recorded one")
     return reasons
@@ -116,7 +116,7 @@ def _against_finals(runs: Sequence[Run], joint: Mean | None, rungs: dict[int, Me
 def _against_tuning(tuning: agreement.Tuning) -> list[str]:
     reasons = []
     if tuning.mean and not tuning.mean.inside:
-        reasons.append(f"the tuning trials lie outside: {_mean_text('tuning trials', tuning.mean)}")
+        reasons.append(f"the tuning trials lie outside: {_mean_text('tuning trial', tuning.mean)}")
     if tuning.outlying:
         reasons.append(f"these are far from the recorded loss: {_names(tuning.outlying)}")
     return reasons
@@ -137,7 +137,7 @@ def _finals_lines(
             )
         yield line
     if joint:
-        yield f"All final runs: {_mean_text('runs', joint)}."
+        yield f"All final runs: {_mean_text('run', joint)}."
 
 
 def _tuning_lines(runs: Sequence[Run], tuning: agreement.Tuning, of: int) -> Iterable[str]:
@@ -148,7 +148,7 @@ def _tuning_lines(runs: Sequence[Run], tuning: agreement.Tuning, of: int) -> Ite
     agree = len({run.key for run in runs if run.kind == "tuning" and run.agrees})
     yield f"{agree} of {len(keys)} tuning trials (it has {of}) ended exactly as recorded."
     if tuning.mean:
-        yield f"The others: {_mean_text('tuning trials', tuning.mean)}."
+        yield f"The others: {_mean_text('tuning trial', tuning.mean)}."
     if tuning.far:
         yield f"{tuning.far} too far from the best of their horizon to compare losses."
     for run in tuning.flipped:
@@ -175,7 +175,7 @@ def _mean_text(what: str, mean: Mean | None) -> str:
     if mean is None:
         return ""
     return (
-        f"mean of rerun / recorded over {mean.runs} {what} {percent(mean.value)}, "
+        f"mean of rerun / recorded over {_count(mean.runs, what)} {percent(mean.value)}, "
         f"expected {percent(mean.low)} to {percent(mean.high)}"
     )
 

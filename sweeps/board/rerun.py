@@ -25,6 +25,7 @@ from sweeps.board.entries import Entry
 from sweeps.board.judge import judge
 from sweeps.board.verdicts import Verdict, here
 from sweeps.execution.resources import Resources
+from sweeps.planning.environment import versions
 from sweeps.planning.plan import describe_domain, lane_of
 from sweeps.planning.study import Result
 
@@ -84,7 +85,23 @@ def verify(
         [asdict(run) for run in runs],
         draws=[{"seed": drawn.seed, "finals": len(drawn.finals), "tuning": len(drawn.tuning)}],
     )
-    return Outcome(verdict, drawn, judged.lines)
+    lines = judged.lines if any(run.identical for run in runs) else (*judged.lines, _why(entry))
+    return Outcome(verdict, drawn, lines)
+
+
+def _why(entry: Entry) -> str:
+    """Why no rerun has the recorded digits, as far as versions say."""
+    then, now = entry.study.versions, versions()
+    differ = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+    if not differ:
+        return (
+            "No number is identical, though the versions are the same: this is another processor "
+            "than the one that recorded the entry, or the entry was altered throughout."
+        )
+    changed = (
+        f"{name} {then.get(name, 'unknown')}, here {now.get(name, 'none')}" for name in differ
+    )
+    return f"No number is identical; it was recorded with {'; '.join(changed)}."
 
 
 def _failed(entry: Entry, reasons: Sequence[str]) -> Verdict:
