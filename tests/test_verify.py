@@ -121,7 +121,7 @@ def other_source_and_digest(content):
     [
         (lowered, r"so that the others were altered: 4 \(seed \d\), 4 \(seed \d\)$"),
         (one_lowered, r"so that the others were altered: 4 \(seed \d\)"),
-        (all_lowered, "mean of rerun / recorded lies outside.*the mean at 4, 8 is far"),
+        (all_lowered, "outside its interval: mean of rerun / recorded.*the mean at 4, 8 is far"),
         (tuning_lowered, r"so that the others were altered: 4 \(trial \d\)"),
         (other_hparams, "were altered: 4"),
         (other_source, "its source files do not match its source digest"),

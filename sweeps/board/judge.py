@@ -107,7 +107,7 @@ def _against_finals(runs: Sequence[Run], joint: Mean | None, rungs: dict[int, Me
     broken = [run for run in runs if run.kind == "final" and run.key not in ended]
     reasons = [f"some did not end well: {_names(broken)}"] if broken else []
     if joint and not joint.inside:
-        reasons.append(f"the mean of rerun / recorded lies outside: {_mean_text('run', joint)}")
+        reasons.append(f"outside its interval: {_mean_text('final run', joint)}")
     if outside := [h for h, mean in rungs.items() if not mean.inside]:
         reasons.append(f"the mean at {', '.join(map(str, outside))} is far from the recorded one")
     return reasons
@@ -116,7 +116,7 @@ def _against_finals(runs: Sequence[Run], joint: Mean | None, rungs: dict[int, Me
 def _against_tuning(tuning: agreement.Tuning) -> list[str]:
     reasons = []
     if tuning.mean and not tuning.mean.inside:
-        reasons.append(f"the tuning trials lie outside: {_mean_text('tuning trial', tuning.mean)}")
+        reasons.append(f"outside its interval: {_mean_text('tuning trial', tuning.mean)}")
     if tuning.outlying:
         reasons.append(f"these are far from the recorded loss: {_names(tuning.outlying)}")
     return reasons

@@ -103,7 +103,7 @@ def merge(entry: Entry, kept: Verdict | None, new: Verdict) -> Verdict:
 
     A rerun replaces the earlier one of the same run in the same environment; other environments
     keep theirs. So a failure lasts until the runs that disagree are rerun in the same environment
-    and agree, a rerun elsewhere repeats them to the last digit, or enough reruns elsewhere bring
+    and agree, a rerun elsewhere repeats them to the last digit, or further reruns bring
     the mean back. A contradiction in the entry fails it whatever its runs say.
 
     Args:
