@@ -1,7 +1,7 @@
 """Reruns a leaderboard entry and records whether its numbers are reproduced.
 
 python sweeps/verify.py leaderboard/digits/shampoo.json
-python sweeps/verify.py leaderboard/digits/shampoo.json --seeds=1
+python sweeps/verify.py leaderboard/digits/shampoo.json --seeds=2 --tuning=8
 python sweeps/verify.py --restamp leaderboard/digits/*.json  (after the code was reworded or moved)
 """
 
@@ -24,7 +24,9 @@ from sweeps import cli
 
 if TYPE_CHECKING:
     from distill_bench.training.events import Event
-    from sweeps.board.rerun import Rung
+    from sweeps.board.draw import Drawn
+    from sweeps.board.entries import Entry
+    from sweeps.board.verdicts import Verdict
 
 FLAGS = Flags()
 
@@ -32,8 +34,23 @@ with FLAGS.group("What to rerun"):
     flags.DEFINE_integer(
         "seeds",
         None,
-        "Number of recorded seeds to rerun at each horizon. Default: all.",
+        "Number of seeds to draw at each horizon and rerun as final runs. Default: all.",
         lower_bound=1,
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer(
+        "tuning",
+        4,
+        "Number of tuning trials to draw, over all horizons, and rerun.",
+        lower_bound=0,
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer(
+        "draw",
+        None,
+        "Seed of the draw, to repeat one. Default: a fresh one.",
+        lower_bound=0,
+        upper_bound=2**32 - 1,
         flag_values=FLAGS,
     )
     flags.DEFINE_list("horizons", [], "Horizons to rerun. Default: all.", flag_values=FLAGS)
@@ -64,7 +81,7 @@ with FLAGS.group("Output"):
     flags.DEFINE_bool(
         "record",
         True,
-        "Write the verdict beside the entry, for the leaderboard to show.",
+        "Add the verdict to those beside the entry, for the leaderboard to show.",
         flag_values=FLAGS,
     )
     flags.DEFINE_string(
@@ -103,19 +120,31 @@ def main(arguments: list[str]) -> int:
 
 def _verify(path: Path) -> int:
     from sweeps.board import entries, rerun, verdicts
+    from sweeps.board.draw import Request
 
     entry = entries.read(path.absolute())
+    request = Request(FLAGS.seeds, FLAGS.tuning, [int(h) for h in FLAGS.horizons], FLAGS.draw)
     with _progress() as watch:
-        verdict, rungs = rerun.verify(
-            entry, FLAGS.seeds, [int(h) for h in FLAGS.horizons], FLAGS.trust, watch
-        )
-    for rung in rungs:
-        print(_describe(rung))
-    detail = f"{verdict.detail[0].upper()}{verdict.detail[1:]}"
-    print(f"{entry.study.optimizer}: {verdict.verdict}. {detail}.")
-    if FLAGS.record:
-        print(f"Written to {verdicts.record(entry, verdict)}")
-    return cli.OK if verdict.verdict == "reproduced" else cli.FAILED
+        outcome = rerun.verify(entry, request, FLAGS.trust, watch)
+    if outcome.drawn:
+        print(_describe(entry, outcome.drawn))
+    for line in outcome.lines:
+        print(line)
+    verdict, kept = outcome.verdict, verdicts.of(entry)
+    print(f"{entry.study.optimizer}: {_sentence(verdict)}")
+    if FLAGS.record and kept and kept.runs and not outcome.confirms:
+        print("Nothing was rerun, so that the verdict beside the entry stays as it is.")
+    elif FLAGS.record:
+        merged = verdicts.record(entry, verdict)
+        print(f"Written to {verdicts.path_of(entry)}")
+        if (merged.verdict, merged.detail) != (verdict.verdict, verdict.detail):
+            print(f"With earlier reruns of this entry: {_sentence(merged)}")
+        verdict = merged
+    return cli.OK if verdict.verdict == outcome.verdict.verdict == "reproduced" else cli.FAILED
+
+
+def _sentence(verdict: Verdict) -> str:
+    return f"{verdict.verdict}. {verdict.detail[0].upper()}{verdict.detail[1:]}."
 
 
 def _restamp(path: Path) -> int:
@@ -145,12 +174,19 @@ def _progress() -> Iterator[Callable[[Event, int], None]]:
         yield watch
 
 
-def _describe(rung: Rung) -> str:
-    mean = "diverged or crashed" if rung.mean is None else f"{rung.mean:.4f}"
-    text = f"{rung.horizon:6} steps: rerun {mean}, expected {rung.low:.4f} to {rung.high:.4f}"
-    if rung.identical:
-        text += f", {rung.identical} of {len(rung.rerun)} identical to the last digit"
-    return text
+def _describe(entry: Entry, drawn: Drawn) -> str:
+    """What was drawn, and how to draw it again."""
+    from sweeps.board.draw import finals_of, trials_of
+    from sweeps.results.summary import winner
+
+    finals = sum(len(finals_of(entry, h)) for h in entry.horizons)
+    trials = sum(len(trials_of(entry, h)) for h in entry.horizons)
+    best = [winner(entry.results, h) for h in entry.horizons]
+    winners = sum(any(trial is one for one in best) for _, trial in drawn.tuning)
+    return (
+        f"Drawn with --draw={drawn.seed}: {len(drawn.finals)} of {finals} final runs, "
+        f"{len(drawn.tuning)} of {trials} tuning trials (winners of a horizon: {winners})."
+    )
 
 
 def script() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from distill_bench.errors import UserError
 from sweeps.board import entries, verdicts, write_entry
+from sweeps.board.draw import Request, finals_of
 from sweeps.board.entries import BASELINE
 from sweeps.board.rerun import verify
 from sweeps.board.restamp import restamp
@@ -48,18 +49,34 @@ def test_an_entry_with_the_same_losses_gets_the_new_digest_and_nothing_else(path
     assert "3 runs at horizons 4, 8, 16 with the code here gave the same" in outcome.detail
     assert after["study"].pop("source_sha256") != before["study"].pop("source_sha256")
     assert after == before
-    verdict, _ = verify(entries.read(path), 1, [4], False, quiet)
-    assert verdict.verdict == "reproduced"
+    again = verify(entries.read(path), Request(1, 0, [4]), False, quiet)
+    assert again.verdict.verdict == "reproduced"
     assert verdicts.of(outcome.entry).verdict == "reproduced"
 
 
-def test_a_verdict_to_the_last_digit_is_kept_and_says_that_it_was_restamped(path):
+def reruns_of_seed_2(entry, factor):
+    runs = [
+        {"kind": "final", "horizon": h, "seed": 2, "trial": None, "environment": 0}
+        | {"recorded": loss, "rerun": loss * factor}
+        for h in entry.horizons
+        for loss in [finals_of(entry, h)[1].final["probe_loss"]]
+    ]
+    return verdicts.Verdict("reproduced", "made up", entry.sha256, {"a": 1}, runs)
+
+
+def test_earlier_reruns_count_on_and_the_verdict_says_that_it_was_restamped(path):
     entry = entries.read(path)
-    kept = verdicts.Verdict("reproduced", "2 runs to the last digit", entry.sha256, {"a": 1}, [])
-    verdicts.record(entry, kept)
+    verdicts.record(entry, reruns_of_seed_2(entry, 1))
     now = verdicts.of(restamp(path, quiet).entry)
-    assert now.detail.startswith("2 runs to the last digit; re-stamped later: 3 runs")
-    assert dataclasses.replace(now, detail=kept.detail, entry_sha256=kept.entry_sha256) == kept
+    assert now.detail.startswith("6 runs at horizons 4, 8, 16 gave the recorded probe losses")
+    assert "; re-stamped later: 3 runs" in now.detail
+    assert (now.verdict, len(now.runs), now.environments[0]) == ("reproduced", 6, {"a": 1})
+
+
+def test_restamping_does_not_clear_a_failed_verdict(path):
+    entry = entries.read(path)
+    assert verdicts.record(entry, reruns_of_seed_2(entry, 3)).verdict == "failed"
+    assert verdicts.of(restamp(path, quiet).entry).verdict == "failed"
 
 
 def test_other_losses_write_nothing_unless_a_witness_has_them(path, tmp_path):

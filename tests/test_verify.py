@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from distill_bench.errors import UserError
 from optimizers.contract import source_digest
 from support.paths import ROOT
 from sweeps.board import entries, verdicts
+from sweeps.board.draw import Request, draw, trials_of
 from sweeps.board.entries import BASELINE
-from sweeps.board.rerun import prediction_interval, verify
+from sweeps.board.rerun import verify
+from sweeps.results.summary import winner
 
 
 def quiet(event, steps):
     pass
+
+
+def verified(entry, seeds=1, horizons=(4,), tuning=0, trust=False):
+    return verify(entry, Request(seeds, tuning, horizons, seed=0), trust, quiet)
 
 
 def edited(path, change):
@@ -31,19 +38,38 @@ def edited(path, change):
 def test_an_entry_is_reproduced_to_the_last_digit_and_the_verdict_is_kept(board_folder):
     entry = entries.read(board_folder / "tiny" / f"{BASELINE}.json")
     assert verdicts.of(entry) is None
-    verdict, rungs = verify(entry, 2, [], False, quiet)
-    assert (
-        verdict.verdict,
-        [(rung.horizon, rung.identical, len(rung.rerun)) for rung in rungs],
-    ) == ("reproduced", [(4, 2, 2), (8, 2, 2), (16, 2, 2)])
-    assert (
-        "6 runs at horizons 4, 8, 16 gave the recorded probe losses to the last digit"
-        in verdict.detail
+    outcome = verified(entry, 2, [], 5)
+    verdict, runs = outcome.verdict, [verdicts.run_of(run) for run in outcome.verdict.runs]
+    assert (verdict.verdict, all(run.identical for run in runs)) == ("reproduced", True)
+    assert verdict.detail == (
+        "6 runs at horizons 4, 8, 16 and 5 tuning trials gave the recorded probe losses "
+        "to the last digit"
     )
+    assert verdict.draws == [{"seed": 0, "finals": 6, "tuning": 5}]
+    assert "5 of 5 tuning trials (it has 24) ended exactly as recorded." in outcome.lines
     verdicts.record(entry, verdict)
-    assert verdicts.of(entry) == verdict
+    kept = verdicts.of(entry)
+    assert kept == dataclasses.replace(verdict, environments=[verdict.environment])
     entry.path.write_text(entry.path.read_text() + " ")
     assert verdicts.of(entries.read(entry.path)) is None  # the verdict was on other content
+
+
+def test_the_draw_is_repeatable_and_differs_from_draw_to_draw(board_folder):
+    entry = entries.read(board_folder / "tiny" / f"{BASELINE}.json")
+    drawn = [draw(entry, Request(2, 4)) for _ in range(60)]
+    assert drawn[0] == draw(entry, Request(2, 4, seed=drawn[0].seed))
+    assert {r.trial.seed for one in drawn for r in one.finals} == {1, 2, 3, 4, 5}
+    for one in drawn:
+        assert len({r.trial.seed for r in one.finals}) == 2  # of the same seeds at each rung
+        assert [r.trial.horizon for r in one.finals] == [4, 4, 8, 8, 16, 16]
+        assert len({(r.trial.horizon, i) for i, r in one.tuning}) == 4
+        assert {r.trial.horizon for _, r in one.tuning} == {4, 8, 16}
+        assert all(trials_of(entry, r.trial.horizon)[i] is r for i, r in one.tuning)
+    best = [winner(entry.results, h) for h in entry.horizons]
+    shares = [sum(any(r is w for w in best) for _, r in one.tuning) / 4 for one in drawn]
+    assert 0.2 < sum(shares) / 60 < 0.47  # a third; of all trials they are an eighth
+    assert len(draw(entry, Request(None, 1000)).tuning) == 24
+    assert len(draw(entry, Request(None, 0)).finals) == 15
 
 
 def lowered(content):
@@ -52,7 +78,25 @@ def lowered(content):
 
 
 def one_lowered(content):
-    content["rungs"][0]["finals"][0]["points"][-1]["probe_loss"] *= 0.9999
+    for run in content["rungs"][0]["finals"][:4]:  # of which 2 of 5 seeds hit one or two
+        run["points"][-1]["probe_loss"] *= 0.9999
+
+
+def all_lowered(content):  # so that no number says that this machine recorded it
+    scaled(content, 0.5)
+
+
+def scaled(content, factor):
+    for rung in content["rungs"]:
+        for run in rung["finals"]:
+            run["points"][-1]["probe_loss"] *= factor
+        for run in rung["tuning"]:
+            run["final"]["probe_loss"] *= factor
+
+
+def tuning_lowered(content):
+    for run in content["rungs"][0]["tuning"]:
+        run["final"]["probe_loss"] *= 0.999
 
 
 def other_hparams(content):
@@ -75,9 +119,11 @@ def other_source_and_digest(content):
 @pytest.mark.parametrize(
     ("tamper", "detail"),
     [
-        (lowered, "the mean at 4 lies outside its prediction interval"),
-        (one_lowered, r"so the others were altered: 4 \(seed 1\)"),
-        (other_hparams, "outside its prediction interval|were altered: 4"),
+        (lowered, r"so that the others were altered: 4 \(seed \d\), 4 \(seed \d\)$"),
+        (one_lowered, r"so that the others were altered: 4 \(seed \d\)"),
+        (all_lowered, "outside its interval: mean of rerun / recorded.*the mean at 4, 8 is far"),
+        (tuning_lowered, r"so that the others were altered: 4 \(trial \d\)"),
+        (other_hparams, "were altered: 4"),
         (other_source, "its source files do not match its source digest"),
         (
             other_source_and_digest,
@@ -87,7 +133,7 @@ def other_source_and_digest(content):
 )
 def test_tampering_is_detected(board_folder, tamper, detail):
     entry = edited(board_folder / "tiny" / f"{BASELINE}.json", tamper)
-    verdict, _ = verify(entry, 2, [4, 8], False, quiet)
+    verdict = verified(entry, 2, [4, 8], 3).verdict
     assert verdict.verdict == "failed"
     with pytest.raises(UserError, match=detail):
         raise UserError(verdict.detail)
@@ -98,7 +144,7 @@ def test_runs_of_another_optimizer_are_detected(board_folder):
     other = path.with_name("better_name.json")
     other.write_text(path.read_text())
     entry = edited_as(other, "better_name")
-    verdict, _ = verify(entry, 1, [4], False, quiet)
+    verdict = verified(entry).verdict
     assert (verdict.verdict, verdict.detail) == (
         "failed",
         f"its runs are those of {BASELINE}, not of better_name",
@@ -116,9 +162,9 @@ def test_code_in_an_entry_runs_only_if_trusted(board_folder, tmp_path):
 
     entry = edited(board_folder / "tiny" / "calm.json", booby_trapped)
     with pytest.raises(UserError, match=r"calm\.py, \d+ lines[\s\S]*pass --trust"):
-        verify(entry, 1, [4], False, quiet)
+        verified(entry)
     assert not (tmp_path / "ran").exists()
-    verdict, _ = verify(entry, 1, [4], True, quiet)
+    verdict = verified(entry, trust=True).verdict
     assert (tmp_path / "ran").exists()
     assert verdict.verdict == "reproduced"
 
@@ -129,39 +175,31 @@ def test_code_in_an_entry_runs_only_if_trusted(board_folder, tmp_path):
 def test_a_spec_cannot_name_a_file_or_module_of_this_machine(board_folder, spec):
     entry = edited(board_folder / "tiny" / "calm.json", lambda content: content.update(spec=spec))
     with pytest.raises(UserError, match="pass --trust"):
-        verify(entry, 1, [4], False, quiet)
+        verified(entry)
 
 
 def test_an_unknown_horizon_and_altered_code_are_refused(board_folder):
     entry = entries.read(board_folder / "tiny" / "calm.json")
     with pytest.raises(UserError, match="--horizons=5 is not a horizon of"):
-        verify(entry, 1, [5], False, quiet)
+        verified(entry, horizons=[5])
     broken = edited(
         entry.path,
         lambda content: content["sources"].update(
             {"calm.py": "import nothing_of_that_name\n" + content["sources"]["calm.py"]}
         ),
     )
-    assert "digest" in verify(broken, 1, [4], True, quiet)[0].detail
+    assert "digest" in verified(broken, trust=True).verdict.detail
 
 
-def test_an_unreadable_verdict_does_not_count(board_folder):
-    entry = entries.read(board_folder / "tiny" / "calm.json")
-    path = verdicts.path_of(entry)
-    path.parent.mkdir()
-    for content in ("", "[]", '{"verdict": "reproduced"}', "[" * 100_000):
-        path.write_text(content)
-        assert verdicts.of(entry) is None
-
-
-def test_the_prediction_interval_holds_95_times_in_100():
-    """Log-normal losses: five recorded runs, and the geometric mean of two new ones."""
-    rng, hits = np.random.default_rng(0), 0
-    for _ in range(3000):
-        logs = rng.normal(-2, 0.1, 7)
-        low, high = prediction_interval(np.exp(logs[:5]), 2)
-        hits += low <= np.exp(logs[5:].mean()) <= high
-    assert 0.94 <= hits / 3000 <= 0.96
+def test_numbers_of_another_platform_are_judged_by_their_means(board_folder):
+    path = board_folder / "tiny" / f"{BASELINE}.json"
+    entry = edited(path, lambda content: scaled(content, 1 + 1e-6))
+    outcome = verified(entry, 2, [4, 8], 16)  # all trials, and so those near the best
+    assert outcome.verdict.verdict == "reproduced"
+    assert "over 4 final runs -0.00 %, expected -" in outcome.verdict.detail
+    assert re.search(r"over \d+ tuning trials? -0.00 %, expected -", outcome.verdict.detail)
+    assert any("All final runs: mean of rerun / recorded" in line for line in outcome.lines)
+    assert "though the versions are the same" in outcome.lines[-1]
 
 
 @pytest.mark.process
@@ -173,6 +211,8 @@ def test_the_prediction_interval_holds_95_times_in_100():
         (["a.json", "b.json"], "Name one entry"),
         (["a.json", "--horizons=many"], "--horizons=many"),
         (["a.json", "--seeds=0"], "seeds"),
+        (["a.json", "--tuning=-1"], "tuning"),
+        (["a.json", "--draw=-1"], "draw"),
         (["a.json", "--witness=x"], "--witness goes with --restamp"),
     ],
 )

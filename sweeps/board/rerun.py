@@ -1,4 +1,4 @@
-"""Verifies an entry: looks for contradictions in it, then repeats its final runs.
+"""Verifies an entry: looks for contradictions in it, then repeats runs that the verifier drew.
 
 Code carried by an entry runs only if the user trusts it. Built-in optimizers and factories of optax
 run from this installation.
@@ -9,151 +9,139 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
 
 from distill_bench.errors import UserError
 from distill_bench.tasks import catalogue
 from distill_bench.training.events import Event, Finished, Point
 from optimizers.contract import registry, source_digest
 from optimizers.contract.api import Optimizer
+from sweeps.board.agreement import Run
 from sweeps.board.consistency import inconsistencies
+from sweeps.board.draw import Drawn, Request, draw
 from sweeps.board.entries import Entry
-from sweeps.board.verdicts import Verdict
+from sweeps.board.judge import judge
+from sweeps.board.verdicts import Verdict, here
 from sweeps.execution.resources import Resources
-from sweeps.planning.environment import environment
+from sweeps.planning.environment import versions
 from sweeps.planning.plan import describe_domain, lane_of
-from sweeps.planning.study import TUNING_SEED, Result
+from sweeps.planning.study import Result
 
-TO_THE_LAST_DIGIT = "to the last digit"
-_SAME = 1e-8  # relative; entries keep nine digits, which identify a float32
+_LARGEST = 1e38  # losses are float32
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One rung of an entry, rerun.
+class Outcome:
+    """What came of verifying an entry.
 
     Attributes:
-      horizon: the rung's horizon in gradient evaluations.
-      recorded: seed -> recorded probe loss.
-      rerun: seed -> probe loss of the rerun; None if it failed.
-      low, high: prediction interval of the geometric mean of the reruns, computed from the recorded
-        losses; 95 % over all rungs together.
+      verdict: the verdict on these reruns alone.
+      drawn: the runs that were rerun; None if nothing was.
+      lines: what was compared and found, for the terminal.
+      confirms: whether this says anything of the entry. Reruns do, and so do contradictions inside
+        it; that the task or the code here are other ones does not.
     """
 
-    horizon: int
-    recorded: Mapping[int, float]
-    rerun: Mapping[int, float | None]
-    low: float
-    high: float
-
-    @property
-    def identical(self) -> int:
-        """The number of reruns with the recorded loss to the last digit."""
-        return sum(
-            new is not None and abs(new - self.recorded[seed]) <= _SAME * self.recorded[seed]
-            for seed, new in self.rerun.items()
-        )
-
-    @property
-    def mean(self) -> float | None:
-        """Geometric mean of the reruns; None if one failed."""
-        new = list(self.rerun.values())
-        if None in new:
-            return None
-        return float(np.exp(np.mean(np.log([value for value in new if value is not None]))))
-
-    @property
-    def inside(self) -> bool:
-        """Whether the reruns agree with the recorded losses."""
-        return self.identical == len(self.rerun) or (
-            self.mean is not None and self.low <= self.mean <= self.high
-        )
-
-
-def prediction_interval(recorded: Sequence[float], new: int, rungs: int = 1) -> tuple[float, float]:
-    """The interval that holds the geometric mean of `new` more runs with 95 % probability.
-
-    Student's t on log losses. The error is split evenly among `rungs` intervals (Bonferroni), so
-    that all of them hold together with 95 % probability.
-    """
-    from scipy.stats import t
-
-    logs, n = np.log(recorded), len(recorded)
-    if n < 2:
-        return 0.0, float("inf")
-    reach = (
-        float(t.ppf(1 - 0.025 / rungs, n - 1))
-        * float(np.std(logs, ddof=1))
-        * np.sqrt(1 / new + 1 / n)
-    )
-    return float(np.exp(np.mean(logs) - reach)), float(np.exp(np.mean(logs) + reach))
+    verdict: Verdict
+    drawn: Drawn | None = None
+    lines: tuple[str, ...] = ()
+    confirms: bool = True
 
 
 def verify(
-    entry: Entry,
-    seeds: int | None,
-    horizons: Sequence[int],
-    trust: bool,
-    watch: Callable[[Event, int], None],
-) -> tuple[Verdict, list[Rung]]:
-    """Reruns the entry's final runs and judges them.
+    entry: Entry, request: Request, trust: bool, watch: Callable[[Event, int], None]
+) -> Outcome:
+    """Reruns runs of the entry and judges them.
 
     Args:
       entry: the entry.
-      seeds: rerun only this many of the recorded seeds, the first ones; None for all.
-      horizons: horizons to rerun; empty for all.
+      request: what to rerun.
       trust: allow the code that the entry carries to run.
       watch: called with each training event and the total number of steps.
 
     Raises:
-      UserError: if one of `horizons` is not in the entry; or if the optimizer is not built in and
+      UserError: if one of the horizons is not in the entry; or if the optimizer is not built in and
         `trust` is false, or its code is missing or fails to import.
     """
     task = catalogue.get(entry.study.task)
-    if unknown := sorted(set(horizons) - set(entry.horizons)):
-        raise UserError(
-            f"--horizons={unknown[0]} is not a horizon of {entry.path}. "
-            f"Use some of {', '.join(map(str, entry.horizons))}."
-        )
-    found = inconsistencies(entry)
+    drawn = draw(entry, request)
+    if found := inconsistencies(entry):
+        return Outcome(_failed(entry, found))
     if entry.study.fingerprint != task.fingerprint():
-        found.append(f"it ran on another version of the task ({entry.study.fingerprint})")
-    if found:
-        return _verdict(entry, "failed", "; ".join(found), []), []
+        found = [f"it ran on another version of the task ({entry.study.fingerprint})"]
+        return Outcome(_failed(entry, found), confirms=False)
     with _optimizer(entry, trust) as (opt, contradictions):
         if contradictions:
-            return _verdict(entry, "failed", "; ".join(contradictions), []), []
-        chosen = [h for h in entry.horizons if not horizons or h in horizons]
-        rungs = rerun_finals(entry, opt, seeds, chosen, watch)
-    verdict, detail = _judge(rungs)
-    return _verdict(entry, verdict, detail, described(rungs)), rungs
+            return Outcome(_failed(entry, contradictions), confirms=False)
+        runs = rerun(entry, opt, drawn, watch)
+    judged = judge(entry, runs)
+    verdict = Verdict(
+        judged.verdict,
+        judged.detail,
+        entry.sha256,
+        here(),
+        [asdict(run) for run in runs],
+        draws=[{"seed": drawn.seed, "finals": len(drawn.finals), "tuning": len(drawn.tuning)}],
+    )
+    lines = judged.lines if any(run.identical for run in runs) else (*judged.lines, _why(entry))
+    return Outcome(verdict, drawn, lines)
 
 
-def described(rungs: Sequence[Rung]) -> list[dict[str, Any]]:
-    """Each rerun as plain data, for a verdict's `runs`."""
+def _why(entry: Entry) -> str:
+    """Why no rerun has the recorded digits, as far as versions say."""
+    then, now = entry.study.versions, versions()
+    differ = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+    if not differ:
+        return (
+            "No number is identical, though the versions are the same: this is another processor "
+            "than the one that recorded the entry, or the entry was altered throughout."
+        )
+    changed = (
+        f"{name} {then.get(name, 'unknown')}, here {now.get(name, 'none')}" for name in differ
+    )
+    return f"No number is identical; it was recorded with {'; '.join(changed)}."
+
+
+def _failed(entry: Entry, reasons: Sequence[str]) -> Verdict:
+    return Verdict("failed", "; ".join(reasons), entry.sha256, here(), [])
+
+
+def rerun(
+    entry: Entry, opt: Optimizer, drawn: Drawn, watch: Callable[[Event, int], None]
+) -> list[Run]:
+    """Trains the drawn runs again: finals as finals, tuning trials as tuning trials."""
+    from distill_bench.training.train import train
+
+    chosen: list[tuple[int | None, Result]] = [(None, result) for result in drawn.finals]
+    chosen += drawn.tuning
+    trials = [result.trial for _, result in chosen]
+    lanes = [lane_of(opt, t.hparams, opt.steps(t.horizon), t.seed) for t in trials]
+    if not lanes:
+        return []
+    steps = sum(lane.horizon for lane in lanes)
+    ended: dict[int, float] = {}
+    last: dict[int, float] = {}
+    engine = Resources().open_engine(catalogue.get(entry.study.task))
+    for event in train(engine, lanes):
+        watch(event, steps)
+        match event:
+            case Point(lane, _, metrics) if "probe_loss" in metrics:
+                last[lane] = metrics["probe_loss"]
+            case Finished(lane, "ok") if 0 < last[lane] < _LARGEST:
+                ended[lane] = last[lane]
     return [
-        {
-            "horizon": r.horizon,
-            "seed": s,
-            "recorded": r.recorded[s],
-            "rerun": new,
-            "low": r.low,
-            "high": r.high,
-        }
-        for r in rungs
-        for s, new in r.rerun.items()
+        Run(
+            "final" if index is None else "tuning",
+            result.trial.horizon,
+            result.trial.seed,
+            index,
+            result.final["probe_loss"] if result.final else None,
+            ended.get(lane),
+        )
+        for lane, (index, result) in enumerate(chosen)
     ]
-
-
-def _verdict(
-    entry: Entry, verdict: Literal["reproduced", "failed"], detail: str, runs: list[dict[str, Any]]
-) -> Verdict:
-    return Verdict(verdict, detail, entry.sha256, environment(), runs)
 
 
 @contextlib.contextmanager
@@ -227,88 +215,3 @@ def _checked(entry: Entry, found: registry.Resolved) -> tuple[Optimizer, list[st
     } != entry.study.space:
         contradictions.append("its search space is not the one that its source declares")
     return found.optimizer, contradictions
-
-
-def rerun_finals(
-    entry: Entry,
-    opt: Optimizer,
-    seeds: int | None,
-    horizons: Sequence[int],
-    watch: Callable[[Event, int], None],
-) -> list[Rung]:
-    """Reruns the final runs of these horizons on the first `seeds` seeds; None for all."""
-    from distill_bench.training.train import train
-
-    runs = {h: _recorded(entry, h) for h in horizons}
-    chosen = [(h, result) for h, results in runs.items() for result in results[:seeds]]
-    engine = Resources().open_engine(catalogue.get(entry.study.task))
-    lanes = [
-        lane_of(opt, result.trial.hparams, opt.steps(h), result.trial.seed) for h, result in chosen
-    ]
-    ended: dict[int, float] = {}
-    last: dict[int, float] = {}
-    for event in train(engine, lanes):
-        watch(event, sum(lane.horizon for lane in lanes))
-        match event:
-            case Point(lane, _, metrics) if "probe_loss" in metrics:
-                last[lane] = metrics["probe_loss"]
-            case Finished(lane, "ok"):
-                ended[lane] = last[lane]
-    rungs = []
-    for h, results in runs.items():
-        rerun = {
-            result.trial.seed: ended.get(i)
-            for i, (horizon, result) in enumerate(chosen)
-            if horizon == h
-        }
-        recorded = {
-            result.trial.seed: result.final["probe_loss"] for result in results if result.final
-        }
-        rungs.append(
-            Rung(
-                h,
-                recorded,
-                rerun,
-                *prediction_interval(list(recorded.values()), len(rerun), len(runs)),
-            )
-        )
-    return rungs
-
-
-def _recorded(entry: Entry, horizon: int) -> list[Result]:
-    """The final runs of a rung that did not fail, ordered by seed."""
-    here = [
-        r
-        for r in entry.results
-        if r.trial.horizon == horizon and r.trial.seed != TUNING_SEED and r.final
-    ]
-    return sorted(here, key=lambda r: r.trial.seed)
-
-
-def _judge(rungs: Sequence[Rung]) -> tuple[Literal["reproduced", "failed"], str]:
-    count, identical = sum(len(rung.rerun) for rung in rungs), sum(rung.identical for rung in rungs)
-    runs = f"{count} runs at horizons {', '.join(str(rung.horizon) for rung in rungs)}"
-    if not count:
-        return "failed", "all of its final runs failed"
-    if identical == count:
-        return "reproduced", f"{runs} gave the recorded probe losses {TO_THE_LAST_DIGIT}"
-    if outside := [rung.horizon for rung in rungs if not rung.inside]:
-        return (
-            "failed",
-            f"of {runs}, the mean at {', '.join(map(str, outside))} "
-            "lies outside its prediction interval",
-        )
-    if identical:
-        # A machine repeats a run bit for bit or not at all, so the other losses were altered.
-        altered = [
-            f"{r.horizon} (seed {s})"
-            for r in rungs
-            for s, new in r.rerun.items()
-            if new is None or abs(new - r.recorded[s]) > _SAME * r.recorded[s]
-        ]
-        return (
-            "failed",
-            f"of {runs}, {identical} are identical to the last digit, "
-            f"so the others were altered: {', '.join(altered)}",
-        )
-    return "reproduced", f"{runs}: all means lie within their prediction intervals"

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distill_bench.errors import UserError
@@ -23,14 +23,16 @@ from distill_bench.tasks import catalogue
 from distill_bench.training.events import Event
 from optimizers.contract import registry, source_digest
 from sweeps.board import entries, rerun, verdicts, write_entry
+from sweeps.board.agreement import Run
 from sweeps.board.consistency import inconsistencies
+from sweeps.board.draw import Drawn, finals_of
 from sweeps.board.entries import Entry
-from sweeps.board.verdicts import Verdict
+from sweeps.board.judge import TO_THE_LAST_DIGIT
+from sweeps.board.verdicts import RESTAMPED, Verdict
 from sweeps.planning.environment import environment
 from sweeps.planning.plan import describe_domain
+from sweeps.planning.study import Result
 from sweeps.results.store import write_atomically
-
-_NOTE = "; re-stamped later: "
 
 
 @dataclass(frozen=True)
@@ -75,19 +77,27 @@ def restamp(
     if entry.study.source_sha256 == found.source_sha256:
         return _refreshed(entry, sources)
     known = _witnessed(entry, witness / path.name) if witness else {}
-    rungs = rerun.rerun_finals(entry, found.optimizer, 1, entry.horizons, watch)
-    differing = [rung.horizon for rung in rungs if not _is_known(rung, known)]
-    if differing or not rungs or not all(rung.rerun for rung in rungs):
-        return Restamped(entry, False, True, _difference(rungs, differing, known))
+    drawn = Drawn(0, tuple(_one_a_rung(entry, known)), ())
+    runs = rerun.rerun(entry, found.optimizer, drawn, watch)
+    differing = [run for run in runs if not _is_known(run, known)]
+    if differing or len(runs) < len(entry.horizons):
+        return Restamped(entry, False, True, _difference(differing, known))
     if source_digest.source_sha256(found.path) != found.source_sha256:
         raise UserError(f"The code of {entry.spec} was edited during the rerun: run it again.")
-    what = f"{len(rungs)} runs at horizons {', '.join(str(rung.horizon) for rung in rungs)}"
-    recorded = all(rung.identical == len(rung.rerun) for rung in rungs)
+    what = f"{len(runs)} runs at horizons {', '.join(str(run.horizon) for run in runs)}"
+    recorded = all(run.identical for run in runs)
     as_before = "recorded" if recorded else "the old code on the same machine"
     detail = (
-        f"{what} with the code here gave the same probe losses as {as_before} to the last digit"
+        f"{what} with the code here gave the same probe losses as {as_before} {TO_THE_LAST_DIGIT}"
     )
-    return Restamped(_write(entry, found.path, rungs, detail), True, False, detail)
+    return Restamped(_write(entry, found.path, runs, detail), True, False, detail)
+
+
+def _one_a_rung(entry: Entry, known: dict[tuple[int, int], float]) -> Iterator[Result]:
+    """A final run of each rung: the first one that the witness has, or else the first one."""
+    for h in entry.horizons:
+        here = finals_of(entry, h)
+        yield from [r for r in here if (h, r.trial.seed) in known][:1] or here[:1]
 
 
 def _code_here(entry: Entry) -> registry.Resolved:
@@ -125,33 +135,34 @@ def _witnessed(entry: Entry, path: Path) -> dict[tuple[int, int], float]:
         raise UserError(f"No verdict found at {path}: make one with the old code (--seeds=1).")
     if verdict.entry_sha256 != entry.sha256:
         raise UserError(f"{path} is of another version of {entry.path}.")
-    if verdict.environment != environment():
+    if verdict.environment not in (verdicts.here(), environment()):
         raise UserError(f"{path} was made on another machine or with other versions.")
-    losses = {(run["horizon"], run["seed"]): run["rerun"] for run in verdict.runs}
-    return {key: loss for key, loss in losses.items() if loss is not None}
+    runs = map(verdicts.run_of, verdict.runs)
+    return {
+        (run.horizon, run.seed): run.rerun
+        for run in runs
+        if run.kind == "final" and run.rerun is not None
+    }
 
 
-def _is_known(rung: rerun.Rung, known: dict[tuple[int, int], float]) -> bool:
-    """Whether each rerun equals the entry's loss or the witness's to the last digit."""
-    if rung.identical == len(rung.rerun):
-        return True
-    return all(
-        loss is not None and loss == known.get((rung.horizon, seed))
-        for seed, loss in rung.rerun.items()
+def _is_known(run: Run, known: dict[tuple[int, int], float]) -> bool:
+    """Whether the rerun equals the entry's loss or the witness's to the last digit."""
+    return run.identical or (
+        run.rerun is not None and run.rerun == known.get((run.horizon, run.seed))
     )
 
 
-def _difference(
-    rungs: Sequence[rerun.Rung], differing: Sequence[int], known: dict[tuple[int, int], float]
-) -> str:
-    if not rungs or not all(rung.rerun for rung in rungs):
+def _difference(differing: Sequence[Run], known: dict[tuple[int, int], float]) -> str:
+    if not differing or any(run.rerun is None for run in differing):
         return "a horizon has no final run that ended well"
     found = [
-        f"{rung.horizon} (seed {seed}): {loss} here, {rung.recorded[seed]} recorded"
-        + (f", {known[rung.horizon, seed]} by the witness" if (rung.horizon, seed) in known else "")
-        for rung in rungs
-        if rung.horizon in differing
-        for seed, loss in rung.rerun.items()
+        f"{run.horizon} (seed {run.seed}): {run.rerun} here, {run.recorded} recorded"
+        + (
+            f", {known[run.horizon, run.seed]} by the witness"
+            if (run.horizon, run.seed) in known
+            else ""
+        )
+        for run in differing
     ]
     return f"the code here gives other probe losses at horizon {'; '.join(found)}"
 
@@ -163,24 +174,23 @@ def _refreshed(entry: Entry, sources: dict[str, str]) -> Restamped:
     kept = verdicts.of(entry)
     now = _with_sources(entry, entry.study.source_sha256, sources)
     if kept:
-        verdicts.record(now, dataclasses.replace(kept, entry_sha256=now.sha256))
+        verdicts.write(now, dataclasses.replace(kept, entry_sha256=now.sha256))
     return Restamped(now, True, False, "only words of its sources changed, no rerun was needed")
 
 
-def _write(entry: Entry, path: Path, rungs: Sequence[rerun.Rung], detail: str) -> Entry:
-    """Writes the entry with the code of `path`, and its verdict; returns the new entry."""
+def _write(entry: Entry, path: Path, runs: Sequence[Run], detail: str) -> Entry:
+    """Writes the entry with the code of `path`, and its verdict; returns the new entry.
+
+    The numbers stay, so an earlier verdict's reruns count on, whether they agreed or not.
+    """
     sources = source_digest.source_files(path)
     kept = verdicts.of(entry)
     now = _with_sources(entry, source_digest.digest(sources), sources)
-    if kept and kept.verdict == "reproduced" and rerun.TO_THE_LAST_DIGIT in kept.detail:
-        first = kept.detail.partition(_NOTE)[0]
-        verdict = dataclasses.replace(
-            kept, entry_sha256=now.sha256, detail=f"{first}{_NOTE}{detail}"
-        )
-    else:
-        runs = rerun.described(rungs)
-        verdict = Verdict("reproduced", detail, now.sha256, environment(), runs)
-    verdicts.record(now, verdict)
+    plain = [asdict(run) for run in runs]
+    new = Verdict("reproduced", detail, now.sha256, verdicts.here(), plain)
+    merged = verdicts.merge(now, kept, new)
+    first = merged.detail.partition(RESTAMPED)[0]
+    verdicts.write(now, dataclasses.replace(merged, detail=f"{first}{RESTAMPED}{detail}"))
     return now
 
 

@@ -71,7 +71,10 @@ def format_gain(gain: Mapping[str, Any] | None, interval: bool) -> str:
 
 def _rerun(verdict: Mapping[str, Any], runs: int) -> str:
     """The number of reproduced final runs out of all, or "failed"."""
-    return f"{len(verdict['runs'])}/{runs}" if verdict["verdict"] == "reproduced" else "failed"
+    if verdict["verdict"] != "reproduced":
+        return "failed"
+    finals = [run for run in verdict["runs"] if run["kind"] == "final"]
+    return f"{len({(run['horizon'], run['seed']) for run in finals})}/{runs}"
 
 
 def _range(values: list[int]) -> str:
