@@ -69,7 +69,7 @@ def _objections(loaded: Loaded) -> list[str]:
     for horizon in rungs:
         here = [result for result in loaded.results if result.trial.horizon == horizon]
         tuned = sum(result.trial.seed == TUNING_SEED for result in here)
-        best = winner(here, horizon)
+        best = winner(study, loaded.results, horizon)
         ran = len(finals(here, best)) if best else 0
         if study.space and tuned < REQUIRED_TRIALS:
             found.append(
