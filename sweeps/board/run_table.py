@@ -172,27 +172,19 @@ def _print_footnotes(console: Console, shown: Sequence[tuple[Row, Speedup | None
 
 
 def print_certificates(studies: Sequence[Loaded]) -> None:
-    """Prints the validity certificate of each task's runs; nothing if there are too few runs."""
+    """Prints the validity certificate of each task that has final runs."""
+    from sweeps.board.certificate import final_runs, sentences
     from sweeps.results.validity import certify
 
     for task in sorted({loaded.study.task for loaded in studies}):
-        found = certify(
-            [
-                (r.trial.horizon, r.final)
-                for loaded in studies
-                if loaded.study.task == task
-                for r in loaded.results
-                if r.final
-            ]
-        )
-        for c in found:
-            metric = c.metric.replace("heldout_kl", "held-out KL")
-            label = "Validity" if c is found[0] else " " * len("Validity")
-            print(
-                f"{label}  probe loss against {metric}: Kendall's tau {c.tau:.3f} "
-                f"[{c.low:.3f}, {c.high:.3f}] over {c.runs} runs; "
-                f"{c.disagree:.1%} of pairs disagree"
-            )
+        runs = [
+            run
+            for loaded in studies
+            if loaded.study.task == task
+            for run in final_runs(loaded.study.optimizer, loaded.results)
+        ]
+        for i, sentence in enumerate(sentences(certify(runs)) if runs else ()):
+            print(f"{'' if i else 'Validity':8}  {sentence}")
 
 
 def _short(path: Path) -> str:

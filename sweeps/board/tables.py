@@ -94,22 +94,13 @@ def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
 
 
 def certificate(task: Mapping[str, Any]) -> list[str]:
-    """The validity certificate, a line for each metric, then the generalization gap."""
-    lines = []
-    for c in task["certificate"]:
-        within = f", {c['within']:.3f} within a rung" if c["within"] is not None else ""
-        over = "means (one per entry and rung)" if c["over"] == "entries" else "runs"
-        lines.append(
-            f"probe loss against {c['metric'].replace('heldout_kl', 'held-out KL')} "
-            f"over {c['runs']} {over}: "
-            f"Kendall's tau {c['tau']:.3f} [{c['low']:.3f}, {c['high']:.3f}]{within}; "
-            f"{c['disagree']:.1%} of pairs disagree"
-        )
+    """The validity certificate, a sentence a line, then the generalization gap."""
+    lines = list(task["certificate"]["sentences"])
     if task["gap"]:
         gaps = ", ".join(f"{gap['mean']:+.4f} at {gap['horizon']}" for gap in task["gap"])
         lines.append(
-            f"held-out KL minus probe loss, mean over entries: {gaps}; "
-            f"largest {max(gap['largest'] for gap in task['gap']):+.4f}"
+            f"Held-out KL minus probe loss, mean over entries: {gaps}; "
+            f"largest {max(gap['largest'] for gap in task['gap']):+.4f}."
         )
     return lines
 
@@ -174,7 +165,7 @@ def markdown(board: Mapping[str, Any]) -> str:
             "\n".join(f"| {' | '.join(line)} |" for line in lines),
             f"`{task['name']}`. {caption(board, task)}",
         ]
-        parts += ["\n".join(f"- Validity: {line}." for line in certificate(task))]
+        parts += ["\n".join(f"- Validity: {line}" for line in certificate(task))]
     return "\n\n".join(part for part in parts if part)
 
 
