@@ -15,7 +15,7 @@ import numpy as np
 from distill_bench import __version__
 from distill_bench.tasks import catalogue
 from distill_bench.training.exams import CURVE
-from sweeps.board import certificate, verdicts
+from sweeps.board import certificate, tune_checks, verdicts
 from sweeps.board.entries import BASELINE, FOLDER, Entry
 from sweeps.planning.study import TUNING_SEED, Result
 from sweeps.results import statistics
@@ -155,7 +155,7 @@ def _entry(entry: Entry, of_task: _TaskEntries) -> dict[str, Any]:
     shared = comparison.shared_horizons
     rungs = [_rung(entry, comparison, h) for h in entry.horizons]
     seeds, trials = max(rung["seeds"] for rung in rungs), max(rung["trials"] for rung in rungs)
-    verdict = verdicts.of(entry)
+    verdict, check = verdicts.of(entry), tune_checks.of(entry)
     return {
         "task": study.task,
         "optimizer": name,
@@ -165,6 +165,7 @@ def _entry(entry: Entry, of_task: _TaskEntries) -> dict[str, Any]:
         "environment": dict(entry.environment),
         "cost": asdict(entry.cost) if entry.cost else None,
         "verification": asdict(verdict) if verdict else None,
+        "tune_check": tune_checks.as_json(check) if check else None,
         "warnings": _warnings(entry, of_task),
         "reproduce": [
             f"python sweeps/verify.py leaderboard/{study.task}/{name}.json",

@@ -125,7 +125,7 @@ def verify(
         found.append(f"it ran on another version of the task ({entry.study.fingerprint})")
     if found:
         return _verdict(entry, "failed", "; ".join(found), []), []
-    with _optimizer(entry, trust) as (opt, contradictions):
+    with optimizer_of(entry, trust) as (opt, contradictions):
         if contradictions:
             return _verdict(entry, "failed", "; ".join(contradictions), []), []
         chosen = [h for h in entry.horizons if not horizons or h in horizons]
@@ -157,8 +157,13 @@ def _verdict(
 
 
 @contextlib.contextmanager
-def _optimizer(entry: Entry, trust: bool) -> Iterator[tuple[Optimizer, list[str]]]:
-    """Yields the entry's optimizer, and the signs that it is not the one that ran."""
+def optimizer_of(entry: Entry, trust: bool) -> Iterator[tuple[Optimizer, list[str]]]:
+    """Yields the entry's optimizer, and the signs that it is not the one that ran.
+
+    Raises:
+      UserError: if it is not built in and `trust` is false, or its code is missing or fails to
+        import.
+    """
     study, spec = entry.study, entry.spec
     if spec in registry.builtins() or (
         spec.startswith("optax:") and spec.removeprefix("optax:").isidentifier()

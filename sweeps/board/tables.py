@@ -105,6 +105,15 @@ def certificate(task: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def tune_check_lines(board: Mapping[str, Any], task: str) -> list[str]:
+    """What checks of the winners' tuning found, a line for each checked entry."""
+    return [
+        f"{entry['optimizer']}: {entry['tune_check']['sentence']}"
+        for entry in board["entries"]
+        if entry["task"] == task and entry["tune_check"]
+    ]
+
+
 def print_board(board: Mapping[str, Any]) -> None:
     """Prints the leaderboard and its warnings on the terminal."""
     from rich import box
@@ -133,7 +142,8 @@ def print_board(board: Mapping[str, Any]) -> None:
             table.add_row(*map(Text, row))  # Text, not markup: names come from other people's files
             previous = row[0]
         console.print(table)
-        for line in [caption(board, task), *certificate(task)]:
+        tuned = [f"Tuning: {line}." for line in tune_check_lines(board, task["name"])]
+        for line in [caption(board, task), *tuned, *certificate(task)]:
             console.print(Text(line))
     if not board["entries"]:
         console.print(
@@ -165,7 +175,8 @@ def markdown(board: Mapping[str, Any]) -> str:
             "\n".join(f"| {' | '.join(line)} |" for line in lines),
             f"`{task['name']}`. {caption(board, task)}",
         ]
-        parts += ["\n".join(f"- Validity: {line}" for line in certificate(task))]
+        lines = [f"- Tuning: {_escape(line)}." for line in tune_check_lines(board, task["name"])]
+        parts += ["\n".join(lines + [f"- Validity: {line}" for line in certificate(task)])]
     return "\n\n".join(part for part in parts if part)
 
 

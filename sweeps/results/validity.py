@@ -53,8 +53,8 @@ class Concordance:
 
     Attributes:
       metric: name of the held-out metric.
-      role: "test" (what is certified), "replicate" (the same kind of measurement on other images) or
-        "reported".
+      role: "test" (what is certified), "replicate" (the same kind of measurement on other images)
+        or "reported".
       tau: Kendall's tau-b over pairs of runs of different optimizers at one horizon.
       low, high: 95 % interval of `tau` for other optimizers and other seeds.
       alike: share of the pairs that both order alike; ties do not count.

@@ -1,4 +1,4 @@
-// The validity certificate, the warnings, the commands and the versions.
+// The validity certificate, the checks of tuning, the warnings, the commands and the versions.
 const MAX_ROWS = 200;
 const NUMBERS = ["Between halves", "With itself", "Pairs alike", "Horizon"];
 const heading = (text) =>
@@ -119,6 +119,18 @@ function drawDisagreements(host, task) {
         ),
       ),
     ),
+  );
+}
+
+// What changing one hyperparameter of the winners at a time gains, for the entries checked so.
+function drawTuneChecks(host, entries) {
+  const items = entries
+    .filter((entry) => entry.tune_check?.sentence)
+    .map((entry) =>
+      h("li", {}, h("b", {}, name(entry.optimizer)), ": ", plain(entry.tune_check.sentence)),
+    );
+  host.replaceChildren(
+    ...(items.length ? [h("h3", {}, "How well the winners are tuned"), h("ul", {}, items)] : []),
   );
 }
 
