@@ -8,6 +8,7 @@ python sweeps/leaderboard.py --add=runs
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -227,15 +228,25 @@ def _cost(loaded: Loaded) -> Cost:
             f"{loaded.study.optimizer} has changed since it ran, so its cost cannot be measured: "
             "run it again, or add it with --nocost."
         )
-    measured = update_cost.optimizer_cost(
-        catalogue.get(loaded.study.task), rule.optimizer, baseline.optimizer
-    )
+    task = catalogue.get(loaded.study.task)
+    measured = update_cost.optimizer_cost(task, rule.optimizer, baseline.optimizer)
     return entries.Cost(
         measured["update_ms"],
         measured["baseline_update_ms"],
         measured["update_ratio"],
         measured["state_bytes_per_parameter"],
+        _gradient_ms(loaded.study.task),
     )
+
+
+@functools.cache
+def _gradient_ms(task: str) -> float:
+    """Time of a step without its update; measured once for all entries."""
+    from distill_bench.tasks import catalogue
+    from sweeps.execution.resources import Resources
+    from sweeps.timing import measure
+
+    return 1e3 * measure.gradient_seconds(Resources().open_engine(catalogue.get(task)))
 
 
 def _write(path: str, content: str) -> None:

@@ -29,8 +29,7 @@ from sweeps.planning.plan import Candidate, Plan, describe_domain
 from sweeps.planning.plug_ins import resolve
 from sweeps.planning.study import TUNING_SEED, Result, Study, Trial
 from sweeps.results import store
-from sweeps.results.one_factor import Arm, Factor
-from sweeps.results.statistics import MIN_SEEDS
+from sweeps.results.one_factor import MIN_SEEDS, Arm, Factor
 from sweeps.results.summary import finals, winner
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -59,6 +60,9 @@ class Curve:
 
     def slope(self, log_steps: float) -> float:
         """Derivative of the log loss; negative."""
+        if self.law is not None:
+            floor = self.law.floor / math.exp(self.log_loss(log_steps))
+            return -self.law.exponent * (1 - floor)
         width = 1e-4
         low, high = self.log_loss(log_steps - width), self.log_loss(log_steps + width)
         return min((high - low) / (2 * width), -1e-6)
@@ -82,8 +86,7 @@ class Curve:
         For the law, to first order: J(x) (J^T J)^-1 J^T, with J the derivatives by its numbers.
         """
         if self.law is not None:
-            design = np.stack([_gradient(self.law, x) for x in self.steps])
-            return _gradient(self.law, log_steps) @ np.linalg.pinv(design)
+            return _gradient(self.law, log_steps) @ self._solution
         found = np.zeros(len(self.steps))
         if len(self.steps) == 1:
             found[0] = 1.0
@@ -94,6 +97,12 @@ class Curve:
         found[i], found[i + 1] = 1 - fraction, fraction
         return found
 
+    @cached_property
+    def _solution(self) -> np.ndarray:
+        """How the law's numbers depend on the losses [3, r]."""
+        assert self.law is not None
+        return np.linalg.pinv(np.stack([_gradient(self.law, x) for x in self.steps]))
+
     @property
     def residuals(self) -> np.ndarray:
         """Measured minus fitted log losses [r] of the law; empty without one."""
@@ -101,7 +110,7 @@ class Curve:
             return np.zeros(0)
         return self.losses - np.array([self.log_loss(x) for x in self.steps])
 
-    @property
+    @cached_property
     def _monotone(self) -> np.ndarray:
         """The measured losses, each at least a little below the one before."""
         return np.minimum.accumulate(self.losses) - 1e-9 * np.arange(len(self.losses))
