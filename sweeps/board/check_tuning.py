@@ -30,7 +30,7 @@ from sweeps.planning.plug_ins import resolve
 from sweeps.planning.study import TUNING_SEED, Result, Study, Trial
 from sweeps.results import store
 from sweeps.results.one_factor import MIN_SEEDS, Arm, Factor
-from sweeps.results.summary import finals, winner
+from sweeps.results.summary import chosen, finals
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _winner(
     subject: Subject, horizon: int, seeds: int | None
 ) -> tuple[dict[str, object], dict[int, float]]:
     """The winner's hyperparameters, and its final probe losses by seed."""
-    best = winner(subject.results, horizon)
+    best = chosen(subject.results, horizon)
     ran = finals(subject.results, best) if best and best.trial.seed == TUNING_SEED else []
     losses = {r.trial.seed: r.final["probe_loss"] for r in ran if r.final}
     losses = dict(list(losses.items())[:seeds])
