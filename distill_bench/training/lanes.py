@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.extend.core import Jaxpr, jaxprs_in_params
+from jax.extend.core import Jaxpr, jaxpr_as_fun, jaxprs_in_params
 from jax.sharding import PartitionSpec as P
 
+from distill_bench.errors import UserError
 from distill_bench.networks import bit, network
 from distill_bench.tasks.task import Task
 from distill_bench.training.accumulate import LossOf, accumulated
@@ -27,7 +28,7 @@ from distill_bench.training.lane_layout import LANES
 from distill_bench.training.lane_state import BadCheckpoint, Saved, mismatch, to_device, to_host
 from distill_bench.training.losses import kl_divergence
 from distill_bench.training.program import Program
-from distill_bench.training.rules import Lane, RuleSpec, as_array, values_of
+from distill_bench.training.rules import Audit, Lane, RuleSpec, as_array, values_of
 from distill_bench.training.source import Source, init_student
 from distill_bench.training.stream import Chunk
 
@@ -158,10 +159,42 @@ def _update(
     traced: Traced,
 ) -> LaneState:
     """One lane's update on step `i` of the chunk."""
+    update = functools.partial(_unchecked_update, training)
+    if audit := training.spec.contract.audit:
+        update = _audited(audit, update)
+    return update(chunk, i, state, loss, gradients, traced)
+
+
+def _unchecked_update(
+    training: _Training,
+    chunk: Chunk,
+    i: jax.Array,
+    state: LaneState,
+    loss: jax.Array,
+    gradients: bit.Params,
+    traced: Traced,
+) -> LaneState:
     spec = training.spec
     extras = spec.contract.extras(loss, gradients, lambda params: _loss(training, params, chunk, i))
     updates, rule_state = spec.rule(traced).update(gradients, state.rule, state.params, **extras)
     return LaneState(optax.apply_updates(state.params, updates), rule_state)
+
+
+def _audited(audit: Audit, update: Callable[..., LaneState]) -> Callable[..., LaneState]:
+    """`update`, traced once: the program that runs is the one whose evaluations are counted.
+
+    Raises:
+      UserError: while it is traced, if it evaluates more than its rule declares.
+    """
+
+    def audited(*args: Any) -> LaneState:
+        program, shapes = jax.make_jaxpr(update, return_shape=True)(*args)
+        if refusal := audit.refusal(program.jaxpr):
+            raise UserError(refusal)
+        leaves = jaxpr_as_fun(program)(*jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+    return audited
 
 
 def _advance_alone(
