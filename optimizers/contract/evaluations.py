@@ -12,7 +12,6 @@ Hessian-vector product 2. Under vmap a pass counts once for each element.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ from jax.interpreters import ad, batching, mlir
 LossOf = Callable[[Any], jax.Array]
 Record = Callable[[bool, int], None]
 """Called at run time for every pass, with: whether it is a backward pass, and how many it is."""
-
-DECLARED_TOLERANCE = 1.01  # of a mean over many steps: the last one may begin a new interval
 
 
 class Passes(NamedTuple):
@@ -122,22 +119,25 @@ class Audit:
             return self.excess(1 + least.evaluations, "makes at least")
         if self.declared == 1 and most.evaluations:
             return (
-                f"{self.name} declares evaluations=1, which is the gradient that every step gets. "
-                "But its update\nalso evaluates the loss through value_fn, obj_fn or grad_fn, "
-                "inside a cond or a while loop.\nHorizons count gradient evaluations: declare the "
-                "mean per step, or an upper bound, with\n@optimizer(evaluations=...). "
+                f"{self.name} declares evaluations=1, the gradient that every step gets, but its "
+                "update can also evaluate the loss through value_fn, obj_fn or grad_fn, in a cond "
+                "or a while loop. Horizons count gradient evaluations: declare the mean per step, "
+                "or an upper bound, with @optimizer(evaluations=...). "
                 "`python -m optimizers.conformance` measures it."
             )
         return None
+
+    def is_kept_by(self, update: Jaxpr) -> bool:
+        """Whether no step of this program can evaluate more than is declared."""
+        return 1 + bounds(update)[1].evaluations <= self.declared
 
     def excess(self, counted: float, makes: str) -> str:
         """Says that a step takes more than is declared."""
         return (
             f"{self.name} declares evaluations={self.declared:g}, but a step of it {makes} "
-            f"{counted:.4g} gradient evaluations:\nthe step's own gradient, and "
-            f"{counted - 1:.4g} through value_fn, obj_fn or grad_fn.\nHorizons count gradient "
-            f"evaluations: declare @optimizer(evaluations={math.ceil(100 * counted) / 100:g}), or "
-            "evaluate less."
+            f"{counted:.4g} gradient evaluations: its own gradient, and {counted - 1:.4g} through "
+            "value_fn, obj_fn or grad_fn. Horizons count gradient evaluations: declare "
+            f"@optimizer(evaluations={math.ceil(100 * counted) / 100:g}), or evaluate less."
         )
 
 
@@ -188,11 +188,7 @@ def _transpose(cotangents: Any, *leaves: Any, backward: bool, **params: Any) -> 
 
 
 def _batch(leaves: Any, dims: Any, *, times: int, **params: Any) -> tuple[list[Any], Any]:
-    size = next(
-        leaf.shape[dim]
-        for leaf, dim in zip(leaves, dims, strict=True)
-        if dim is not None
-    )
+    size = next(leaf.shape[dim] for leaf, dim in zip(leaves, dims, strict=True) if dim is not None)
     return _loss_pass.bind(*leaves, times=times * size, **params), dims
 
 
