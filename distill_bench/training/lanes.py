@@ -17,10 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.extend.core import Jaxpr, jaxpr_as_fun, jaxprs_in_params
 from jax.sharding import PartitionSpec as P
 
-from distill_bench.errors import UserError
 from distill_bench.networks import bit, network
 from distill_bench.tasks.task import Task
 from distill_bench.training.accumulate import LossOf, accumulated
@@ -28,9 +26,10 @@ from distill_bench.training.lane_layout import LANES
 from distill_bench.training.lane_state import BadCheckpoint, Saved, mismatch, to_device, to_host
 from distill_bench.training.losses import kl_divergence
 from distill_bench.training.program import Program
-from distill_bench.training.rules import Audit, Lane, RuleSpec, as_array, values_of
+from distill_bench.training.rules import Lane, RuleSpec, as_array, values_of
 from distill_bench.training.source import Source, init_student
 from distill_bench.training.stream import Chunk
+from distill_bench.training.update_program import audited, batches_well
 
 Traced = dict[str, jax.Array]  # hyperparameters and horizon that are arguments of the program
 
@@ -161,7 +160,7 @@ def _update(
     """One lane's update on step `i` of the chunk."""
     update = functools.partial(_unchecked_update, training)
     if audit := training.spec.contract.audit:
-        update = _audited(audit, update)
+        update = audited(audit, update)
     return update(chunk, i, state, loss, gradients, traced)
 
 
@@ -178,23 +177,6 @@ def _unchecked_update(
     extras = spec.contract.extras(loss, gradients, lambda params: _loss(training, params, chunk, i))
     updates, rule_state = spec.rule(traced).update(gradients, state.rule, state.params, **extras)
     return LaneState(optax.apply_updates(state.params, updates), rule_state)
-
-
-def _audited(audit: Audit, update: Callable[..., LaneState]) -> Callable[..., LaneState]:
-    """`update`, traced once: the program that runs is the one whose evaluations are counted.
-
-    Raises:
-      UserError: while it is traced, if it evaluates more than its rule declares.
-    """
-
-    def audited(*args: Any) -> LaneState:
-        program, shapes = jax.make_jaxpr(update, return_shape=True)(*args)
-        if refusal := audit.refusal(program.jaxpr):
-            raise UserError(refusal)
-        leaves = jaxpr_as_fun(program)(*jax.tree.leaves(args))
-        return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
-
-    return audited
 
 
 def _advance_alone(
@@ -286,32 +268,3 @@ def make_eval_params(source: Source, spec: RuleSpec) -> Program | None:
 def make_diagnose(source: Source, diagnose: Callable[[Any], dict[str, jax.Array]]) -> Program:
     """Program (states of the update rules) -> scalars [D] by name."""
     return source.layout.spmd(source.layout.each(diagnose))
-
-
-# Batched over lanes, a branch computes both sides, a loop runs as long as its longest lane, and
-# LAPACK deadlocks on CPU.
-_NOT_BATCHED = {
-    "cond",
-    "while",
-    "eigh",
-    "eig",
-    "qr",
-    "svd",
-    "cholesky",
-    "lu",
-    "householder_product",
-    "triangular_solve",
-}
-
-
-def batches_well(function: Callable, *args: Any) -> bool:
-    """Whether the function contains nothing that vmap would make slow or unsafe."""
-
-    def allowed(jaxpr: Jaxpr) -> bool:
-        return all(
-            equation.primitive.name not in _NOT_BATCHED
-            and all(map(allowed, jaxprs_in_params(equation.params)))
-            for equation in jaxpr.eqns
-        )
-
-    return allowed(jax.make_jaxpr(function)(*args).jaxpr)
