@@ -47,8 +47,8 @@ def warn(
         display.suspect([])
         if failed:
             display.say(
-                f"Warning: {name} fails {_number(failed)}, so that its results do not compare with "
-                f"those of others. Training goes on.\n{_listed(failed)}\n"
+                f"Warning: {name} fails {_number(failed)}: its results may not compare with those "
+                f"of others. Training goes on.\n{_listed(failed)}\n"
                 f"All checks: python -m optimizers.conformance {spec}"
             )
 
