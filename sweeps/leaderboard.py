@@ -82,7 +82,7 @@ with FLAGS.group("What to write instead"):
     flags.DEFINE_string(
         "cache",
         "~/.cache/distill-bench",
-        "Folder that keeps compiled programs between runs; empty for none.",
+        "Folder that keeps compiled programs and outcomes of checks between runs; empty for none.",
         flag_values=FLAGS,
     )
 
@@ -170,7 +170,11 @@ def _add_entries() -> int:
     from sweeps.results import store
 
     folder = Path(FLAGS.entries) if FLAGS.entries else entries.FOLDER
+    cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
     studies = store.merge([loaded for path in FLAGS.add for loaded in _studies(Path(path))])
+    cli.set_up_jax(cache)
+    from sweeps.execution import preflight
+
     by_name: dict[tuple[str, str], list[Loaded]] = {}
     for loaded in studies:
         by_name.setdefault((loaded.study.task, loaded.study.optimizer), []).append(loaded)
@@ -179,6 +183,7 @@ def _add_entries() -> int:
         try:
             loaded = _only(versions)
             write_entry.check(loaded)
+            preflight.require(loaded, cache)
             print(write_entry.write(loaded, _cost(loaded) if FLAGS.cost else None, folder))
         except UserError as error:
             refused = True
@@ -216,7 +221,6 @@ def _studies(path: Path) -> list[Loaded]:
 
 def _cost(loaded: Loaded) -> Cost:
     """Measures the update rule as it is now, which must be the one that ran."""
-    cli.set_up_jax(str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None)
     from distill_bench.tasks import catalogue
     from sweeps.board import entries
     from sweeps.planning.plug_ins import resolve

@@ -87,6 +87,7 @@ ARROWS = {
         "distill_bench.tasks",
         "distill_bench.training",
         "optimizers",
+        "optimizers.conformance",
         "optimizers.contract",
         "sweeps.cli",
         "sweeps.planning",

@@ -27,6 +27,7 @@ from sweeps.planning.environment import versions
 from sweeps.planning.neighbours import Neighbour, neighbours
 from sweeps.planning.plan import Candidate, Plan, describe_domain
 from sweeps.planning.plug_ins import resolve
+from sweeps.planning.search import Search
 from sweeps.planning.study import TUNING_SEED, Result, Study, Trial
 from sweeps.results import store
 from sweeps.results.one_factor import MIN_SEEDS, Arm, Factor
@@ -150,7 +151,8 @@ def run(
         )
     study = replace(subject.study, versions=versions())
     resolved = registry.Resolved(subject.optimizer, subject.path, study.source_sha256)
-    candidate = Candidate(subject.spec, resolved, study, ())
+    search = Search(study.optimizer, (), (), 1, tuple(subject.horizons))  # nothing is searched
+    candidate = Candidate(subject.spec, resolved, study, search)
     winners = {
         h: _winner(subject, h, seeds) for h in subject.horizons if not horizons or h in horizons
     }
