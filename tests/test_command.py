@@ -16,6 +16,7 @@ COMMANDS = {
     "sweeps.run": None,
     "sweeps.leaderboard": None,
     "sweeps.verify": None,
+    "sweeps.tune_check": None,
     "sweeps.benchmark": None,
     "distill_bench.data.__main__": "_flags",
     "distill_bench.weights.__main__": "_flags",

@@ -15,14 +15,14 @@ import numpy as np
 from distill_bench import __version__
 from distill_bench.tasks import catalogue
 from distill_bench.training.exams import CURVE
-from sweeps.board import verdicts
+from sweeps.board import certificate, tune_checks, verdicts
 from sweeps.board.entries import BASELINE, FOLDER, Entry
 from sweeps.planning.study import TUNING_SEED, Result
 from sweeps.results import statistics
 from sweeps.results.comparison import Comparison, edge_warning
 from sweeps.results.statistics import Speedup
 from sweeps.results.summary import Row, loss, row_of
-from sweeps.results.validity import HELD_OUT, Concordance, certify
+from sweeps.results.validity import HELD_OUT, Run, certify
 
 SPECIAL_CASES: dict[str, list[str]] = json.loads((FOLDER / "special_cases.json").read_text())
 """Optimizer -> its special cases: it equals each at some setting, so it should not lose to them."""
@@ -83,12 +83,10 @@ def _task_entries(task: str, entries: Sequence[Entry]) -> _TaskEntries:
 def _task(of_task: _TaskEntries) -> dict[str, Any]:
     task, comparison = catalogue.get(of_task.task), of_task.comparison
     runs = [
-        (result.trial.horizon, result.final)
+        run
         for entry in of_task.entries
-        for result in entry.results
-        if result.final
+        for run in certificate.final_runs(entry.study.optimizer, entry.results)
     ]
-    means = [(row.horizon, row.mean) for row in comparison.rows if row.mean]
     names = [entry.study.optimizer for entry in of_task.entries]
     ratios = statistics.profile_ratios({name: comparison.speedups(name) for name in names})
     return {
@@ -96,19 +94,14 @@ def _task(of_task: _TaskEntries) -> dict[str, Any]:
         "fingerprint": task.fingerprint(),
         "ladder": list(task.horizons),
         "overall_rungs": comparison.shared_horizons,
-        "certificate": [_certified("runs", c) for c in certify(runs)]
-        + [_certified("entries", c) for c in certify(means)],
-        "disagreements": _disagreements(comparison),
+        "certificate": certificate.as_json(certify(runs)),
+        "disagreements": _disagreements(comparison, runs),
         "gap": _gap(comparison),
         "profile": {
             name: {"ratios": values, "score": statistics.profile_score(values)}
             for name, values in ratios.items()
         },
     }
-
-
-def _certified(over: str, concordance: Concordance) -> dict[str, Any]:
-    return {"over": over, **asdict(concordance)}
 
 
 def _gap(comparison: Comparison) -> list[dict[str, float]]:
@@ -125,11 +118,14 @@ def _gap(comparison: Comparison) -> list[dict[str, float]]:
     return found
 
 
-def _disagreements(comparison: Comparison) -> list[dict[str, Any]]:
+def _disagreements(comparison: Comparison, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Pairs of entries at a rung that a held-out metric orders the other way than probe loss.
 
     Pairs that are tied by probe loss do not count.
     """
+    of_entry: dict[tuple[str, int], list[Mapping[str, float]]] = {}
+    for run in runs:
+        of_entry.setdefault((run.optimizer, run.horizon), []).append(run.final)
     found = []
     for h in comparison.horizons:
         ranks = comparison.ranks([h])
@@ -138,7 +134,8 @@ def _disagreements(comparison: Comparison) -> list[dict[str, Any]]:
                 continue
             for metric, less_is_better in HELD_OUT.items():
                 a, b = (
-                    (comparison.by_name[name, h].mean or {})[metric] * (1 if less_is_better else -1)
+                    float(np.mean([final[metric] for final in of_entry[name, h]]))
+                    * (1 if less_is_better else -1)
                     for name in (first, second)
                 )
                 if a > b:
@@ -158,7 +155,7 @@ def _entry(entry: Entry, of_task: _TaskEntries) -> dict[str, Any]:
     shared = comparison.shared_horizons
     rungs = [_rung(entry, comparison, h) for h in entry.horizons]
     seeds, trials = max(rung["seeds"] for rung in rungs), max(rung["trials"] for rung in rungs)
-    verdict = verdicts.of(entry)
+    verdict, check = verdicts.of(entry), tune_checks.of(entry)
     return {
         "task": study.task,
         "optimizer": name,
@@ -168,6 +165,7 @@ def _entry(entry: Entry, of_task: _TaskEntries) -> dict[str, Any]:
         "environment": dict(entry.environment),
         "cost": asdict(entry.cost) if entry.cost else None,
         "verification": asdict(verdict) if verdict else None,
+        "tune_check": tune_checks.as_json(check) if check else None,
         "warnings": _warnings(entry, of_task),
         "reproduce": [
             f"python sweeps/verify.py leaderboard/{study.task}/{name}.json",

@@ -72,7 +72,7 @@ def verify(
     if entry.study.fingerprint != task.fingerprint():
         found = [f"it ran on another version of the task ({entry.study.fingerprint})"]
         return Outcome(_failed(entry, found), confirms=False)
-    with _optimizer(entry, trust) as (opt, contradictions):
+    with optimizer_of(entry, trust) as (opt, contradictions):
         if contradictions:
             return Outcome(_failed(entry, contradictions), confirms=False)
         runs = rerun(entry, opt, drawn, watch)
@@ -145,8 +145,13 @@ def rerun(
 
 
 @contextlib.contextmanager
-def _optimizer(entry: Entry, trust: bool) -> Iterator[tuple[Optimizer, list[str]]]:
-    """Yields the entry's optimizer, and the signs that it is not the one that ran."""
+def optimizer_of(entry: Entry, trust: bool) -> Iterator[tuple[Optimizer, list[str]]]:
+    """Yields the entry's optimizer, and the signs that it is not the one that ran.
+
+    Raises:
+      UserError: if it is not built in and `trust` is false, or its code is missing or fails to
+        import.
+    """
     study, spec = entry.study, entry.spec
     if spec in registry.builtins() or (
         spec.startswith("optax:") and spec.removeprefix("optax:").isidentifier()

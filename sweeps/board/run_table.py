@@ -228,34 +228,30 @@ def _legend(lines: Sequence[Line]) -> Iterator[str]:
 
 
 def print_certificates(studies: Sequence[Loaded], horizons: Collection[int] | None = None) -> None:
-    """Prints the validity certificate of each task's runs; nothing if there are too few runs.
+    """Prints the validity certificate of each task's final runs; nothing if they are too few.
 
     horizons: the rungs whose runs count; None for all.
     """
+    from sweeps.board.certificate import final_runs, sentences
     from sweeps.results.validity import certify
 
     width, label = max(_console().width, MIN_WIDTH), "Validity  "
     for task in sorted({(loaded.study.task, loaded.study.fingerprint) for loaded in studies}):
-        found = certify(
-            [
-                (r.trial.horizon, r.final)
-                for loaded in studies
-                if (loaded.study.task, loaded.study.fingerprint) == task
-                for r in loaded.results
-                if r.final and (horizons is None or r.trial.horizon in horizons)
-            ]
-        )
-        if found:
-            print()
-        for c in found:
-            metric = c.metric.replace("heldout_kl", "held-out KL")
-            text = (
-                f"probe loss against {metric}: Kendall's tau {c.tau:.3f} "
-                f"[{c.low:.3f}, {c.high:.3f}] over {c.runs} runs; "
-                f"{c.disagree:.1%} of pairs disagree"
-            )
-            for i, line in enumerate(wrap(text, width - len(label))):
-                print(f"{label if c is found[0] and i == 0 else ' ' * len(label)}{line}")
+        runs = [
+            run
+            for loaded in studies
+            if (loaded.study.task, loaded.study.fingerprint) == task
+            for run in final_runs(loaded.study.optimizer, loaded.results)
+            if horizons is None or run.horizon in horizons
+        ]
+        found = certify(runs)
+        lines = [
+            line
+            for sentence in (() if found.lacking else sentences(found))
+            for line in wrap(sentence, width - len(label))
+        ]
+        for i, line in enumerate(lines):
+            print(f"{' ' * len(label) if i else label}{line}")
 
 
 def _console() -> Console:

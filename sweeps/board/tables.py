@@ -97,24 +97,24 @@ def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
 
 
 def certificate(task: Mapping[str, Any]) -> list[str]:
-    """The validity certificate, a line for each metric, then the generalization gap."""
-    lines = []
-    for c in task["certificate"]:
-        within = f", {c['within']:.3f} within a rung" if c["within"] is not None else ""
-        over = "means (one per entry and rung)" if c["over"] == "entries" else "runs"
-        lines.append(
-            f"probe loss against {c['metric'].replace('heldout_kl', 'held-out KL')} "
-            f"over {c['runs']} {over}: "
-            f"Kendall's tau {c['tau']:.3f} [{c['low']:.3f}, {c['high']:.3f}]{within}; "
-            f"{c['disagree']:.1%} of pairs disagree"
-        )
+    """The validity certificate, a sentence a line, then the generalization gap."""
+    lines = list(task["certificate"]["sentences"])
     if task["gap"]:
         gaps = ", ".join(f"{gap['mean']:+.4f} at {gap['horizon']}" for gap in task["gap"])
         lines.append(
-            f"held-out KL minus probe loss, mean over entries: {gaps}; "
-            f"largest {max(gap['largest'] for gap in task['gap']):+.4f}"
+            f"Held-out KL minus probe loss, mean over entries: {gaps}; "
+            f"largest {max(gap['largest'] for gap in task['gap']):+.4f}."
         )
     return lines
+
+
+def tune_check_lines(board: Mapping[str, Any], task: str) -> list[str]:
+    """What checks of the winners' tuning found, a line for each checked entry."""
+    return [
+        f"{entry['optimizer']}: {entry['tune_check']['sentence']}"
+        for entry in board["entries"]
+        if entry["task"] == task and entry["tune_check"]
+    ]
 
 
 def print_board(board: Mapping[str, Any]) -> None:
@@ -145,7 +145,8 @@ def print_board(board: Mapping[str, Any]) -> None:
             table.add_row(*map(Text, row))  # Text, not markup: names come from other people's files
             previous = row[0]
         console.print(table)
-        for line in [caption(board, task), *certificate(task)]:
+        tuned = [f"Tuning: {line}." for line in tune_check_lines(board, task["name"])]
+        for line in [caption(board, task), *tuned, *certificate(task)]:
             console.print(Text(line))
     if not board["entries"]:
         console.print(
@@ -177,7 +178,8 @@ def markdown(board: Mapping[str, Any]) -> str:
             "\n".join(f"| {' | '.join(line)} |" for line in lines),
             f"`{task['name']}`. {caption(board, task)}",
         ]
-        parts += ["\n".join(f"- Validity: {line}." for line in certificate(task))]
+        lines = [f"- Tuning: {_escape(line)}." for line in tune_check_lines(board, task["name"])]
+        parts += ["\n".join(lines + [f"- Validity: {line}" for line in certificate(task)])]
     return "\n\n".join(part for part in parts if part)
 
 

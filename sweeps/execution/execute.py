@@ -33,7 +33,7 @@ from sweeps.execution.resources import Resources
 from sweeps.execution.tensorboard import write_layout
 from sweeps.execution.trial_sink import ExportSink, TrialSink
 from sweeps.planning.environment import environment
-from sweeps.planning.plan import Job, Plan
+from sweeps.planning.plan import Candidate, Job, Plan
 from sweeps.planning.stopwatch import Stopwatch
 from sweeps.planning.study import Result
 from sweeps.results import pending, store
@@ -204,22 +204,54 @@ def execute(
     If the plan is a shard, each stage of tuning waits until all shards have run the one before, and
     the finals wait for all of it: the shard ends, and runs again.
     """
-    folders = []
-    for candidate in plan.candidates:
-        folder = store.save_study(
-            root, candidate.study, candidate.spec, source_digest.source_files(candidate.entry.path)
-        )
-        folders.append(folder)
-        for path, reason in store.load_study(folder).problems:
-            display.say(
-                f"Damaged: {reason}\n  set aside as {store.set_aside(path)}; the trial runs again."
-            )
+    folders = [
+        _open_study(root, candidate, source_digest.source_files(candidate.entry.path), display)
+        for candidate in plan.candidates
+    ]
     write_layout(root)
     profiler = Profiler(root, display.say) if resources.profile else None
     _run(_Runner(plan, root, display, faults, resources, environment(), profiler, exporter))
     if profiler:
         profiler.close()
     return folders
+
+
+def execute_jobs(
+    plan: Plan,
+    jobs: Sequence[Job],
+    sources: Mapping[str, str],
+    label: str,
+    root: Path,
+    display: Display,
+    resources: Resources,
+) -> Path:
+    """Runs the jobs of one candidate that the store lacks, and returns the folder of its study.
+
+    Args:
+      plan: names the task and the candidate; the jobs need not be among its own.
+      jobs: the runs.
+      sources: the candidate's source files, which the study keeps.
+      label: shown with the progress.
+      root: folder of the results.
+      display: where progress is shown.
+      resources: what to train with.
+    """
+    folder = _open_study(root, plan.candidates[0], sources, display)
+    runner = _Runner(plan, root, display, Faults(), resources, environment(), None, None)
+    runner.run(label, _missing(root, jobs))
+    return folder
+
+
+def _open_study(
+    root: Path, candidate: Candidate, sources: Mapping[str, str], display: Display
+) -> Path:
+    """Saves the candidate's study and sets damaged trials aside; returns the study's folder."""
+    folder = store.save_study(root, candidate.study, candidate.spec, sources)
+    for path, reason in store.load_study(folder).problems:
+        display.say(
+            f"Damaged: {reason}\n  set aside as {store.set_aside(path)}; the trial runs again."
+        )
+    return folder
 
 
 def _run(runner: _Runner) -> None:

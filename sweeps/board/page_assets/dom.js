@@ -42,6 +42,7 @@ const steps = (x) => `${x.toLocaleString("en")} steps`;
 const span = ([low, high]) => (low === high ? String(low) : `${low}–${high}`);
 const METRICS = new Map([
   ["probe_loss", "probe loss"],
+  ["test_kl", "clean-image KL"],
   ["heldout_kl", "held-out KL"],
   ["agreement", "agreement"],
   ["accuracy", "accuracy"],

@@ -169,6 +169,7 @@ function showTask() {
   drawChoice(state, entries, showPicked);
   drawCertificates(byId("certificates"), task);
   drawDisagreements(byId("disagreements"), task);
+  drawTuneChecks(byId("tune-checks"), entries);
   drawCommands(byId("commands"), board, state.task);
   showPicked();
 }

@@ -1,72 +1,54 @@
-// The validity certificate, the warnings, the commands and the versions.
+// The validity certificate, the checks of tuning, the warnings, the commands and the versions.
 const MAX_ROWS = 200;
+const NUMBERS = ["Between halves", "With itself", "Pairs alike", "Horizon"];
 const heading = (text) =>
-  h(
-    "th",
-    {
-      scope: "col",
-      class: ["τ within a rung", "Count", "Pairs that disagree", "Horizon"].includes(text)
-        ? null
-        : "text",
-    },
-    text,
-  );
+  h("th", { scope: "col", class: NUMBERS.includes(text) ? null : "text" }, text);
 const warning = (...text) => h("li", {}, h("span", { class: "long" }, text));
 
 function drawCertificates(host, task) {
-  const found = list(task?.certificate).filter((one) => number(one.tau) !== null);
-  if (!found.length)
+  const found = task?.certificate;
+  const metrics = list(found?.metrics).filter((one) => number(one.tau) !== null);
+  if (!metrics.length)
     return host.replaceChildren(
-      h("p", { class: "empty" }, "No certificate yet: it needs at least ten runs."),
+      h("p", { class: "empty" }, plain(found?.sentences?.[0] ?? "No certificate.")),
     );
-  const rows = found.map((one) => {
+  const two = (x) => number(x)?.toFixed(2) ?? NONE;
+  const rows = metrics.map((one) => {
     const interval =
       number(one.low) !== null && number(one.high) !== null ? [one.low, one.high] : null;
+    const most = number(one.ceiling) !== null && one.role !== "reported";
     return h(
       "tr",
       {},
       h("th", { scope: "row" }, metricName(one.metric)),
-      h("td", { class: "text" }, plain(one.over)),
+      h("td", { class: "text" }, plain(one.role)),
       h(
         "td",
         { class: "tau text" },
-        h("b", {}, one.tau.toFixed(3)),
+        h("b", {}, two(one.tau)),
         tauWhisker(one.tau, interval),
-        h(
-          "span",
-          { class: "spread" },
-          interval ? `[${interval.map((x) => x.toFixed(3)).join(", ")}]` : "",
-        ),
+        h("span", { class: "spread" }, interval ? `[${interval.map(two).join(", ")}]` : ""),
       ),
-      h("td", {}, number(one.within)?.toFixed(3) ?? NONE),
-      h("td", {}, number(one.runs)?.toLocaleString("en") ?? NONE),
-      h("td", {}, percent(number(one.disagree), 1)),
+      h("td", {}, two(one.between_halves), most ? ` of at most ${two(one.ceiling)}` : ""),
+      h("td", {}, two(one.reliability)),
+      h("td", {}, percent(number(one.alike), 0)),
     );
   });
+  const head = ["Metric", "Role", "Kendall's τ (axis −1 to 1), 95% interval", ...NUMBERS.slice(0, 3)];
+  const caption =
+    `${plain(task.name)}: ${two(found.reliability)} is the τ of the probe loss with itself ` +
+    `between halves of the seeds, over ${number(found.entry_pairs)?.toLocaleString("en") ?? NONE} ` +
+    "pairs of entries";
   host.replaceChildren(
+    ...list(found.sentences).slice(0, 1).map((text) => h("p", { class: "prose" }, plain(text))),
     h(
       "div",
       { class: "scroll-x" },
       h(
         "table",
         {},
-        h("caption", {}, `Probe loss against held-out metrics, ${plain(task.name)}`),
-        h(
-          "thead",
-          {},
-          h(
-            "tr",
-            {},
-            [
-              "Metric",
-              "Data",
-              "Kendall's τ (axis 0 to 1), 95% interval",
-              "τ within a rung",
-              "Count",
-              "Pairs that disagree",
-            ].map(heading),
-          ),
-        ),
+        h("caption", {}, caption),
+        h("thead", {}, h("tr", {}, head.map(heading))),
         h("tbody", {}, rows),
       ),
     ),
@@ -75,8 +57,8 @@ function drawCertificates(host, task) {
 
 function tauWhisker(tau, interval) {
   const { width, height } = WHISKER;
-  const at = scale([0, 1], [4, width - 4], false);
-  const inside = (x) => at(Math.max(0, Math.min(1, x)));
+  const at = scale([-1, 1], [4, width - 4], false);
+  const inside = (x) => at(Math.max(-1, Math.min(1, x)));
   return s(
     "svg",
     { class: "whisker s-none", width, height, "aria-hidden": "true" },
@@ -137,6 +119,18 @@ function drawDisagreements(host, task) {
         ),
       ),
     ),
+  );
+}
+
+// What changing one hyperparameter of the winners at a time gains, for the entries checked so.
+function drawTuneChecks(host, entries) {
+  const items = entries
+    .filter((entry) => entry.tune_check?.sentence)
+    .map((entry) =>
+      h("li", {}, h("b", {}, name(entry.optimizer)), ": ", plain(entry.tune_check.sentence)),
+    );
+  host.replaceChildren(
+    ...(items.length ? [h("h3", {}, "How well the winners are tuned"), h("ul", {}, items)] : []),
   );
 }
 

@@ -1,0 +1,108 @@
+"""How much final losses vary when everything is done again: seeds, and luck in tuning.
+
+A rung's mean log loss differs from what endless tuning and seeds would give by two errors. Seeds:
+each final run has its own, with the variance measured over the seeds of all rungs. Tuning: the
+chosen setting is not the best one. That luck differs from rung to rung, and is partly common to all
+rungs of one search. How far a ladder strays from a smooth curve shows the first part of it; its
+size and its common share for the searches of this benchmark were measured by simulation
+(sweeps/simulate.py, docs/protocol.md) and count like TUNING_FREEDOM degrees of freedom.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+TUNING_SD = 0.010  # of a rung's log loss, for TUNING_TRIALS at the shortest rung
+TUNING_TRIALS = 96
+TUNING_POWER = 1.0  # the variance falls with this power of the number of trials
+TUNING_COMMON = 0.4  # correlation of the luck of two rungs of one search
+TUNING_FREEDOM = 20.0
+SEED_FREEDOM = 10.0  # weight of all optimizers' variance in that of one
+SEED_SD = 0.019  # of one run's log loss, if nothing is measured
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Variances of log losses on one task.
+
+    Attributes:
+      seeds: optimizer -> variance of one final run.
+      pooled: variance of one final run, over all optimizers.
+      tuning: variance of a rung's luck in tuning, with TUNING_TRIALS trials.
+      freedom: degrees of freedom of the estimate.
+    """
+
+    seeds: Mapping[str, float]
+    pooled: float
+    tuning: float
+    freedom: float
+
+    def of_seeds(self, name: str) -> float:
+        return self.seeds.get(name, self.pooled)
+
+    def of_tuning(self, trials: int) -> float:
+        """The variance of tuning luck with this many trials at the shortest rung; 0 for none."""
+        if not trials:
+            return 0.0
+        return self.tuning * (TUNING_TRIALS / trials) ** TUNING_POWER
+
+    def covariance(self, name: str, trials: int, seeds: Sequence[int]) -> np.ndarray:
+        """Covariance [r, r] of an optimizer's mean log losses at its rungs.
+
+        trials: its tuning trials at the shortest rung; seeds: number of final runs at each rung.
+        """
+        luck = self.of_tuning(trials)
+        own = luck * (1 - TUNING_COMMON) + self.of_seeds(name) / np.array(seeds, float)
+        return np.diag(own) + luck * TUNING_COMMON
+
+
+def estimate(
+    log_losses: Mapping[str, Sequence[Sequence[float]]],
+    scatter: Sequence[tuple[float, float, float]] = (),
+) -> Noise:
+    """The noise shown by a set of results.
+
+    Args:
+      log_losses: optimizer -> for each rung, the log losses of its final runs.
+      scatter: how far the rungs of each ladder stray from a smooth curve: (sum of squares, degrees
+        of freedom, mean variance that seeds explain).
+    """
+    squares: dict[str, tuple[float, int]] = {}
+    for name, rungs in log_losses.items():
+        spread = [np.asarray(rung) - np.mean(rung) for rung in rungs if len(rung) > 1]
+        freedom = sum(len(rung) - 1 for rung in spread)
+        squares[name] = (float(sum((rung**2).sum() for rung in spread)), freedom)
+    total, freedom = (sum(values) for values in zip((0.0, 0), *squares.values(), strict=True))
+    prior = SEED_FREEDOM * SEED_SD**2
+    pooled = (prior + total) / (SEED_FREEDOM + freedom)
+    seeds = {
+        name: (SEED_FREEDOM * pooled + own) / (SEED_FREEDOM + free)
+        for name, (own, free) in squares.items()
+    }
+    between = TUNING_FREEDOM * TUNING_SD**2 * (1 - TUNING_COMMON)
+    weight = TUNING_FREEDOM
+    for ladder, free, explained in scatter:
+        between += ladder - free * explained
+        weight += free
+    smallest = 0.25 * TUNING_SD**2
+    tuning = max(between / weight / (1 - TUNING_COMMON), smallest)
+    return Noise(seeds, pooled, tuning, weight)
+
+
+def required_seeds(effect: float, fixed: float, by_seed: float, quantile: float) -> int | None:
+    """The least number of final runs with which an effect exceeds its margin of error.
+
+    None if no number of seeds is enough, because luck in tuning is too large.
+
+    Args:
+      effect: log speed-up.
+      fixed: part of its variance that more seeds do not reduce.
+      by_seed: the other part, times the number of seeds.
+      quantile: the margin over the standard deviation.
+    """
+    left = (effect / quantile) ** 2 - fixed
+    return math.ceil(by_seed / left) if left > 0 else None
