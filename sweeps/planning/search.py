@@ -67,6 +67,8 @@ class Search:
       listed: (name, values) of each hyperparameter whose values the user wrote.
       trials: number of trials at the shortest rung.
       horizons: steps of each rung, ascending.
+      proposals: whether a surface proposes some of the points; without, those of the shortest rung
+        are spread, and those of every other rung come from the rung below.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Search:
     listed: tuple[tuple[str, tuple[Any, ...]], ...]
     trials: int
     horizons: tuple[int, ...]
+    proposals: bool = True
 
     @functools.cached_property
     def combinations(self) -> list[dict[str, Any]]:
@@ -97,7 +100,7 @@ class Search:
             count = max(min(MIN_TRIALS, self.trials), round(self.trials * first / horizon))
             parts = [count]
             if horizon == first and len(self.combinations) == 1 and count >= 8:
-                spread = math.ceil(SPREAD * count)
+                spread = math.ceil(SPREAD * count) if self.proposals else count
                 parts = [spread, (count - spread + 1) // 2, (count - spread) // 2]
             found += [Stage(horizon, part, n) for part, n in enumerate(parts) if n]
         return tuple(found)
@@ -149,7 +152,7 @@ def _points(search: Search, stage: Stage, tried: tuple[Tried, ...]) -> tuple[dic
         last = max(horizon for horizon, _, _ in below)
         up = [one for one in below if one[0] == last]
         order = _ranking(search, model, up, stage.horizon)
-        share = PROMOTED if model else 1.0
+        share = PROMOTED if model and search.proposals else 1.0
         for i in order[: math.ceil(share * stage.count)]:
             chosen[up[i][1]] = json.loads(up[i][1])
     fresh = _proposed(search, model, stage, tried) if model else _spread(search, stage)
@@ -185,6 +188,12 @@ def _fitted(space: tuple[tuple[str, Domain], ...], tried: tuple[Tried, ...]) -> 
         np.array([horizon for horizon, _, _ in tried]),
         np.array([loss for _, _, loss in tried]),
     )
+
+
+def forget() -> None:
+    """Frees the memory that keeps the surfaces of earlier searches."""
+    _points.cache_clear()
+    _fitted.cache_clear()
 
 
 def _places(space: Sequence[tuple[str, Domain]], keys: Sequence[str]) -> np.ndarray:

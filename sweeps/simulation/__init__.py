@@ -1,0 +1,1 @@
+"""Simulation of the whole protocol on surfaces fitted to tuning trials."""
