@@ -158,11 +158,19 @@ class Comparison:
             return self._baseline
         return _ladder([row for row in self.rows if row.opt == name])
 
+    @cached_property
+    def _shifts(self) -> dict[str, Shift]:
+        if self.curve is None:
+            return {}
+        ladders = {name: self._ladder(name) for name in self.names}
+        return {
+            name: rescaling.over_ladder(ladder.losses, ladder.horizons, self.curve)
+            for name, ladder in ladders.items()
+            if ladder
+        }
+
     def _shift(self, name: str) -> Shift | None:
-        ladder = self._ladder(name)
-        if ladder is None or self.curve is None:
-            return None
-        return rescaling.over_ladder(ladder.losses, ladder.horizons, self.curve)
+        return self._shifts.get(name)
 
     def _covariance(self, name: str, ladder: _Ladder) -> np.ndarray:
         return self.noise.covariance(name, ladder.trials, ladder.seeds)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -65,14 +66,17 @@ class Curve:
 
     def log_steps(self, log_loss: float) -> float:
         """Where the curve has this loss; -inf or inf if that is where it is not believed."""
-        from scipy.optimize import root_scalar
-
         if log_loss > self.log_loss(self.low):
             return -math.inf
         if log_loss < self.log_loss(self.high):
             return math.inf
         if log_loss in (self.log_loss(self.low), self.log_loss(self.high)):
             return self.low if log_loss == self.log_loss(self.low) else self.high
+        if self.law is not None:
+            power = (math.exp(log_loss) - self.law.floor) / self.law.scale
+            return math.log(_UNIT) - math.log(power) / self.law.exponent
+        from scipy.optimize import root_scalar
+
         found = root_scalar(lambda x: self.log_loss(x) - log_loss, bracket=(self.low, self.high))
         return float(found.root)
 
@@ -82,8 +86,7 @@ class Curve:
         For the law, to first order: J(x) (J^T J)^-1 J^T, with J the derivatives by its numbers.
         """
         if self.law is not None:
-            design = np.stack([_gradient(self.law, x) for x in self.steps])
-            return _gradient(self.law, log_steps) @ np.linalg.pinv(design)
+            return _gradient(self.law, log_steps) @ self._inverse
         found = np.zeros(len(self.steps))
         if len(self.steps) == 1:
             found[0] = 1.0
@@ -93,6 +96,12 @@ class Curve:
         fraction = (log_steps - self.steps[i]) / (self.steps[i + 1] - self.steps[i])
         found[i], found[i + 1] = 1 - fraction, fraction
         return found
+
+    @cached_property
+    def _inverse(self) -> np.ndarray:
+        """How the law's numbers depend on the loss of each rung [3, r]."""
+        assert self.law is not None
+        return np.linalg.pinv(np.stack([_gradient(self.law, x) for x in self.steps]))
 
     @property
     def residuals(self) -> np.ndarray:

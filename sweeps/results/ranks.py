@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -34,6 +35,7 @@ def ranks(
     return found
 
 
+@functools.lru_cache(maxsize=256)
 def critical(entries: int, freedom: float, level: float = 0.95) -> float:
     """How many standard deviations a difference between two of `entries` must exceed."""
     from scipy.stats import studentized_range
