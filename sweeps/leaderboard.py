@@ -8,6 +8,7 @@ python sweeps/leaderboard.py --add=runs
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -81,7 +82,7 @@ with FLAGS.group("What to write instead"):
     flags.DEFINE_string(
         "cache",
         "~/.cache/distill-bench",
-        "Folder that keeps compiled programs between runs; empty for none.",
+        "Folder that keeps compiled programs and outcomes of checks between runs; empty for none.",
         flag_values=FLAGS,
     )
 
@@ -169,7 +170,11 @@ def _add_entries() -> int:
     from sweeps.results import store
 
     folder = Path(FLAGS.entries) if FLAGS.entries else entries.FOLDER
+    cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
     studies = store.merge([loaded for path in FLAGS.add for loaded in _studies(Path(path))])
+    cli.set_up_jax(cache)
+    from sweeps.execution import preflight
+
     by_name: dict[tuple[str, str], list[Loaded]] = {}
     for loaded in studies:
         by_name.setdefault((loaded.study.task, loaded.study.optimizer), []).append(loaded)
@@ -178,6 +183,7 @@ def _add_entries() -> int:
         try:
             loaded = _only(versions)
             write_entry.check(loaded)
+            preflight.require(loaded, cache)
             print(write_entry.write(loaded, _cost(loaded) if FLAGS.cost else None, folder))
         except UserError as error:
             refused = True
@@ -215,7 +221,6 @@ def _studies(path: Path) -> list[Loaded]:
 
 def _cost(loaded: Loaded) -> Cost:
     """Measures the update rule as it is now, which must be the one that ran."""
-    cli.set_up_jax(str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None)
     from distill_bench.tasks import catalogue
     from sweeps.board import entries
     from sweeps.planning.plug_ins import resolve
@@ -227,15 +232,25 @@ def _cost(loaded: Loaded) -> Cost:
             f"{loaded.study.optimizer} has changed since it ran, so its cost cannot be measured: "
             "run it again, or add it with --nocost."
         )
-    measured = update_cost.optimizer_cost(
-        catalogue.get(loaded.study.task), rule.optimizer, baseline.optimizer
-    )
+    task = catalogue.get(loaded.study.task)
+    measured = update_cost.optimizer_cost(task, rule.optimizer, baseline.optimizer)
     return entries.Cost(
         measured["update_ms"],
         measured["baseline_update_ms"],
         measured["update_ratio"],
         measured["state_bytes_per_parameter"],
+        _gradient_ms(loaded.study.task),
     )
+
+
+@functools.cache
+def _gradient_ms(task: str) -> float:
+    """Time of a step without its update; measured once for all entries."""
+    from distill_bench.tasks import catalogue
+    from sweeps.execution.resources import Resources
+    from sweeps.timing import measure
+
+    return 1e3 * measure.gradient_seconds(Resources().open_engine(catalogue.get(task)))
 
 
 def _write(path: str, content: str) -> None:

@@ -177,11 +177,11 @@ def _progress() -> Iterator[Callable[[Event, int], None]]:
 def _describe(entry: Entry, drawn: Drawn) -> str:
     """What was drawn, and how to draw it again."""
     from sweeps.board.draw import finals_of, trials_of
-    from sweeps.results.summary import winner
+    from sweeps.results.summary import chosen
 
     finals = sum(len(finals_of(entry, h)) for h in entry.horizons)
     trials = sum(len(trials_of(entry, h)) for h in entry.horizons)
-    best = [winner(entry.results, h) for h in entry.horizons]
+    best = [chosen(entry.results, h) for h in entry.horizons]
     winners = sum(any(trial is one for one in best) for _, trial in drawn.tuning)
     return (
         f"Drawn with --draw={drawn.seed}: {len(drawn.finals)} of {finals} final runs, "

@@ -31,7 +31,7 @@ def test_an_entry_holds_the_runs_of_its_study(finished, board_folder):
         one.sources,
         one.environment,
     )
-    assert entry.cost == entries.Cost(2.0, 1.0, 2.0, 8.0)
+    assert entry.cost == entries.Cost(2.0, 1.0, 2.0, 8.0, 10.0)
     for h in (4, 8, 16):
         mine, theirs = row_of(entry.study, entry.results, h), row_of(one.study, one.results, h)
         assert (mine.hparams, mine.seeds, mine.trials) == (theirs.hparams, 5, 8)

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.extend.core import Jaxpr, jaxprs_in_params
 from jax.sharding import PartitionSpec as P
 
 from distill_bench.networks import bit, network
@@ -30,6 +29,7 @@ from distill_bench.training.program import Program
 from distill_bench.training.rules import Lane, RuleSpec, as_array, values_of
 from distill_bench.training.source import Source, init_student
 from distill_bench.training.stream import Chunk
+from distill_bench.training.update_program import audited, batches_well
 
 Traced = dict[str, jax.Array]  # hyperparameters and horizon that are arguments of the program
 
@@ -158,6 +158,21 @@ def _update(
     traced: Traced,
 ) -> LaneState:
     """One lane's update on step `i` of the chunk."""
+    update = functools.partial(_unchecked_update, training)
+    if audit := training.spec.contract.audit:
+        update = audited(audit, update)
+    return update(chunk, i, state, loss, gradients, traced)
+
+
+def _unchecked_update(
+    training: _Training,
+    chunk: Chunk,
+    i: jax.Array,
+    state: LaneState,
+    loss: jax.Array,
+    gradients: bit.Params,
+    traced: Traced,
+) -> LaneState:
     spec = training.spec
     extras = spec.contract.extras(loss, gradients, lambda params: _loss(training, params, chunk, i))
     updates, rule_state = spec.rule(traced).update(gradients, state.rule, state.params, **extras)
@@ -253,32 +268,3 @@ def make_eval_params(source: Source, spec: RuleSpec) -> Program | None:
 def make_diagnose(source: Source, diagnose: Callable[[Any], dict[str, jax.Array]]) -> Program:
     """Program (states of the update rules) -> scalars [D] by name."""
     return source.layout.spmd(source.layout.each(diagnose))
-
-
-# Batched over lanes, a branch computes both sides, a loop runs as long as its longest lane, and
-# LAPACK deadlocks on CPU.
-_NOT_BATCHED = {
-    "cond",
-    "while",
-    "eigh",
-    "eig",
-    "qr",
-    "svd",
-    "cholesky",
-    "lu",
-    "householder_product",
-    "triangular_solve",
-}
-
-
-def batches_well(function: Callable, *args: Any) -> bool:
-    """Whether the function contains nothing that vmap would make slow or unsafe."""
-
-    def allowed(jaxpr: Jaxpr) -> bool:
-        return all(
-            equation.primitive.name not in _NOT_BATCHED
-            and all(map(allowed, jaxprs_in_params(equation.params)))
-            for equation in jaxpr.eqns
-        )
-
-    return allowed(jax.make_jaxpr(function)(*args).jaxpr)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.extend.core import Jaxpr
 
 from distill_bench.networks import bit
 
@@ -26,6 +27,16 @@ _NEEDS_VALUE = (
 )
 
 
+class Audit(Protocol):
+    """Counts what a rule evaluates through its extras, see optimizers/contract/evaluations.py."""
+
+    def marked(
+        self, loss: Callable[[bit.Params], jax.Array]
+    ) -> Callable[[bit.Params], jax.Array]: ...
+
+    def refusal(self, update: Jaxpr) -> str | None: ...
+
+
 @dataclass(frozen=True)
 class Contract:
     """What an update rule needs besides gradients and parameters, and where it is measured.
@@ -35,15 +46,20 @@ class Contract:
         the step's batch.
       eval_params: (rule's state, parameters) -> the parameters to measure; None to measure the
         parameters themselves.
+      audit: holds the rule to the gradient evaluations that it declares; None if it gets no
+        functions, or to let it evaluate what it likes.
     """
 
     extra_args: frozenset[str] = frozenset()
     eval_params: Callable[[Any, bit.Params], bit.Params] | None = None
+    audit: Audit | None = None
 
     def extras(
         self, loss: jax.Array, gradients: bit.Params, loss_of: Callable[[bit.Params], jax.Array]
     ) -> dict[str, Any]:
         """The keyword arguments of the rule's `update`."""
+        if self.audit:
+            loss_of = self.audit.marked(loss_of)
         # The same as optimizers.contract.api.offer, which this package may not import.
         offered = {
             "value": loss,

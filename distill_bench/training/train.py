@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from distill_bench.errors import UserError
 from distill_bench.training.dispatch import (
     Assignment,
     Dispatch,
@@ -249,6 +250,8 @@ def _end(assignment: Assignment, status: Status, step: int, detail: str | None =
 
 
 def _describe(error: BaseException) -> str:
+    if isinstance(error, UserError):  # says all by itself
+        return str(error)
     return "".join(traceback.format_exception(error)).rstrip()
 
 

@@ -82,6 +82,11 @@ def shortest_horizon(opt: Optimizer) -> int:
     return HORIZONS[-1]
 
 
+def lengths(opt: Optimizer) -> list[int]:
+    """Lengths of the runs that should show an effect: the next is tried if the first shows none."""
+    return [steps for steps in HORIZONS if steps >= shortest_horizon(opt)]
+
+
 def build(opt: Optimizer, hparams: Mapping[str, Any] = {}, horizon: int | None = None) -> Any:
     """The rule for a run of `horizon` steps; None for the shortest horizon that it accepts."""
     return opt.build(hparams, shortest_horizon(opt) if horizon is None else horizon)

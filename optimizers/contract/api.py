@@ -45,6 +45,11 @@ Training
 Measurement
 - Horizons count gradient evaluations, not steps. `@optimizer(evaluations=2)` says that a step costs
   two, so a horizon of 250 allows 125 steps. Schedules run over the steps.
+- `evaluations` is the mean per step, or an upper bound. It includes the gradient that every step
+  gets. A call of value_fn or obj_fn counts 1 more, a gradient 1, a Hessian-vector product 2: what
+  counts is the passes through the loss, forward or backward, whichever are more. They are counted
+  in the program of `update`, in loops, branches, vmap and derivatives too, and a rule that makes
+  more than it declares does not run (evaluations.py).
 - Losses are measured at the current parameters, or at `eval_params(state, params)` if
   `@optimizer(eval_params=...)` gives that function (Schedule-Free, Lookahead, averages).
 - A trial ends as "diverged" if its loss is not finite, and as "crashed" if the optimizer raises an
@@ -73,6 +78,7 @@ Schedule = float | OfCount
 count, which starts at 0."""
 
 EXTRA_ARGS = ("value", "grad", "value_fn", "obj_fn", "grad_fn")
+FUNCTIONS = frozenset({"value_fn", "obj_fn", "grad_fn"})  # of these, what evaluates the loss
 RESERVED = "horizon"  # the trainer passes it along with the hyperparameters
 
 EvalParams = Callable[[Any, Any], Any]

@@ -15,7 +15,7 @@ import numpy as np
 from distill_bench import __version__
 from distill_bench.tasks import catalogue
 from distill_bench.training.exams import CURVE
-from sweeps.board import certificate, tune_checks, verdicts
+from sweeps.board import certificate, protocol, tune_checks, verdicts, wall_clock
 from sweeps.board.entries import BASELINE, FOLDER, Entry
 from sweeps.planning.study import TUNING_SEED, Result
 from sweeps.results import statistics
@@ -93,7 +93,8 @@ def _task(of_task: _TaskEntries) -> dict[str, Any]:
         "name": task.name,
         "fingerprint": task.fingerprint(),
         "ladder": list(task.horizons),
-        "overall_rungs": comparison.shared_horizons,
+        "rungs": comparison.shared_horizons,
+        "law": asdict(law) if (law := comparison.curve and comparison.curve.law) else None,
         "certificate": certificate.as_json(certify(runs)),
         "disagreements": _disagreements(comparison, runs),
         "gap": _gap(comparison),
@@ -128,7 +129,7 @@ def _disagreements(comparison: Comparison, runs: Sequence[Run]) -> list[dict[str
         of_entry.setdefault((run.optimizer, run.horizon), []).append(run.final)
     found = []
     for h in comparison.horizons:
-        ranks = comparison.ranks([h])
+        ranks = comparison.rung_ranks(h)
         for first, second in combinations(ranks, 2):  # in ascending order of loss
             if ranks[first] == ranks[second]:
                 continue
@@ -152,7 +153,6 @@ def _disagreements(comparison: Comparison, runs: Sequence[Run]) -> list[dict[str
 
 def _entry(entry: Entry, of_task: _TaskEntries) -> dict[str, Any]:
     study, name, comparison = entry.study, entry.study.optimizer, of_task.comparison
-    shared = comparison.shared_horizons
     rungs = [_rung(entry, comparison, h) for h in entry.horizons]
     seeds, trials = max(rung["seeds"] for rung in rungs), max(rung["trials"] for rung in rungs)
     verdict, check = verdicts.of(entry), tune_checks.of(entry)
@@ -173,8 +173,29 @@ def _entry(entry: Entry, of_task: _TaskEntries) -> dict[str, Any]:
             f"--horizons={','.join(map(str, entry.horizons))} --trials={trials} --seeds={seeds}",
         ],
         "overall": _gain(comparison.overall(name))
-        | {"rungs": shared, "rank": comparison.ranks(shared).get(name)},
+        | {"rungs": entry.horizons, "rank": comparison.ranks().get(name)}
+        | {"trend": _trend(comparison, name), "wall_clock": _wall_clock(entry, comparison)},
         "rungs": rungs,
+    }
+
+
+def _trend(comparison: Comparison, name: str) -> dict[str, float] | None:
+    """Relative change of the speed-up per doubling of the steps, with its 95 % interval."""
+    found = comparison.trend(name)
+    if found is None:
+        return None
+    return {"value": found.value, "low": found.interval[0], "high": found.interval[1]}
+
+
+def _wall_clock(entry: Entry, comparison: Comparison) -> dict[str, float | None] | None:
+    """The overall speed-up divided by the ratio of whole steps' times, here and for the paper's
+    networks; None without a measured cost."""
+    gain, task = comparison.overall(entry.study.optimizer), catalogue.get(entry.study.task)
+    if gain is None or entry.cost is None:
+        return None
+    return {
+        "task": gain.value / wall_clock.per_step(entry.cost, task),
+        "paper": gain.value / wall_clock.per_step(entry.cost, task, wall_clock.paper_task()),
     }
 
 
@@ -190,7 +211,7 @@ def _rung(entry: Entry, comparison: Comparison, horizon: int) -> dict[str, Any]:
     here = [result for result in entry.results if result.trial.horizon == horizon]
     tuned = [result for result in here if result.trial.seed == TUNING_SEED]
     final_runs = [result for result in here if result.trial.seed != TUNING_SEED and result.final]
-    losses = [loss(result) for result in tuned]
+    losses = [loss(result) for result in _spread(entry, horizon)]
     sensitivity = statistics.sensitivity(losses)
     return {
         "horizon": horizon,
@@ -203,7 +224,7 @@ def _rung(entry: Entry, comparison: Comparison, horizon: int) -> dict[str, Any]:
         "hparams": row.hparams,
         "edges": list(row.edges),
         "speedup": _gain(comparison.speedup(row)),
-        "rank": comparison.ranks([horizon]).get(name),
+        "rank": comparison.rung_ranks(horizon).get(name),
         "curve": _curve(entry, final_runs),
         "tried": [
             {"hparams": result.trial.hparams, "status": result.status, "probe_loss": loss(result)}
@@ -212,6 +233,17 @@ def _rung(entry: Entry, comparison: Comparison, horizon: int) -> dict[str, Any]:
         "best_after": statistics.best_after(losses),
         "sensitivity": asdict(sensitivity) if sensitivity else None,
     }
+
+
+def _spread(entry: Entry, horizon: int) -> Sequence[Result]:
+    """The trials that are spread over the whole space: they alone show how much the choice matters.
+
+    They open the search, at the shortest horizon; all later ones are where the loss is low.
+    """
+    if not entry.study.space or horizon != entry.horizons[0]:
+        return ()
+    opening = protocol.search(entry.study, entry.horizons).stages[0]
+    return protocol.searched(entry.study, entry.results, [horizon])[: opening.count]
 
 
 def _curve(entry: Entry, runs: Sequence[Result]) -> dict[str, Any] | None:
@@ -252,10 +284,7 @@ def _warnings(entry: Entry, of_task: _TaskEntries) -> list[str]:
 def _rung_warnings(row: Row, comparison: Comparison) -> Iterator[str]:
     if edges := edge_warning(row):
         yield edges
-    base = comparison.by_name.get((BASELINE, row.horizon))
-    if base and row.trials > base.trials:
-        yield f"it had {row.trials} tuning trials, {BASELINE} only {base.trials}."
-    ranks = comparison.ranks([row.horizon])
+    ranks = comparison.rung_ranks(row.horizon)
     for special in SPECIAL_CASES.get(row.opt, ()):
         if row.opt in ranks and special in ranks and ranks[special] < ranks[row.opt]:
             yield (

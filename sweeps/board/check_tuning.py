@@ -27,11 +27,11 @@ from sweeps.planning.environment import versions
 from sweeps.planning.neighbours import Neighbour, neighbours
 from sweeps.planning.plan import Candidate, Plan, describe_domain
 from sweeps.planning.plug_ins import resolve
+from sweeps.planning.search import Search
 from sweeps.planning.study import TUNING_SEED, Result, Study, Trial
 from sweeps.results import store
-from sweeps.results.one_factor import Arm, Factor
-from sweeps.results.statistics import MIN_SEEDS
-from sweeps.results.summary import finals, winner
+from sweeps.results.one_factor import MIN_SEEDS, Arm, Factor
+from sweeps.results.summary import chosen, finals
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,8 @@ def run(
         )
     study = replace(subject.study, versions=versions())
     resolved = registry.Resolved(subject.optimizer, subject.path, study.source_sha256)
-    candidate = Candidate(subject.spec, resolved, study, ())
+    search = Search(study.optimizer, (), (), 1, tuple(subject.horizons))  # nothing is searched
+    candidate = Candidate(subject.spec, resolved, study, search)
     winners = {
         h: _winner(subject, h, seeds) for h in subject.horizons if not horizons or h in horizons
     }
@@ -193,7 +194,7 @@ def _winner(
     subject: Subject, horizon: int, seeds: int | None
 ) -> tuple[dict[str, object], dict[int, float]]:
     """The winner's hyperparameters, and its final probe losses by seed."""
-    best = winner(subject.results, horizon)
+    best = chosen(subject.results, horizon)
     ran = finals(subject.results, best) if best and best.trial.seed == TUNING_SEED else []
     losses = {r.trial.seed: r.final["probe_loss"] for r in ran if r.final}
     losses = dict(list(losses.items())[:seeds])

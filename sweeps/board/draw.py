@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from distill_bench.errors import UserError
 from sweeps.board.entries import Entry
 from sweeps.planning.study import TUNING_SEED, Result
-from sweeps.results.summary import winner
+from sweeps.results.summary import chosen
 
 TUNING = 4
 """Tuning trials of an entry that are rerun by default."""
@@ -99,7 +99,7 @@ def _draw_tuning(
     entry: Entry, rng: random.Random, horizons: Sequence[int], count: int
 ) -> list[tuple[int, Result]]:
     left = {h: [(i, r) for i, r in enumerate(trials_of(entry, h))] for h in horizons}
-    best = {h: winner(entry.results, h) for h in horizons}
+    best = {h: chosen(entry.results, h) for h in horizons}
     left = {h: [one for one in trials if one[1].status != "timeout"] for h, trials in left.items()}
     order, drawn = _shuffled(rng, horizons), []
     while len(drawn) < count and any(left.values()):

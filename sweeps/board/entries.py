@@ -18,20 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from distill_bench.tasks import catalogue
+from sweeps.board import protocol
+from sweeps.board.folder import BASELINE as BASELINE
+from sweeps.board.folder import FOLDER as FOLDER
 from sweeps.planning.study import TUNING_SEED, Result, Study, Trial
 
-SCHEMA = 3
-REQUIRED_SEEDS = 5
-REQUIRED_TRIALS = 8
-REQUIRED_RUNGS = 3
+SCHEMA = 4
 MAX_BYTES = 4 << 20
 METRICS = ("probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy")
 """The metrics at the end of a final run, which entry.schema.json names."""
-_CHECKOUT = Path(__file__).resolve().parents[2] / "leaderboard"
-_INSTALLED = Path(__file__).resolve().parents[1] / "leaderboard_entries"
-FOLDER = _CHECKOUT if _CHECKOUT.is_dir() else _INSTALLED
-BASELINE = (FOLDER / "baseline.txt").read_text().strip()
-"""The optimizer on whose curve speed-ups are measured."""
 
 
 class BadEntry(Exception):
@@ -47,12 +42,14 @@ class Cost:
       baseline_ms: time of one update of the baseline in milliseconds.
       relative: update_ms over baseline_ms.
       state_bytes_per_parameter: size of the rule's state in bytes per parameter.
+      gradient_ms: time of the rest of a step: the teacher's answers and the student's gradient.
     """
 
     update_ms: float
     baseline_ms: float
     relative: float
     state_bytes_per_parameter: float
+    gradient_ms: float
 
 
 @dataclass(frozen=True)
@@ -160,28 +157,28 @@ def _check_complete(study: Study, rungs: Sequence[Mapping[str, Any]]) -> None:
     """
     horizons = [rung["horizon"] for rung in rungs]
     if study.task in catalogue.names():
-        ladder = catalogue.get(study.task).horizons
+        ladder = protocol.ladder(study.task, study.optimizer)
         if (
-            len(horizons) < REQUIRED_RUNGS
+            len(horizons) < protocol.RUNGS
             or tuple(horizons) != ladder[: len(horizons)]
             or not all(isinstance(h, int) for h in horizons)
         ):
             raise BadEntry(
-                f"its horizons {str(horizons)[:80]} are not the first {REQUIRED_RUNGS} or more "
+                f"its horizons {str(horizons)[:80]} are not the first {protocol.RUNGS} or more "
                 f"of {', '.join(map(str, ladder))}"
             )
+    expected = protocol.search(study, horizons).counts() if study.space else {}
     for rung in rungs:
         place, seeds = f"at horizon {rung['horizon']}", [run["seed"] for run in rung["finals"]]
         if (
-            len(seeds) < REQUIRED_SEEDS
+            len(seeds) < protocol.SEEDS
             or seeds != list(range(TUNING_SEED + 1, len(seeds) + 1))
             or not all(isinstance(seed, int) for seed in seeds)
         ):
-            raise BadEntry(f"{place} its final seeds are not 1 to {REQUIRED_SEEDS} or more")
-        if study.space and len(rung["tuning"]) < REQUIRED_TRIALS:
+            raise BadEntry(f"{place} its final seeds are not 1 to {protocol.SEEDS} or more")
+        if len(rung["tuning"]) != (count := expected.get(rung["horizon"], 0)):
             raise BadEntry(
-                f"{place} it has {len(rung['tuning'])} tuning trials, "
-                f"but needs {REQUIRED_TRIALS} or more"
+                f"{place} it has {len(rung['tuning'])} tuning trials, but every entry has {count}"
             )
         for hparams in [rung["winner"], *(run["hparams"] for run in rung["tuning"])]:
             if not all(

@@ -25,11 +25,13 @@ def cells(
     intervals: also give the interval of each rung's speed-up.
     """
     entries = [entry for entry in board["entries"] if entry["task"] == task]
-    horizons = sorted({rung["horizon"] for entry in entries for rung in entry["rungs"]})
+    horizons = next(one["rungs"] for one in board["tasks"] if one["name"] == task)
     names = [
         "rank",
         "optimizer",
         "speed-up [95 %]",
+        "per doubling",
+        "in time",
         *map(str, horizons),
         "update",
         "state B/param",
@@ -48,11 +50,13 @@ def _row(entry: Mapping[str, Any], horizons: list[int], intervals: bool) -> list
         str(overall["rank"] or UNKNOWN),
         entry["optimizer"],
         format_gain(overall, True),
+        _percent(overall["trend"]),
+        f"{overall['wall_clock']['task']:.2f}x" if overall["wall_clock"] else UNKNOWN,
         *(format_gain(rungs[h]["speedup"], intervals) if h in rungs else UNKNOWN for h in horizons),
         f"{cost['relative']:.2f}x" if cost else UNKNOWN,
         f"{cost['state_bytes_per_parameter']:.0f}" if cost else UNKNOWN,
         _range([rung["seeds"] for rung in entry["rungs"]]),
-        _range([rung["trials"] for rung in entry["rungs"]]),
+        str(entry["rungs"][0]["trials"]),
         str(sum(rung["diverged"] + rung["crashed"] for rung in entry["rungs"])),
         _rerun(verdict, sum(rung["seeds"] for rung in entry["rungs"])) if verdict else UNKNOWN,
     ]
@@ -69,6 +73,14 @@ def format_gain(gain: Mapping[str, Any] | None, interval: bool) -> str:
     return f"{bound}{gain['value']:.2f}x{shown}"
 
 
+def _percent(trend: Mapping[str, Any] | None) -> str:
+    """A change as text, such as "-2 % ± 3"."""
+    if not trend:
+        return UNKNOWN
+    half = (trend["high"] - trend["low"]) / 2
+    return f"{100 * trend['value']:+.0f} % ± {100 * half:.0f}"
+
+
 def _rerun(verdict: Mapping[str, Any], runs: int) -> str:
     """The number of reproduced final runs out of all, or "failed"."""
     if verdict["verdict"] != "reproduced":
@@ -83,15 +95,26 @@ def _range(values: list[int]) -> str:
 
 def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
     """Explains the columns."""
-    rungs = ", ".join(map(str, task["overall_rungs"])) or "no rung"
+    base = board["baseline"]
+    law = task["law"]
+    curve = (
+        f"{base}'s loss is {law['floor']:.4f} + {law['scale']:.4f} (steps / 1000)^-"
+        f"{law['exponent']:.2f}. "
+        if law
+        else ""
+    )
     return (
-        f"Speed-up: the steps that {board['baseline']}, tuned with the same protocol, needs to "
-        "reach the optimizer's loss, divided by the optimizer's steps. "
-        f"Geometric mean over horizons {rungs}, then for each horizon. "
+        f"Speed-up: how many times the steps {base} needs for the same loss, over all horizons "
+        f"together, then at each. {curve}"
+        "Intervals say what a repetition of everything would give: other seeds, another search, "
+        f"and the same for {base}. "
         "Entries sharing a rank are statistically tied. "
+        "per doubling: change of the speed-up when runs get twice as long. "
+        "in time: the speed-up divided by the ratio of whole steps' times. "
         "update: time of the update rule alone, relative to the baseline's. "
         "state B/param: size of its state in bytes per parameter. "
-        "failed: runs that diverged or crashed. "
+        "trials: tuning trials at the shortest horizon. "
+        "failed: runs that diverged, crashed or ended above the untrained student's loss. "
         "reproduced: final runs that were rerun and agreed, of all final runs."
     )
 

@@ -13,18 +13,9 @@ import numpy as np
 from distill_bench.errors import UserError
 from distill_bench.tasks import catalogue
 from distill_bench.training.exams import CURVE
-from sweeps.board.entries import (
-    FOLDER,
-    METRICS,
-    REQUIRED_RUNGS,
-    REQUIRED_SEEDS,
-    REQUIRED_TRIALS,
-    SCHEMA,
-    BadEntry,
-    Cost,
-    validate,
-)
-from sweeps.planning.study import TUNING_SEED, Result
+from sweeps.board import protocol
+from sweeps.board.entries import FOLDER, METRICS, SCHEMA, BadEntry, Cost, validate
+from sweeps.planning.study import Result
 from sweeps.results.store import Loaded, write_atomically
 from sweeps.results.summary import finals, winner
 
@@ -58,38 +49,51 @@ def _objections(loaded: Loaded) -> list[str]:
             "Declare the value in the optimizer's file instead."
         )
     found += [f"{path} cannot be read: {reason}" for path, reason in loaded.problems]
-    rungs = _rungs(loaded)
-    if rungs != task.horizons[: len(rungs)] or len(rungs) < REQUIRED_RUNGS:
-        ladder = ",".join(map(str, task.horizons))
+    rungs, ladder = _rungs(loaded), protocol.ladder(study.task, study.optimizer)
+    command = (
+        f"--horizons={','.join(map(str, ladder))} --trials={protocol.trials(study.optimizer)} "
+        f"--seeds={protocol.SEEDS}"
+    )
+    if rungs != ladder[: len(rungs)] or len(rungs) < protocol.RUNGS:
         ran = ", ".join(map(str, rungs)) or "none"
-        found.append(
-            f"its ladder is unfinished: it has {ran} of {ladder}. "
-            f"Run the first {REQUIRED_RUNGS} horizons or more: --horizons={ladder}"
-        )
+        return [
+            *found,
+            f"its ladder is unfinished: it has {ran} of {', '.join(map(str, ladder))}. "
+            f"Run the first {protocol.RUNGS} horizons or more: {command}",
+        ]
+    search = protocol.search(study, rungs)
+    tuned = protocol.searched(study, loaded.results, rungs)
+    for horizon, count in search.counts().items():
+        ran = sum(result.trial.horizon == horizon for result in tuned)
+        if ran < count:
+            return [
+                *found,
+                f"horizon {horizon} has {ran} of the {count} tuning trials that every entry has: "
+                f"{command}",
+            ]
     for horizon in rungs:
-        here = [result for result in loaded.results if result.trial.horizon == horizon]
-        tuned = sum(result.trial.seed == TUNING_SEED for result in here)
-        best = winner(study, loaded.results, horizon)
-        ran = len(finals(here, best)) if best else 0
-        if study.space and tuned < REQUIRED_TRIALS:
-            found.append(
-                f"horizon {horizon} has {tuned} tuning trials; "
-                f"an entry needs {REQUIRED_TRIALS} or more: --trials={REQUIRED_TRIALS}"
-            )
+        best = _winner(loaded, tuned, horizon)
+        ran = len(finals(loaded.results, best)) if best else 0
         if best is None:
             found.append(f"all trials at horizon {horizon} failed.")
-        elif ran < REQUIRED_SEEDS:
+        elif ran < protocol.SEEDS:
             found.append(
-                f"horizon {horizon} has {ran} final runs; "
-                f"an entry needs {REQUIRED_SEEDS} or more: --seeds={REQUIRED_SEEDS}"
+                f"horizon {horizon} has {ran} final runs of its best setting; an entry needs "
+                f"{protocol.SEEDS} or more: {command}"
             )
     return found
 
 
+def _winner(loaded: Loaded, tuned: Sequence[Result], horizon: int) -> Result | None:
+    """The winner among the trials of the entry's search; any run if nothing is searched."""
+    return winner(loaded.study, tuned if loaded.study.space else loaded.results, horizon)
+
+
 def _rungs(loaded: Loaded) -> tuple[int, ...]:
-    """The rungs of the task that the study ran; an entry leaves out other horizons."""
+    """The rungs of the ladder that the study ran; an entry leaves out other horizons."""
     ran = {result.trial.horizon for result in loaded.results}
-    return tuple(horizon for horizon in catalogue.get(loaded.study.task).horizons if horizon in ran)
+    ladder = protocol.ladder(loaded.study.task, loaded.study.optimizer)
+    return tuple(horizon for horizon in ladder if horizon in ran)
 
 
 def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
@@ -108,6 +112,7 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
     """
     check(loaded)
     study = loaded.study
+    tuned = protocol.searched(study, loaded.results, _rungs(loaded)) if study.space else []
     entry = {
         "schema": SCHEMA,
         "study": asdict(study),
@@ -115,7 +120,7 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
         "sources": loaded.sources,
         "environment": loaded.environment,
         "cost": asdict(cost) if cost else None,
-        "rungs": [_rung(loaded.results, horizon) for horizon in _rungs(loaded)],
+        "rungs": [_rung(loaded, tuned, horizon) for horizon in _rungs(loaded)],
     }
     path = folder / study.task / f"{study.optimizer}.json"
     content = as_text(entry)
@@ -158,13 +163,10 @@ def _text(value: Any, indent: str = "\n") -> str:
     return "[" + inner + f",{inner}".join(_text(one, inner) for one in value) + indent + "]"
 
 
-def _rung(results: Sequence[Result], horizon: int) -> dict[str, Any]:
-    best = winner(results, horizon)
+def _rung(loaded: Loaded, tuned: Sequence[Result], horizon: int) -> dict[str, Any]:
+    best = _winner(loaded, tuned, horizon)
     assert best  # check() has made sure
-    tuned = sorted(
-        (r for r in results if r.trial.horizon == horizon and r.trial.seed == TUNING_SEED),
-        key=lambda r: r.trial.id,
-    )
+    tried = sorted((r for r in tuned if r.trial.horizon == horizon), key=lambda r: r.trial.id)
     return {
         "horizon": horizon,
         "winner": best.trial.hparams,
@@ -175,7 +177,7 @@ def _rung(results: Sequence[Result], horizon: int) -> dict[str, Any]:
                 "step": r.step,
                 "final": r.final and rounded(_recorded(r.final)),
             }
-            for r in tuned
+            for r in tried
         ],
         "finals": [
             {
@@ -187,7 +189,7 @@ def _rung(results: Sequence[Result], horizon: int) -> dict[str, Any]:
                 ],
                 "curve": rounded(_curve(r)),
             }
-            for r in finals(results, best)
+            for r in finals(loaded.results, best)
         ],
     }
 

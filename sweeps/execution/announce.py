@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distill_bench.training.events import Compiled, Finished
+from distill_bench.training.events import Compiled
 from sweeps.execution.progress import Display
 from sweeps.planning.plan import Job
 from sweeps.planning.plug_ins import own_traceback
+from sweeps.planning.study import Status
 
 
 def compiling(names: Sequence[str], of: int) -> str:
@@ -17,15 +18,17 @@ def compiling(names: Sequence[str], of: int) -> str:
     return f"compiling {shown}" + (f", {of - len(names) + 1} of {of}" if of > 1 else "")
 
 
-def show_end(display: Display, explained: set[str], job: Job, event: Finished) -> None:
+def show_end(
+    display: Display, explained: set[str], job: Job, status: Status, detail: str | None
+) -> None:
     """Shows one line per divergence, and each optimizer's exception once."""
     candidate, trial = job
     name = candidate.optimizer.name
-    if event.status == "diverged":
-        display.say(f"{name} diverged: {event.detail} ({trial.name})")
-    elif event.status == "crashed" and name not in explained:
+    if status == "diverged":
+        display.say(f"{name} diverged: {detail} ({trial.name})")
+    elif status == "crashed" and name not in explained:
         explained.add(name)
-        own = own_traceback([event.detail or ""], str(candidate.entry.path.resolve()))
+        own = own_traceback([detail or ""], str(candidate.entry.path.resolve()))
         display.say(
             f"{name} crashed; its trials have ended, the others go on. Its own error:\n\n{own}\n"
         )

@@ -115,8 +115,8 @@ class _Runner:
                 case Waiting(lane) | Alive(lane):
                     self.display.suspect([jobs[lane][0].optimizer.name])
                 case Finished(lane, status, step, detail):
-                    sinks[lane].finish(status, step, detail)
-                    announce.show_end(self.display, explained, jobs[lane], event)
+                    stored = sinks[lane].finish(status, step, detail)
+                    announce.show_end(self.display, explained, jobs[lane], *stored)
                 case Compiling(lanes, of):
                     compiling = [jobs[lane][0].optimizer.name for lane in lanes]
                     self.display.suspect(sorted(set(compiling)))
@@ -129,6 +129,7 @@ class _Runner:
     def _sink(self, job: Job) -> TrialSink | ExportSink:
         if self.exporter and (stored := self.again.get(job[1].id)):
             return ExportSink(self.exporter, job, stored, self.display.say)
+        task = self.plan.task
         return TrialSink(
             self.root,
             *job,
@@ -136,6 +137,7 @@ class _Runner:
             self.environment,
             self.display.say,
             resumes=self.resources.executor != "ray",
+            losses_compare=not task.teaching.labels or task.temperature == 1.0,
         )
 
     def _events(self, jobs: Sequence[Job], resume: dict[int, Saved], keep: bool) -> Iterator[Event]:

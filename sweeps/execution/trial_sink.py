@@ -15,7 +15,7 @@ from distill_bench.training.lane_state import Saved
 from sweeps.execution.export import Exporter
 from sweeps.execution.tensorboard import TrialCurves
 from sweeps.planning.plan import Candidate, Job
-from sweeps.planning.study import Result, Trial
+from sweeps.planning.study import Result, Status, Trial
 from sweeps.results import store
 
 
@@ -35,6 +35,7 @@ class TrialSink:
         environment: dict[str, Any],
         say: Callable[[str], None],
         resumes: bool,
+        losses_compare: bool = True,
     ):
         """
         Args:
@@ -45,6 +46,7 @@ class TrialSink:
           environment: versions and machine, stored with the result.
           say: shows the reason if a checkpoint is refused.
           resumes: whether to continue from the checkpoint that an earlier run left.
+          losses_compare: whether training losses and probe losses are the same measure.
         """
         folder = store.study_folder(root, candidate.study) / trial.name
         study = candidate.study
@@ -60,6 +62,11 @@ class TrialSink:
         self._environment = environment
         self._writer = store.TrialWriter(folder, trial)
         self.saved, kept = self._resume(say) if resumes else (None, [])
+        self._losses_compare = losses_compare
+        # The first loss is measured before the first update.
+        self._untrained = next(
+            (record["losses"][0] for record in kept if record.get("first") == 1), None
+        )
         self._writer.start(kept)
         opt = candidate.optimizer
 
@@ -86,6 +93,8 @@ class TrialSink:
             return None, []
 
     def losses(self, first: int, values: Any) -> None:
+        if first == 1:
+            self._untrained = float(values[0])
         self._writer.losses(first, values)
         self._curves.losses(first, values)
 
@@ -99,14 +108,35 @@ class TrialSink:
         lane_state.save(self._checkpoint, saved, self._owner)
 
     def export(self, student: Student) -> None:
-        """Comes before `finish`, so that a finished trial never lacks its export."""
-        if self._exporter:
+        """Comes before `finish`, so that a finished trial never lacks its export. A student that is
+        worse than untrained is not exported."""
+        if self._exporter and not self._blown_up():
             self._exporter.export(self._job, student, self._metrics)
 
-    def finish(self, status: str, step: int, detail: str | None) -> None:
+    def finish(self, status: Status, step: int, detail: str | None) -> tuple[Status, str | None]:
+        """Stores the trial's end. Returns the status and detail that it is stored with: a run that
+        ends worse than it began has diverged."""
+        if status == "ok" and (reason := self._blown_up()):
+            status, detail = "diverged", reason
         self._curves.finish(status == "ok")
         self._writer.finish(status, step, detail, self._environment)
         self._checkpoint.unlink(missing_ok=True)
+        return status, detail
+
+    def _blown_up(self) -> str | None:
+        """Why the last metrics are those of a run that has failed; None if they are not."""
+        final = self._metrics.get("probe_loss")
+        if (
+            not self._losses_compare
+            or final is None
+            or self._untrained is None
+            or final <= self._untrained
+        ):
+            return None
+        return (
+            f"blown up: its final probe loss of {final:.4g} is above the {self._untrained:.4g} of "
+            "the untrained student"
+        )
 
 
 class ExportSink:
@@ -145,5 +175,5 @@ class ExportSink:
             )
         self._exporter.export(self._job, student, self._metrics)
 
-    def finish(self, status: str, step: int, detail: str | None) -> None:
-        pass
+    def finish(self, status: Status, step: int, detail: str | None) -> tuple[Status, str | None]:
+        return status, detail

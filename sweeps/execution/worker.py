@@ -67,7 +67,7 @@ def _run(request: Request, channel: _Channel) -> list[Path]:
     resources = request.resources
     cli.set_up_jax(resources.cache, resources.cpu_devices)
     # Only now, because set_up_jax limits the threads of LAPACK, which scipy loads.
-    from sweeps.execution import multihost
+    from sweeps.execution import multihost, preflight
     from sweeps.execution.execute import execute
     from sweeps.execution.export import Exporter
     from sweeps.planning.plan import make_plan
@@ -84,6 +84,9 @@ def _run(request: Request, channel: _Channel) -> list[Path]:
     exporter = Exporter.open(request.export, plan.task, channel.say) if request.export else None
     i, n = plan.shard
     with store.locked(outdir, f"{i}/{n}" if n > 1 else ""):
+        # A suspect of an earlier process has no second chance to end this one before it trains.
+        suspected = request.faults.alone | request.faults.dead.keys()
+        preflight.warn(plan.candidates, resources.cache, channel, suspected)
         folders = execute(plan, outdir, channel, resources, request.faults, exporter)
     if spans_hosts:
         multihost.dismiss()

@@ -12,7 +12,8 @@ from distill_bench.tasks.task import Task
 from distill_bench.tasks.variation import vary
 from distill_bench.training.rules import Contract, Lane
 from optimizers.contract import registry
-from optimizers.contract.api import Optimizer
+from optimizers.contract.api import FUNCTIONS, Optimizer
+from optimizers.contract.evaluations import Audit
 from sweeps.planning.environment import versions
 from sweeps.planning.parsing import cast, parse_horizons, parse_settings, parse_shard
 from sweeps.planning.plug_ins import resolve
@@ -24,7 +25,9 @@ from sweeps.planning.study import TUNING_SEED, Study, Trial
 
 def lane_of(opt: Optimizer, hparams: Mapping[str, Any], steps: int, seed: int) -> Lane:
     """One run of the optimizer, in the form that the engine trains."""
-    contract = Contract(opt.extra_args, opt.eval_params)
+    evaluates = not FUNCTIONS.isdisjoint(opt.extra_args)
+    audit = Audit(opt.name, opt.evaluations) if evaluates else None
+    contract = Contract(opt.extra_args, opt.eval_params, audit)
     return Lane(opt.builder, hparams, steps, seed, contract, final=seed != TUNING_SEED)
 
 

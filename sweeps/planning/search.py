@@ -211,7 +211,7 @@ def _ranking(
         else np.array([loss for _, _, loss in tried])
     )
     failed = [not math.isfinite(loss) for _, _, loss in tried]
-    return np.lexsort((heights, failed)).tolist()
+    return sorted(range(len(tried)), key=lambda i: (failed[i], heights[i]))
 
 
 def _proposed(

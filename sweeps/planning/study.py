@@ -81,8 +81,9 @@ class Result:
 
     Attributes:
       trial: the trial.
-      status: "ok", "diverged" (a loss was not finite), "crashed" (the optimizer raised an exception
-        or ended its process) or "timeout" (no progress).
+      status: "ok", "diverged" (a loss was not finite, or the final probe loss is above that of the
+        untrained student), "crashed" (the optimizer raised an exception or ended its process) or
+        "timeout" (no progress).
       step: step at which it ended.
       detail: what went wrong; None if the status is "ok".
       losses: training loss of each step.

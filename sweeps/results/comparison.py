@@ -158,8 +158,12 @@ class Comparison:
             return self._baseline
         return _ladder([row for row in self.rows if row.opt == name])
 
+    def _shift(self, name: str) -> Shift | None:
+        return self._shifts.get(name)
+
     @cached_property
     def _shifts(self) -> dict[str, Shift]:
+        """Each optimizer's place on the baseline's curve, if it has final runs."""
         if self.curve is None:
             return {}
         ladders = {name: self._ladder(name) for name in self.names}
@@ -168,9 +172,6 @@ class Comparison:
             for name, ladder in ladders.items()
             if ladder
         }
-
-    def _shift(self, name: str) -> Shift | None:
-        return self._shifts.get(name)
 
     def _covariance(self, name: str, ladder: _Ladder) -> np.ndarray:
         return self.noise.covariance(name, ladder.trials, ladder.seeds)
@@ -256,6 +257,10 @@ class Comparison:
 
         Optimizers without a result are left out.
         """
+        return self._ranks
+
+    @cached_property
+    def _ranks(self) -> dict[str, int]:
         base = self._baseline
         scored = [
             (name, self.overall(name), self._shift(name), self._ladder(name)) for name in self.names

@@ -60,6 +60,9 @@ class Curve:
 
     def slope(self, log_steps: float) -> float:
         """Derivative of the log loss; negative."""
+        if self.law is not None:
+            floor = self.law.floor / math.exp(self.log_loss(log_steps))
+            return -self.law.exponent * (1 - floor)
         width = 1e-4
         low, high = self.log_loss(log_steps - width), self.log_loss(log_steps + width)
         return min((high - low) / (2 * width), -1e-6)
@@ -86,7 +89,7 @@ class Curve:
         For the law, to first order: J(x) (J^T J)^-1 J^T, with J the derivatives by its numbers.
         """
         if self.law is not None:
-            return _gradient(self.law, log_steps) @ self._inverse
+            return _gradient(self.law, log_steps) @ self._solution
         found = np.zeros(len(self.steps))
         if len(self.steps) == 1:
             found[0] = 1.0
@@ -98,8 +101,8 @@ class Curve:
         return found
 
     @cached_property
-    def _inverse(self) -> np.ndarray:
-        """How the law's numbers depend on the loss of each rung [3, r]."""
+    def _solution(self) -> np.ndarray:
+        """How the law's numbers depend on the losses [3, r]."""
         assert self.law is not None
         return np.linalg.pinv(np.stack([_gradient(self.law, x) for x in self.steps]))
 
@@ -110,7 +113,7 @@ class Curve:
             return np.zeros(0)
         return self.losses - np.array([self.log_loss(x) for x in self.steps])
 
-    @property
+    @cached_property
     def _monotone(self) -> np.ndarray:
         """The measured losses, each at least a little below the one before."""
         return np.minimum.accumulate(self.losses) - 1e-9 * np.arange(len(self.losses))

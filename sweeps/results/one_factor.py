@@ -24,8 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.planning.neighbours import Neighbour
-from sweeps.results.statistics import MIN_SEEDS
 
+MIN_SEEDS = 3  # fewer do not show how far seeds spread
 FAR = math.log(1.25)  # a neighbour above the winner by more is worse, and too far for the noise
 CURVED = math.log(1.05)  # above this a loss is no parabola: the step to instability is a cliff
 _GRID = 40

@@ -1,32 +1,27 @@
-"""The statistics of the protocol: pure functions of numbers, without files, trials or optimizers.
-
-Losses are final probe losses and positive. Intervals are at 95 % unless stated otherwise. They use
-Student's t over seeds, because a bootstrap of five seeds covers too little (83.5 % in 4,000
-simulations).
-"""
+"""Speed-ups, and what the trials of a search show; pure functions of numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 Bound = Literal["=", ">", "<"]
 Interval = tuple[float, float]
-MIN_SEEDS = 3  # fewer do not show how far seeds spread
 
 
 @dataclass(frozen=True)
 class Speedup:
-    """The horizon at which the baseline reaches the candidate's loss, over the candidate's horizon.
+    """How many times the steps the baseline needs for the same loss.
 
     Attributes:
       value: the speed-up, or its bound.
-      bound: "=" if interpolated; ">" or "<" if the loss lies beyond the baseline's ladder.
-      interval: 95 % interval over paired seeds; None if there are too few.
+      bound: "=" if measured; ">" or "<" if the loss lies beyond the baseline's curve.
+      interval: 95 % interval of a repetition of everything; None for a bound, for the baseline, and
+        before there are final runs.
     """
 
     value: float
@@ -36,145 +31,6 @@ class Speedup:
     def __str__(self) -> str:
         over = f" [{self.interval[0]:.2f}, {self.interval[1]:.2f}]" if self.interval else ""
         return f"{'' if self.bound == '=' else self.bound}{self.value:.2f}x{over}"
-
-
-def speedup(loss: float, horizon: int, baseline: Mapping[int, float]) -> Speedup | None:
-    """Speed-up in patience at one rung; None without a baseline or for a loss that is not finite.
-
-    The baseline's log loss is interpolated over log horizon, after a running minimum has made its
-    curve monotone. Beyond the ladder the result is a bound, never an extrapolation.
-
-    Args:
-      loss: the candidate's mean final loss.
-      horizon: the candidate's horizon in steps.
-      baseline: horizon -> mean final loss of the tuned baseline.
-    """
-    if not baseline or not math.isfinite(loss):
-        return None
-    horizons = sorted(baseline)
-    # math.log, as for `target`: np.log differs in the last bit.
-    log_losses = np.minimum.accumulate([math.log(baseline[h]) for h in horizons])
-    target = math.log(loss)
-    if target > log_losses[0]:
-        return Speedup(horizons[0] / horizon, "<")
-    if target < log_losses[-1]:
-        return Speedup(horizons[-1] / horizon, ">")
-    reached = int(np.argmax(log_losses <= target))
-    if reached == 0 or log_losses[reached] == target:
-        return Speedup(horizons[reached] / horizon)
-    fraction = (log_losses[reached - 1] - target) / (log_losses[reached - 1] - log_losses[reached])
-    low, high = math.log(horizons[reached - 1]), math.log(horizons[reached])
-    return Speedup(math.exp(low + fraction * (high - low)) / horizon)
-
-
-def paired_logs(
-    by_seed: Mapping[int, float], horizon: int, curves: Mapping[int, Mapping[int, float]]
-) -> dict[int, float] | None:
-    """Each seed's log speed-up over the baseline's curve of the same seed: same data, same start.
-
-    None if a seed's loss lies beyond its curve.
-
-    Args:
-      by_seed: seed -> final loss of the candidate.
-      horizon: the candidate's horizon in steps.
-      curves: seed -> horizon -> final loss of the baseline.
-    """
-    gains = {
-        seed: speedup(value, horizon, curves[seed])
-        for seed, value in sorted(by_seed.items())
-        if seed in curves
-    }
-    if any(gain is None or gain.bound != "=" for gain in gains.values()):
-        return None
-    return {seed: math.log(gain.value) for seed, gain in gains.items() if gain}
-
-
-def t_interval(values: Sequence[float]) -> Interval | None:
-    """Student's t interval of the mean; None for fewer than MIN_SEEDS values."""
-    from scipy.stats import t
-
-    if len(values) < MIN_SEEDS:
-        return None
-    reach = (
-        float(t.ppf(0.975, len(values) - 1))
-        * float(np.std(values, ddof=1))
-        / math.sqrt(len(values))
-    )
-    return float(np.mean(values)) - reach, float(np.mean(values)) + reach
-
-
-def paired_interval(
-    by_seed: Mapping[int, float], horizon: int, curves: Mapping[int, Mapping[int, float]]
-) -> Interval | None:
-    """Interval of one rung's speed-up over paired seeds, with the arguments of `paired_logs`.
-
-    None if the two share fewer than MIN_SEEDS seeds, or if a seed's speed-up is only a bound.
-    """
-    logs = paired_logs(by_seed, horizon, curves)
-    found = t_interval(list(logs.values())) if logs else None
-    return (math.exp(found[0]), math.exp(found[1])) if found else None
-
-
-def with_interval(
-    mean_loss: float,
-    by_seed: Mapping[int, float],
-    horizon: int,
-    baseline: Mapping[int, float],
-    curves: Mapping[int, Mapping[int, float]],
-) -> Speedup | None:
-    """`speedup` of the mean loss, with its paired interval unless it is a bound."""
-    gain = speedup(mean_loss, horizon, baseline)
-    return (
-        replace(gain, interval=paired_interval(by_seed, horizon, curves))
-        if gain and gain.bound == "="
-        else gain
-    )
-
-
-def geometric_mean(
-    gains: Sequence[Speedup], logs: Sequence[Mapping[int, float] | None] = ()
-) -> Speedup | None:
-    """Geometric mean of speed-ups over rungs.
-
-    It is a bound if a rung's speed-up is. None without speed-ups, or if some are upper and some
-    lower bounds.
-
-    Args:
-      gains: one speed-up for each rung.
-      logs: `paired_logs` of each rung. The interval is over the seeds' own geometric means, if all
-        rungs have the same seeds.
-    """
-    bounds: list[Bound] = sorted({gain.bound for gain in gains if gain.bound != "="})
-    if not gains or len(bounds) > 1:
-        return None
-    mean = Speedup(
-        math.exp(sum(math.log(gain.value) for gain in gains) / len(gains)),
-        bounds[0] if bounds else "=",
-    )
-    whole = [rung for rung in logs if rung]
-    if bounds or len(whole) < len(gains) or len({frozenset(rung) for rung in whole}) > 1:
-        return mean
-    found = t_interval([float(np.mean([rung[seed] for rung in whole])) for seed in whole[0]])
-    return replace(mean, interval=(math.exp(found[0]), math.exp(found[1]))) if found else mean
-
-
-def tie_groups(losses: Sequence[Mapping[int, float]]) -> list[int]:
-    """The rank of each entry, from 1; entries that are statistically tied share a rank.
-
-    An entry is tied with the first entry of the group before it if the paired interval of their
-    difference includes zero, or if they share too few seeds to compare.
-
-    Args:
-      losses: seed -> log loss, for each entry in ascending order of mean log loss.
-    """
-    ranks: list[int] = []
-    for i, mine in enumerate(losses):
-        first = ranks[-1] - 1 if ranks else 0
-        shared = sorted(set(mine) & set(losses[first]))
-        found = t_interval([mine[seed] - losses[first][seed] for seed in shared])
-        tied = bool(ranks) and (found is None or found[0] <= 0 <= found[1])
-        ranks.append(ranks[-1] if tied else i + 1)
-    return ranks
 
 
 def best_after(losses: Sequence[float]) -> list[float]:
@@ -219,57 +75,6 @@ def sensitivity(losses: Sequence[float]) -> Sensitivity | None:
         sum(loss <= 1.1 * min(losses) for loss in losses) / len(losses),
         float(np.median(losses)) / min(losses),
     )
-
-
-def required_seeds(
-    effect: float, spread: float, power: float = 0.8, most: int = 1000
-) -> int | None:
-    """The least number of paired seeds whose 95 % interval excludes zero with probability `power`.
-
-    Computed from the noncentral t distribution. None if `most` seeds are too few.
-
-    Args:
-      effect: mean of the paired differences, such as log speed-ups.
-      spread: their standard deviation.
-      power: required probability.
-      most: largest number of seeds considered.
-    """
-    from scipy.stats import nct, t
-
-    if spread == 0:
-        return MIN_SEEDS if effect else None
-    size = abs(effect) / spread
-
-    def reached(n: int) -> float:
-        threshold, shift = float(t.ppf(0.975, n - 1)), size * math.sqrt(n)
-        found = float(nct.sf(threshold, n - 1, shift) + nct.cdf(-threshold, n - 1, shift))
-        return found if math.isfinite(found) else 1.0  # nct underflows for an overwhelming effect
-
-    low, high = MIN_SEEDS, most
-    if reached(high) < power:
-        return None
-    while low < high:  # the power rises with n
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) >= power else (middle + 1, high)
-    return low
-
-
-def seeds_wanted(
-    by_seed: Mapping[int, float],
-    horizon: int,
-    curves: Mapping[int, Mapping[int, float]],
-    most: int = 1000,
-) -> str | None:
-    """How many paired seeds it takes to separate this rung's speed-up from 1, in words.
-
-    None if the present seeds suffice, or if there is no paired interval.
-    """
-    logs = list((paired_logs(by_seed, horizon, curves) or {}).values())
-    found = t_interval(logs)
-    if found is None or not found[0] <= 0 <= found[1]:
-        return None
-    wanted = required_seeds(float(np.mean(logs)), float(np.std(logs, ddof=1)), most=most)
-    return f"about {wanted}" if wanted else f"more than {most}"
 
 
 def profile_ratios(gains: Mapping[str, Sequence[Speedup | None]]) -> dict[str, list[float]]:

@@ -47,6 +47,21 @@ def winner(study: Study, results: Sequence[Result], horizon: int) -> Result | No
     )
 
 
+def chosen(results: Sequence[Result], horizon: int) -> Result | None:
+    """The winner that final runs have: the trial with the hyperparameters of all of them.
+
+    None if there are no final runs at this horizon, or some with other hyperparameters.
+    """
+    here = [r for r in results if r.trial.horizon == horizon]
+    ran = [r for r in here if r.trial.seed != TUNING_SEED]
+    settings = {key(r.trial.hparams) for r in ran}
+    if len(settings) != 1:
+        return None
+    tuned = [r for r in here if r.trial.seed == TUNING_SEED and key(r.trial.hparams) in settings]
+    found = next(iter(tuned or ran))
+    return found if math.isfinite(loss(found)) else None
+
+
 def finals(results: Sequence[Result], best: Result) -> list[Result]:
     """Runs of the winner's hyperparameters on fresh seeds, ordered by seed."""
     same = [
@@ -103,7 +118,7 @@ def row_of(study: Study, results: Sequence[Result], horizon: int) -> Row:
     here = [r for r in results if r.trial.horizon == horizon]
     tuned = [r for r in here if r.trial.seed == TUNING_SEED]
     counts = {status: sum(r.status == status for r in here) for status in failures.WORDS}
-    best = winner(study, results, horizon)
+    best = chosen(results, horizon) or winner(study, results, horizon)
     ran = finals(here, best) if best else []
     good = [r.final for r in ran if r.final]
     # Those that decide whether there is a result: the final runs, unless tuning found no winner.

@@ -186,6 +186,11 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
     }
 
 
+def gradient_seconds(engine: Engine) -> float:
+    """Seconds of one training step on one device without its update: teacher and student."""
+    return _teacher_seconds(engine) + _student_seconds(engine)
+
+
 def _teacher_seconds(engine: Engine) -> float:
     """Seconds of a teacher's forward pass on one batch."""
     forward = make_forward(engine.source)
