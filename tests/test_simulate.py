@@ -20,6 +20,7 @@ from sweeps.simulation.tuning import Bank, Noise, Procedure
 
 SPACE = {"lr": Log(1e-3, 1.0), "decay": Uniform(0.0, 1.0)}
 BEST = {125: 0.4, 250: 0.5}  # of the learning rate's fraction, by horizon
+FLAGS = simulate.FLAGS  # as defined, before a test parses a copy
 QUIET = Noise(best=0.001, growth=0.0, common=0.0)
 
 
@@ -211,7 +212,7 @@ def run(monkeypatch, capsys):
     """Runs the command in this process. Returns its exit code and what it wrote."""
 
     def run(*arguments):
-        values = copy.deepcopy(simulate.FLAGS)
+        values = copy.deepcopy(FLAGS)
         monkeypatch.setattr(simulate, "FLAGS", values)
         code = command.run(simulate.main, values, "", ["it", *arguments], after_interrupt="")
         return code, capsys.readouterr()
