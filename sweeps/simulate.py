@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sweeps.simulation.surfaces import Trials
 
 FLAGS = Flags()
-QUICK = {"trials": 24, "boards": 20, "replicates": 6, "draws": 1}
+QUICK = {"trials": 24, "boards": 20, "replicates": 12, "draws": 1}
 QUICK_FIT = 150  # trials to which --quick fits length scales
 
 with FLAGS.group("What to simulate"):
@@ -50,8 +50,8 @@ with FLAGS.group("What to simulate"):
     )
     flags.DEFINE_integer(
         "replicates",
-        24,
-        "Searches to make on each surface, by an entrant and by the baseline.",
+        48,
+        "Searches of an entrant on each surface. The baseline makes a quarter as many.",
         lower_bound=2,
         flag_values=FLAGS,
     )

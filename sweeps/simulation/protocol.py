@@ -28,7 +28,8 @@ class Setting:
       trials: number of trials of an entrant at the shortest rung.
       proposals: see `Search.proposals`.
       boards: number of boards of each sort, on each kind of surface.
-      replicates: number of searches on each surface.
+      replicates: number of searches of an entrant on each surface; the baseline, whose searches
+        take four times as long, makes a quarter as many.
       draws: number of rough surfaces for each optimizer.
       seed: of everything random.
       most: number of trials to which length scales are fitted.
@@ -82,12 +83,13 @@ def _outcome(
         own += made
         theirs += made if trials is baseline else []
         progress.advance()
-    noise, count = Noise(), setting.replicates
-    jobs = [(one, setting.entrant) for one in own] + [(one, setting.baseline) for one in theirs]
-    missing = sum(Bank(noise, setting.seed, folder).missing(*job, count) for job in jobs)
+    noise, fewer = Noise(), max(2, setting.replicates // BASELINE_FACTOR)
+    jobs = [(one, setting.entrant, setting.replicates) for one in own]
+    jobs += [(one, setting.baseline, fewer) for one in theirs]
+    missing = sum(Bank(noise, setting.seed, folder).missing(*job) for job in jobs)
     progress = _Progress(f"searching {kind} surfaces", missing)
     bank = Bank(noise, setting.seed, folder, progress.advance)
-    found = [bank.regrets(*job, count) for job in jobs]
+    found = [bank.regrets(*job) for job in jobs]
     entrants, base = found[: len(own)], found[len(own) :]
     trials = (setting.entrant.trials, setting.baseline.trials)
     field = Field(base, entrants, setting.baseline.horizons, trials, noise)
