@@ -17,6 +17,7 @@ COMMANDS = {
     "sweeps.leaderboard": None,
     "sweeps.verify": None,
     "sweeps.tune_check": None,
+    "sweeps.simulate": None,
     "sweeps.benchmark": None,
     "distill_bench.data.__main__": "_flags",
     "distill_bench.weights.__main__": "_flags",

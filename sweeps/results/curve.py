@@ -69,14 +69,17 @@ class Curve:
 
     def log_steps(self, log_loss: float) -> float:
         """Where the curve has this loss; -inf or inf if that is where it is not believed."""
-        from scipy.optimize import root_scalar
-
         if log_loss > self.log_loss(self.low):
             return -math.inf
         if log_loss < self.log_loss(self.high):
             return math.inf
         if log_loss in (self.log_loss(self.low), self.log_loss(self.high)):
             return self.low if log_loss == self.log_loss(self.low) else self.high
+        if self.law is not None:
+            power = (math.exp(log_loss) - self.law.floor) / self.law.scale
+            return math.log(_UNIT) - math.log(power) / self.law.exponent
+        from scipy.optimize import root_scalar
+
         found = root_scalar(lambda x: self.log_loss(x) - log_loss, bracket=(self.low, self.high))
         return float(found.root)
 

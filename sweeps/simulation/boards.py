@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,10 +12,12 @@ from sweeps.results.comparison import Comparison
 from sweeps.results.summary import Row
 from sweeps.simulation.tuning import Noise
 
-FLOOR, SCALE, POWER = 0.0294, 0.063, 0.69  # the law of the baseline's loss, at 1000 steps
+FLOOR, SCALE, POWER = 0.0294, 0.063, 0.69  # of the baseline's loss, fitted to its entry
 BASELINE = "baseline"
 SPEEDUPS = (1.0, 1.1, 1.4)
 TWELVE = 12
+
+Place = tuple[int, int]  # which surface of the baseline's, and which of the entrants'
 
 
 def law(steps: float) -> float:
@@ -31,6 +33,7 @@ class Field:
       baseline: regrets [searches, rungs] of the baseline, for each of its surfaces.
       entrants: regrets [searches, rungs] of entrants, for each of their surfaces.
       ladder: steps of each rung of the baseline. Those of entrants are the first.
+      trials: number of trials at the shortest rung, of an entrant's search and of the baseline's.
       noise: of final runs.
       seeds: number of final runs at each rung.
     """
@@ -38,114 +41,144 @@ class Field:
     baseline: Sequence[np.ndarray]
     entrants: Sequence[np.ndarray]
     ladder: tuple[int, ...]
+    trials: tuple[int, int]
     noise: Noise
     seeds: int = 5
 
 
-@dataclass
-class Tally:
-    """What came out of boards; counts, and one value for each interval or score.
+@dataclass(frozen=True)
+class Score:
+    """An entrant's overall speed-up on a board.
 
     Attributes:
-      covered: true speed-up -> whether each overall interval holds it.
-      covered_rungs: true speed-up -> whether each rung's interval holds it.
-      widths: log ratio of the ends of each overall interval, in all boards.
-      errors: true speed-up -> log of each overall speed-up over it.
-      unmeasured: number of entrants without an overall speed-up, or with a bound only.
-      without: number of overall speed-ups without an interval.
-      entrants: number of entrants whose speed-up was wanted.
+      gain: the true speed-up, both at their best settings.
+      place: the surfaces of the board.
+      error: log of the measured speed-up over the true one; None for none or a bound.
+      interval: the logs of its interval's ends over the true one.
+    """
+
+    gain: float
+    place: Place
+    error: float | None
+    interval: tuple[float, float] | None
+
+    @property
+    def width(self) -> float:
+        """Log ratio of the interval's ends."""
+        return self.interval[1] - self.interval[0] if self.interval else math.nan
+
+
+@dataclass
+class Tally:
+    """What came out of boards.
+
+    Attributes:
+      scores: of the entrants whose true speed-ups are SPEEDUPS.
+      rungs: true speed-up -> whether each interval of a single rung holds it.
       separated: whether two of twelve equal entrants had different ranks, for each such board.
-      from_baseline: whether one of them had another rank than the baseline.
+      from_baseline: whether one of the twelve had another rank than the baseline.
       winners: whether one of two equal entrants was ranked above the other, for each such board.
     """
 
-    covered: dict[float, list[bool]] = field(default_factory=dict)
-    covered_rungs: dict[float, list[bool]] = field(default_factory=dict)
-    widths: list[float] = field(default_factory=list)
-    errors: dict[float, list[float]] = field(default_factory=dict)
-    unmeasured: int = 0
-    without: int = 0
-    entrants: int = 0
+    scores: list[Score] = field(default_factory=list)
+    rungs: dict[float, list[bool]] = field(default_factory=dict)
     separated: list[bool] = field(default_factory=list)
     from_baseline: list[bool] = field(default_factory=list)
     winners: list[bool] = field(default_factory=list)
 
+    def errors(self, gain: float) -> list[float]:
+        return [one.error for one in self.scores if one.gain == gain and one.error is not None]
 
-def play(of: Field, boards: int, seed: int) -> Tally:
+    def holds(self, gain: float, of_repetition: bool = False) -> list[bool]:
+        """Whether each overall interval holds the true speed-up.
+
+        of_repetition: instead, whether it holds what a repetition with other seeds and other
+          searches gives on average. That differs from the true speed-up by the mean regrets.
+        """
+        mine = [one for one in self.scores if one.gain == gain and one.error is not None]
+        centers = dict.fromkeys({one.place for one in mine}, 0.0)
+        if of_repetition:
+            for place in centers:
+                errors = [one.error for one in mine if one.place == place and one.error is not None]
+                centers[place] = float(np.mean(errors))
+        return [
+            one.interval[0] <= centers[one.place] <= one.interval[1] for one in mine if one.interval
+        ]
+
+
+def play(of: Field, boards: int, seed: int, watch: Callable[[], None] = lambda: None) -> Tally:
     """Draws boards of three sorts, as many of each, and judges them.
 
     On the first, entrants have the true SPEEDUPS. On the second, twelve entrants equal the
-    baseline; on the third, two do. Equal entrants have the same surface and searches of their own.
+    baseline; on the third, two do. The entrants of a board have the same surface, and searches of
+    their own. `watch` is called after each board.
     """
-    rng, tally = np.random.default_rng([seed, boards]), Tally()
+    rng = np.random.default_rng([seed, boards])
+    tally = Tally(rungs={gain: [] for gain in SPEEDUPS})
+    equal = {f"entrant {i}": 1.0 for i in range(TWELVE)}
+    two = dict(list(equal.items())[:2])
     for _ in range(boards):
-        gains = {f"x{gain}": gain for gain in SPEEDUPS}
-        _measure(draw(of, gains, rng), gains, tally)
-        names = {f"entrant{i}": 1.0 for i in range(TWELVE)}
-        ranks = draw(of, names, rng).ranks()
-        equal = {ranks[name] for name in names}
-        tally.separated.append(len(equal) > 1)
-        tally.from_baseline.append(equal != {ranks[BASELINE]})
-        ranks = draw(of, dict(list(names.items())[:2]), rng).ranks()
-        tally.winners.append(ranks["entrant0"] != ranks["entrant1"])
+        place = (int(rng.integers(len(of.baseline))), int(rng.integers(len(of.entrants))))
+        gains = {f"{gain}": gain for gain in SPEEDUPS}
+        _measure(draw(of, place, gains, rng), place, gains, tally)
+        ranks = draw(of, place, equal, rng).ranks()
+        found = {ranks[name] for name in equal}
+        tally.separated.append(len(found) > 1)
+        tally.from_baseline.append(found != {ranks[BASELINE]})
+        ranks = draw(of, place, two, rng).ranks()
+        tally.winners.append(len({ranks[name] for name in two}) > 1)
+        watch()
     return tally
 
 
-def draw(of: Field, gains: Mapping[str, float], rng: np.random.Generator) -> Comparison:
+def draw(
+    of: Field, place: Place, gains: Mapping[str, float], rng: np.random.Generator
+) -> Comparison:
     """A board: the baseline, and entrants with these true speed-ups over it."""
-    seeds = range(1, of.seeds + 1)
-    own = math.sqrt(of.noise.best**2 - of.noise.common**2) / of.noise.best
+    base, entrants = of.baseline[place[0]], of.entrants[place[1]]
+    picked = rng.choice(len(entrants), len(gains), replace=len(gains) > len(entrants))
+    chosen = [(BASELINE, 1.0, base[rng.integers(len(base))])]
+    chosen += [(name, gains[name], entrants[i]) for name, i in zip(gains, picked, strict=True)]
     common = of.noise.common * rng.normal(size=(len(of.ladder), of.seeds))
-    searches = of.baseline[rng.integers(len(of.baseline))]
-    chosen = [(BASELINE, 1.0, searches[rng.integers(len(searches))])]
-    searches = of.entrants[rng.integers(len(of.entrants))]
-    picked = rng.choice(len(searches), len(gains), replace=len(gains) > len(searches))
-    chosen += [(name, gains[name], searches[i]) for name, i in zip(gains, picked, strict=True)]
+    own = math.sqrt(1 - (of.noise.common / of.noise.best) ** 2)
     rows = []
     for name, gain, regrets in chosen:
-        spread = own * of.noise.deviation(regrets)[:, None] * rng.normal(
-            size=(len(regrets), of.seeds)
-        )
-        logs = regrets[:, None] + spread + common[: len(regrets)]
+        spread = own * of.noise.deviation(regrets)[:, None]
+        logs = regrets[:, None] + common[: len(regrets)]
+        logs += spread * rng.normal(size=logs.shape)
+        trials = of.trials[name == BASELINE]
         for horizon, values in zip(of.ladder, logs, strict=False):
             losses = law(gain * horizon) * np.exp(values)
-            rows.append(_row(name, horizon, dict(zip(seeds, losses.tolist(), strict=True))))
+            rows.append(_row(name, horizon, trials, losses.tolist()))
     return Comparison(BASELINE, rows)
 
 
-def _row(name: str, horizon: int, losses: dict[int, float]) -> Row:
-    mean = float(np.mean(list(losses.values())))
+def _row(name: str, horizon: int, trials: int, losses: Sequence[float]) -> Row:
     return Row(
         opt=name,
         task="simulated",
         horizon=horizon,
         status="ok",
-        mean={"probe_loss": mean},
-        std={"probe_loss": float(np.std(list(losses.values()), ddof=1))},
+        mean={"probe_loss": float(np.mean(losses))},
+        std={"probe_loss": float(np.std(losses, ddof=1))},
         seeds=len(losses),
-        trials=1,
+        trials=trials,
         diverged=0,
         crashed=0,
         hparams={},
-        by_seed=losses,
+        by_seed=dict(enumerate(losses, 1)),
     )
 
 
-def _measure(board: Comparison, gains: Mapping[str, float], tally: Tally) -> None:
-    for name, truth in gains.items():
-        tally.entrants += 1
-        found = board.overall(name)
+def _measure(board: Comparison, place: Place, gains: Mapping[str, float], tally: Tally) -> None:
+    for name, gain in gains.items():
+        found, truth = board.overall(name), math.log(gain)
         if found is None or found.bound != "=":
-            tally.unmeasured += 1
-        else:
-            tally.errors.setdefault(truth, []).append(math.log(found.value / truth))
-            if found.interval is None:
-                tally.without += 1
-            else:
-                low, high = found.interval
-                tally.covered.setdefault(truth, []).append(low <= truth <= high)
-                tally.widths.append(math.log(high / low))
+            tally.scores.append(Score(gain, place, None, None))
+            continue
+        ends = found.interval
+        interval = (math.log(ends[0]) - truth, math.log(ends[1]) - truth) if ends else None
+        tally.scores.append(Score(gain, place, math.log(found.value) - truth, interval))
         for rung in board.speedups(name):
             if rung and rung.interval:
-                holds = rung.interval[0] <= truth <= rung.interval[1]
-                tally.covered_rungs.setdefault(truth, []).append(holds)
+                tally.rungs[gain].append(rung.interval[0] <= gain <= rung.interval[1])

@@ -19,7 +19,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,15 +28,16 @@ from sweeps.planning import sampling
 from sweeps.planning.study import TUNING_SEED, Result, Study
 
 Kind = Literal["smooth", "rough"]
+Space = tuple[tuple[str, Domain], ...]
 
 CAP = 0.7  # log loss above the best of a horizon at which a trial is simply bad
 BEST = 5  # number of lowest losses of a horizon whose mean is its level
 EACH = 5  # least number of trials for each length scale
-MOST = 300  # trials to which length scales are fitted; all trials shape the surface
+MOST = 1000  # trials to which length scales are fitted; all trials shape the surface
 LENGTHS, OCTAVES = (0.1, 20.0), (1.0, 40.0)  # bounds of length scales: of a range, of doublings
 ROUGH_NOISE = 0.02  # standard deviation of a run's log loss, for rough surfaces
 FEATURES = 1024  # of a draw
-POOL, KEPT, WIDTHS = 4096, 16, (0.1, 0.05, 0.02, 0.01)  # of the search for the lowest point
+POOL, KEPT, WIDTHS = 8192, 32, (0.1, 0.05, 0.02, 0.01)  # of the search for the lowest point
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Trials:
     """
 
     optimizer: str
-    space: tuple[tuple[str, Domain], ...]
+    space: Space
     points: np.ndarray
     horizons: np.ndarray
     heights: np.ndarray
@@ -95,7 +96,7 @@ class Surface:
 
     name: str
     kind: Kind
-    space: tuple[tuple[str, Domain], ...]
+    space: Space
     fit: Fit
     _center: float
     _inputs: np.ndarray  # [n, d + 1] of the trials
@@ -113,7 +114,8 @@ class Surface:
           points: [n, d] hyperparameters as fractions of their ranges.
           horizon: steps of a run.
         """
-        octave = float(np.clip(np.log2(horizon), *_range(self._inputs[:, -1])))
+        octaves = self._inputs[:, -1]
+        octave = float(np.clip(np.log2(horizon), octaves.min(), octaves.max()))
         return np.maximum(self.height(points, octave) - _lowest(self, octave), 0)
 
     def height(self, points: np.ndarray, octave: float) -> np.ndarray:
@@ -142,14 +144,14 @@ def trials_of(study: Study, results: Sequence[Result]) -> Trials | None:
     return Trials(study.optimizer, tuple(space.items()), points, horizons, heights)
 
 
-def fit(trials: Trials, kind: Kind) -> Fit:
-    """The kernel of the highest likelihood; of many trials, MOST evenly chosen ones are used."""
+def fit(trials: Trials, kind: Kind, most: int = MOST) -> Fit:
+    """The kernel of the highest likelihood, by at most `most` trials, evenly chosen."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteKernel
 
     order = np.lexsort((*trials.points.T, trials.horizons))
-    some = order[np.unique(np.linspace(0, len(order) - 1, MOST).round().astype(int))]
+    some = order[np.unique(np.linspace(0, len(order) - 1, most).round().astype(int))]
     dimensions = trials.points.shape[1]
     start = [0.5] * dimensions + [4.0]
     bounds = [LENGTHS] * dimensions + [OCTAVES]
@@ -165,7 +167,8 @@ def fit(trials: Trials, kind: Kind) -> Fit:
         # A length scale at its bound is an answer: the hyperparameter does not matter.
         warnings.simplefilter("ignore", ConvergenceWarning)
         process.fit(_inputs(trials)[some], heights - heights.mean())
-    found = np.exp(process.kernel_.theta)
+    best: Any = process.kernel_
+    found = np.exp(best.theta)
     level = found[-1] if kind == "smooth" else ROUGH_NOISE**2
     lengths = tuple(map(float, found[1 : dimensions + 2]))
     return Fit(lengths, float(np.sqrt(found[0])), float(np.sqrt(level)))
@@ -240,14 +243,10 @@ def _lowest(surface: Surface, octave: float) -> float:
     return best
 
 
-def _snapped(space: Sequence[tuple[str, Domain]], points: np.ndarray) -> np.ndarray:
+def _snapped(space: Space, points: np.ndarray) -> np.ndarray:
     """The points with each choice moved to the nearest that a search can try."""
     moved = points.copy()
     for i, (_, domain) in enumerate(space):
         if isinstance(domain, Choice):
             moved[:, i] = [domain.fraction(domain.at(u)) for u in points[:, i]]
     return moved
-
-
-def _range(values: np.ndarray) -> tuple[float, float]:
-    return float(values.min()), float(values.max())

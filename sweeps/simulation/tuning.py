@@ -14,7 +14,7 @@ from distill_bench.files import replace_atomically
 from sweeps.planning import sampling, search, surface
 from sweeps.planning.search import Search, Tried, key, select
 from sweeps.planning.study import content_id
-from sweeps.simulation.surfaces import Surface
+from sweeps.simulation.surfaces import Space, Surface
 
 FIRST = 125  # steps of the shortest rung
 SAVED_EVERY = 10  # searches
@@ -62,12 +62,12 @@ class Procedure:
         """Steps of each rung."""
         return tuple(FIRST << rung for rung in range(self.rungs))
 
-    def search(self, on: Surface, name: str) -> Search:
-        return Search(name, on.space, (), self.trials, self.horizons, self.proposals)
+    def search(self, space: Space, name: str) -> Search:
+        return Search(name, space, (), self.trials, self.horizons, self.proposals)
 
-    def steps(self, on: Surface, rungs: int) -> int:
+    def steps(self, space: Space, rungs: int) -> int:
         """Steps of all trials at the first rungs."""
-        counts = self.search(on, "").counts()
+        counts = self.search(space, "").counts()
         return sum(horizon * counts[horizon] for horizon in self.horizons[:rungs])
 
 
@@ -80,7 +80,7 @@ def regrets(on: Surface, procedure: Procedure, noise: Noise, name: str) -> np.nd
       noise: of the trials.
       name: each gives the search other points and other noise.
     """
-    one = procedure.search(on, name)
+    one = procedure.search(on.space, name)
     rng = np.random.default_rng(list(name.encode()))
     space = dict(on.space)
     losses: dict[tuple[int, str], float] = {}
