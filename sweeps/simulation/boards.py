@@ -96,9 +96,9 @@ def draw(of: Field, gains: Mapping[str, float], rng: np.random.Generator) -> Com
     seeds = range(1, of.seeds + 1)
     own = math.sqrt(of.noise.best**2 - of.noise.common**2) / of.noise.best
     common = of.noise.common * rng.normal(size=(len(of.ladder), of.seeds))
-    searches = of.baseline[rng.integers(len(of.baseline))]
+    searches = of.baseline[int(rng.integers(len(of.baseline)))]
     chosen = [(BASELINE, 1.0, searches[rng.integers(len(searches))])]
-    searches = of.entrants[rng.integers(len(of.entrants))]
+    searches = of.entrants[int(rng.integers(len(of.entrants)))]
     picked = rng.choice(len(searches), len(gains), replace=len(gains) > len(searches))
     chosen += [(name, gains[name], searches[i]) for name, i in zip(gains, picked, strict=True)]
     rows = []

@@ -19,7 +19,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -146,7 +146,7 @@ def fit(trials: Trials, kind: Kind) -> Fit:
     """The kernel of the highest likelihood; of many trials, MOST evenly chosen ones are used."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteKernel
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, Matern, WhiteKernel
 
     order = np.lexsort((*trials.points.T, trials.horizons))
     some = order[np.unique(np.linspace(0, len(order) - 1, MOST).round().astype(int))]
@@ -165,7 +165,7 @@ def fit(trials: Trials, kind: Kind) -> Fit:
         # A length scale at its bound is an answer: the hyperparameter does not matter.
         warnings.simplefilter("ignore", ConvergenceWarning)
         process.fit(_inputs(trials)[some], heights - heights.mean())
-    found = np.exp(process.kernel_.theta)
+    found = np.exp(cast(Kernel, process.kernel_).theta)
     level = found[-1] if kind == "smooth" else ROUGH_NOISE**2
     lengths = tuple(map(float, found[1 : dimensions + 2]))
     return Fit(lengths, float(np.sqrt(found[0])), float(np.sqrt(level)))
