@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -143,7 +144,7 @@ def test_half_of_a_rung_comes_from_the_rung_below():
     of = search(trials=48, horizons=LADDER)
     rungs = by_rung(run(of, bowl(of))[0])
     assert {horizon: len(set(keys)) for horizon, keys in rungs.items()} == of.counts()
-    for low, high in zip(LADDER, LADDER[1:], strict=False):
+    for low, high in itertools.pairwise(LADDER):
         up = [one for one in rungs[high] if one in rungs[low]]
         assert len(up) == math.ceil(len(rungs[high]) / 2)
         worth = bowl(of)

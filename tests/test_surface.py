@@ -69,9 +69,7 @@ def test_mean_and_deviation_are_those_of_scikit_learn(trials):
     made = fit(*trials)
     asked = np.random.default_rng(9).random((50, points.shape[1]))
     for horizon in (125, 250, 8000):
-        mean, deviation = process.predict(
-            coordinates(asked, np.full(50, horizon)), return_std=True
-        )
+        mean, deviation = process.predict(coordinates(asked, np.full(50, horizon)), return_std=True)
         np.testing.assert_allclose(made.mean(asked, horizon), center + mean, atol=1e-9)
         np.testing.assert_allclose(
             made.mean(asked, horizon) - made.bounds(asked, horizon), deviation, atol=1e-7
