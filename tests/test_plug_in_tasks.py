@@ -116,7 +116,6 @@ def test_scripts_find_the_tiny_task_as_that_of_a_package(tiny_task, monkeypatch)
 def test_an_entry_cannot_name_a_module_to_import(tmp_path):
     committed = next((entries.FOLDER / "digits").glob("*.json"))
     content = json.loads(committed.read_text())
-    content["schema"] = entries.SCHEMA
     content["study"]["task"] = "os:abort"
     path = tmp_path / "os:abort" / committed.name
     path.parent.mkdir()

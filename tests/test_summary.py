@@ -52,8 +52,10 @@ def test_the_winner_is_the_one_that_its_finals_have():
     assert chosen(tuned, 250) is None
     assert chosen(tuned + ran, 500) is None
     assert chosen([*tuned, *ran, result(0.2, 250, 3, 0.2)], 250) is None
-    # Finals of hyperparameters that were never tuned have no winner among the trials.
-    assert chosen([*tuned, result(0.7, 250, 1, 0.2)], 250) is None
+    # The finals alone tell it where the store has no such trial, and nothing if they failed.
+    alone = result(0.7, 250, 1, 0.2)
+    assert chosen([*tuned, alone], 250) is alone
+    assert chosen([result(0.7, 250, 1, 0, "diverged")], 250) is None
 
 
 def test_the_winner_is_the_choice_of_the_search():
