@@ -78,13 +78,19 @@ def test_results_of_different_versions_of_a_task_are_not_compared():
     assert sum("of the task): tuned on probe loss" in line for line in lines(found, 120)) == 2
 
 
-def committed():
-    found, _ = entries.load(only=BASELINE)
-    return found[0]
+@pytest.fixture
+def committed(monkeypatch):
+    """The baseline's committed entry, of a task of its own."""
+    one = loaded(study(BASELINE, task="dots"), {125: 0.9, 250: 0.5, 500: 0.3})
+    entry = entries.Entry(one.study, tuple(one.results), {}, BASELINE, {}, {}, None, NOWHERE, "")
+    monkeypatch.setattr(
+        entries, "load", lambda names, only: ([entry] * (only == BASELINE), [])
+    )
+    return entry
 
 
-def test_the_committed_baseline_fills_in_where_the_store_has_none():
-    entry = committed()
+def test_the_committed_baseline_fills_in_where_the_store_has_none(committed):
+    entry = committed
     h, other = entry.horizons[:2]
     same = {"task": entry.study.task, "fingerprint": entry.study.fingerprint}
     mine = loaded(study("mine", **same), {h: 0.1, other: 0.1})
@@ -106,8 +112,8 @@ def test_the_committed_baseline_fills_in_where_the_store_has_none():
     assert origins == {(h, ""), (other, "reference")}
 
 
-def test_the_stores_own_baseline_goes_before_the_committed_one(tmp_path):
-    entry = committed()
+def test_the_stores_own_baseline_goes_before_the_committed_one(committed):
+    entry = committed
     h = entry.horizons[0]
     same = {"task": entry.study.task, "fingerprint": entry.study.fingerprint}
     mine = loaded(study("mine", **same), {h: 0.1})

@@ -29,6 +29,22 @@ const COLUMNS = [
     value: (v) => v.speedup?.value ?? null,
   },
   {
+    key: "trend",
+    label: "Trend",
+    unit: "per doubling",
+    first: "descending",
+    value: (v) => v.trend?.value ?? null,
+    cell: (v) => trendText(v.trend),
+  },
+  {
+    key: "wall_clock",
+    label: "In time",
+    unit: "speed-up",
+    first: "descending",
+    value: (v) => v.wall_clock,
+    cell: (v) => times(v.wall_clock),
+  },
+  {
     key: "probe_loss",
     label: "Probe loss",
     first: "ascending",
@@ -58,7 +74,7 @@ const COLUMNS = [
   },
   {
     key: "relative",
-    label: "Time",
+    label: "Update",
     unit: "× baseline",
     first: "ascending",
     value: (v) => v.relative,
