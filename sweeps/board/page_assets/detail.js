@@ -7,8 +7,12 @@ function detailRow(entry) {
       ? h("p", { class: "full-name" }, name(entry.optimizer))
       : null,
     block("Results by horizon, in steps", hyperparameters(entry), "two"),
-    block("Speed-up, all horizons together", score(entry)),
-    block("Search space", space(entry)),
+    h(
+      "div",
+      { class: "stack" },
+      block("Speed-up, all horizons together", score(entry)),
+      block("Search space", space(entry)),
+    ),
     block("Provenance", facts(provenance(entry))),
     block(
       "Warnings",
