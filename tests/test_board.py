@@ -47,9 +47,7 @@ def test_only_the_trials_that_are_spread_show_what_tuning_brings(made, board_fol
         losses = [run["probe_loss"] for run in first["tried"] if run["hparams"] in list(spread)]
         assert first["best_after"] == pytest.approx(statistics.best_after(losses))
         assert first["best_after"][-1] == min(losses)
-        assert first["sensitivity"]["typical"] == pytest.approx(
-            np.median(losses) / min(losses)
-        )
+        assert first["sensitivity"]["typical"] == pytest.approx(np.median(losses) / min(losses))
         assert [(rung["best_after"], rung["sensitivity"]) for rung in later] == [([], None)] * 2
 
 

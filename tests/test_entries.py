@@ -14,8 +14,8 @@ from distill_bench.training.exams import CURVE
 from sweeps.board import entries, write_entry
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.entries import BASELINE, BadEntry
-from sweeps.results import store
 from sweeps.planning.study import TUNING_SEED
+from sweeps.results import store
 from sweeps.results.summary import row_of
 
 TRIALS = {4: 8, 8: 4, 16: 3}  # of the search of board_folder's entries, by horizon
@@ -57,9 +57,7 @@ def without(one, *dropped):
 
 
 def without_a_trial(results, horizon):
-    dropped = next(
-        r for r in results if (r.trial.horizon, r.trial.seed) == (horizon, TUNING_SEED)
-    )
+    dropped = next(r for r in results if (r.trial.horizon, r.trial.seed) == (horizon, TUNING_SEED))
     return [r for r in results if r is not dropped]
 
 

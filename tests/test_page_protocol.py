@@ -64,14 +64,10 @@ def test_the_figures_of_tuning_show_the_shortest_horizon_and_say_so(show):
     for horizon in ("all", "1000"):
         pick(browser, f"#horizon input[value='{horizon}']")
         for figure, shown in (("sensitivity", "250 steps, by"), ("best-after", "at 250 steps")):
-            text = script(
-                browser, "return one(`#${arguments[0]} figcaption`).textContent", figure
-            )
+            text = script(browser, "return one(`#${arguments[0]} figcaption`).textContent", figure)
             assert shown in text
             assert "the shortest horizon, the only one at which trials are spread" in text
-            drawn = script(
-                browser, "return all(`#${arguments[0]} .plot .series`).length", figure
-            )
+            drawn = script(browser, "return all(`#${arguments[0]} .plot .series`).length", figure)
             assert drawn == 5, figure
     assert "runs of 1,000 steps" in script(
         browser, "return one('#convergence figcaption').textContent"

@@ -83,9 +83,7 @@ def committed(monkeypatch):
     """The baseline's committed entry, of a task of its own."""
     one = loaded(study(BASELINE, task="dots"), {125: 0.9, 250: 0.5, 500: 0.3})
     entry = entries.Entry(one.study, tuple(one.results), {}, BASELINE, {}, {}, None, NOWHERE, "")
-    monkeypatch.setattr(
-        entries, "load", lambda names, only: ([entry] * (only == BASELINE), [])
-    )
+    monkeypatch.setattr(entries, "load", lambda names, only: ([entry] * (only == BASELINE), []))
     return entry
 
 

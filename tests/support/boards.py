@@ -200,17 +200,15 @@ def _rung(
     rank: int,
     horizon: int,
     shortest: int,
-    curve: tuple[int, ...],
+    curve: tuple[int, ...],  # the baseline's horizons
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """curve: the horizons of the baseline."""
     seeds, trials = 5, max(3, 16 * shortest // horizon)
     loss = _final(horizon * gain)
     steps = [s for s in range(10, horizon + 1) if s in (10, 20, 40) or s % (horizon // 20) == 0]
     progress = np.array(steps) / horizon
     shape_T = (
-        loss
-        * (1 + 8 * np.exp(-9 * progress))
+        (loss + 8 * loss * np.exp(-9 * progress))
         * (1 + 0.8 * (1 - progress) ** 0.7)
         * (1 + 0.03 * np.sin(40 * progress) * (1 - progress))
     )
@@ -298,6 +296,5 @@ def _round(x: float) -> float:
 
 def mutated(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """A small board after `change` has edited it in place."""
-    made = board(4, horizons=(250, 500))
-    change(made)
+    change(made := board(4, horizons=(250, 500)))
     return made

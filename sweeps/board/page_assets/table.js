@@ -108,7 +108,7 @@ const COLUMNS = [
     unit: "div. + crash",
     first: "ascending",
     value: (v) => v.diverged + v.crashed,
-    cell: failedCell,
+    cell: (v) => (v.diverged + v.crashed ? `${v.diverged} + ${v.crashed}` : NONE),
   },
   {
     key: "verdict",
@@ -130,10 +130,6 @@ function lossCell(v) {
   // With as many decimals as the loss.
   const std = v.std >= 5e-5 && v.probe_loss >= 1e-3 ? v.std.toFixed(4) : figure(v.std);
   return [figure(v.probe_loss), h("span", { class: "spread" }, v.std === null ? "" : ` ± ${std}`)];
-}
-
-function failedCell(v) {
-  return v.diverged + v.crashed ? `${v.diverged} + ${v.crashed}` : NONE;
 }
 
 function verdictCell(v) {
