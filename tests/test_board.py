@@ -109,11 +109,13 @@ def copy_with_losses(path, name, factor):
 
 def test_a_clearly_lower_loss_ranks_first_and_equal_losses_tie(board_folder):
     path = board_folder / "tiny" / f"{BASELINE}.json"
-    copy_with_losses(path, "better", 0.5)  # by more than luck in so small a search explains
     copy_with_losses(path, "twin", 1.0)
+    copy_with_losses(path, "lucky", 0.99)  # less than luck in so small a search explains
+    found = ranks(build.make(*entries.load(board_folder, ["tiny"])))
+    assert found["twin"] == found["lucky"] == found[BASELINE] == 1
+    copy_with_losses(path, "better", 0.5)
     found = ranks(build.make(*entries.load(board_folder, ["tiny"])))
     assert found["better"] == 1 < found[BASELINE]
-    assert found["twin"] == found[BASELINE]
 
 
 def test_an_entry_behind_its_special_case_gets_a_warning(board_folder, monkeypatch):

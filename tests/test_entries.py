@@ -83,7 +83,7 @@ def without_a_trial(results, horizon):
         ),
         (
             lambda one: without(one, *[(8, seed) for seed in range(6)]),
-            r"its ladder is unfinished: it has 4, 16 of 4, 8, 16\. Run the first 3 horizons or more",
+            r"its ladder is unfinished: it has 4, 16 of 4, 8, 16\. Run the first 3 horizons or",
         ),
         (
             lambda one: without(one, *[(16, seed) for seed in range(6)]),
