@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,15 +76,18 @@ class Tally:
       scores: of the entrants whose true speed-ups are SPEEDUPS.
       rungs: true speed-up -> whether each interval of a single rung holds it.
       separated: whether two of twelve equal entrants had different ranks, for each such board.
-      from_baseline: whether one of the twelve had another rank than the baseline.
       winners: whether one of two equal entrants was ranked above the other, for each such board.
+      separated_beside: like `separated`, if the baseline is ranked with them. It is better tuned
+        than they are, and may be significantly better than some of them only.
+      winners_beside: like `winners`, if the baseline is ranked with them.
     """
 
     scores: list[Score] = field(default_factory=list)
     rungs: dict[float, list[bool]] = field(default_factory=dict)
     separated: list[bool] = field(default_factory=list)
-    from_baseline: list[bool] = field(default_factory=list)
     winners: list[bool] = field(default_factory=list)
+    separated_beside: list[bool] = field(default_factory=list)
+    winners_beside: list[bool] = field(default_factory=list)
 
     def errors(self, gain: float) -> list[float]:
         return [one.error for one in self.scores if one.gain == gain and one.error is not None]
@@ -121,12 +124,12 @@ def play(of: Field, boards: int, seed: int, watch: Callable[[], None] = lambda: 
         place = (int(rng.integers(len(of.baseline))), int(rng.integers(len(of.entrants))))
         gains = {f"{gain}": gain for gain in SPEEDUPS}
         _measure(draw(of, place, gains, rng), place, gains, tally)
-        ranks = draw(of, place, equal, rng).ranks()
-        found = {ranks[name] for name in equal}
-        tally.separated.append(len(found) > 1)
-        tally.from_baseline.append(found != {ranks[BASELINE]})
-        ranks = draw(of, place, two, rng).ranks()
-        tally.winners.append(len({ranks[name] for name in two}) > 1)
+        board = draw(of, place, equal, rng)
+        tally.separated.append(_differ(_without_baseline(board), equal))
+        tally.separated_beside.append(_differ(board, equal))
+        board = draw(of, place, two, rng)
+        tally.winners.append(_differ(_without_baseline(board), two))
+        tally.winners_beside.append(_differ(board, two))
         watch()
     return tally
 
@@ -151,6 +154,18 @@ def draw(
             losses = law(gain * horizon) * np.exp(values)
             rows.append(_row(name, horizon, trials, losses.tolist()))
     return Comparison(BASELINE, rows)
+
+
+def _without_baseline(board: Comparison) -> Comparison:
+    """The board with the baseline as a reference only: it is not ranked."""
+    rows = [row for row in board.rows if row.opt != BASELINE]
+    return Comparison(BASELINE, rows, [row for row in board.rows if row.opt == BASELINE])
+
+
+def _differ(board: Comparison, names: Collection[str]) -> bool:
+    """Whether two of these optimizers have different ranks."""
+    ranks = board.ranks()
+    return len({ranks[name] for name in names}) > 1
 
 
 def _row(name: str, horizon: int, trials: int, losses: Sequence[float]) -> Row:
