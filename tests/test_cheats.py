@@ -242,6 +242,11 @@ def cheat(lr: Schedule = 0.1):
 
 # Name -> (check, source, message).
 FOUND_OUT = {
+    "the task itself": (
+        fairness.imports_no_harness,
+        "from distill_bench.training import source" + RATE.format(declared="", rate="lr(count)"),
+        "cheat.py imports distill_bench.training",
+    ),
     "a while loop that runs longer than declared": (
         fairness.evaluates_as_declared,
         cheat(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from optimizers.conformance.fairness import (
     evaluates_as_declared,
     follows_its_schedule,
+    imports_no_harness,
     moves_to_the_end,
 )
 from optimizers.conformance.hyperparameters import has_no_dead_hyperparameter
@@ -33,6 +34,7 @@ QUICK: tuple[Check, ...] = (
     builds,
     extras_match,
     state_is_arrays,
+    imports_no_harness,
     evaluates_as_declared,
     follows_its_schedule,
     moves_to_the_end,

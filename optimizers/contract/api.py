@@ -52,10 +52,13 @@ Measurement
   more than it declares does not run (evaluations.py).
 - Losses are measured at the current parameters, or at `eval_params(state, params)` if
   `@optimizer(eval_params=...)` gives that function (Schedule-Free, Lookahead, averages).
-- A trial ends as "diverged" if its loss is not finite, and as "crashed" if the optimizer raises an
-  exception.
+- A trial ends as "diverged" if its loss is not finite, or its final probe loss is above that of the
+  untrained student, and as "crashed" if the optimizer raises an exception.
+- A Schedule is read at every step, at the number of steps taken so far, from 0 or from 1.
 
 `python -m optimizers.conformance my_opt.py` checks that an optimizer keeps this contract.
+`sweeps/run.py` runs the first of these checks before it trains an optimizer that is not built in,
+and warns; the leaderboard takes no entry that fails any.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ NOT_COVERED = frozenset(
 study's identity by themselves; a change in how the harness calls an optimizer (api.py) raises the
 task's REVISION."""
 
-_HARNESS = frozenset({"distill_bench", "sweeps"})  # the task's REVISION says when these change
+HARNESS = frozenset({"distill_bench", "sweeps"})  # the task's REVISION says when these change
 _NOTHING = canonical("")
 
 
@@ -105,7 +105,7 @@ def _used_files(text: str, path: Path) -> list[Path]:
         top = module.partition(".")[0]
         if top == PACKAGE.name:
             found += _module_files(PACKAGE.resolve().parent, module)
-        elif top not in _HARNESS and (_is_loose(path) or top == path.relative_to(root).parts[0]):
+        elif top not in HARNESS and (_is_loose(path) or top == path.relative_to(root).parts[0]):
             found += _module_files(root, module)
     return found
 

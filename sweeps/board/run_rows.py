@@ -162,9 +162,22 @@ def _of_task(
             replace(line, gain=comparison.speedup(line.row))
             for line in sorted(lines, key=lambda line: sort_key(line.row))
         ),
-        tuple(versions.describe(loaded.study for loaded in studies)),
+        (*_overall(comparison), *versions.describe(loaded.study for loaded in studies)),
         tuple(_warnings(lines, comparison)),
     )
+
+
+def _overall(comparison: Comparison) -> Iterator[str]:
+    """The speed-ups over several horizons together, in one line; nothing for a single horizon."""
+    if len(comparison.shared_horizons) < 2:
+        return
+    gains = [
+        f"{name} {gain}"
+        for name in comparison.names
+        if name != BASELINE and (gain := comparison.overall(name))
+    ]
+    if gains:
+        yield f"Speed-up over {BASELINE}, all horizons together: {', '.join(gains)}."
 
 
 def _own_baseline(studies: Sequence[Loaded]) -> Loaded | None:

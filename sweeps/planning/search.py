@@ -154,7 +154,7 @@ def _points(search: Search, stage: Stage, tried: tuple[Tried, ...]) -> tuple[dic
         order = _ranking(search, model, up, stage.horizon)
         share = PROMOTED if model and search.proposals else 1.0
         for i in order[: math.ceil(share * stage.count)]:
-            chosen[up[i][1]] = json.loads(up[i][1])
+            chosen[up[i][1]] = _in_order(search, json.loads(up[i][1]))
     fresh = _proposed(search, model, stage, tried) if model else _spread(search, stage)
     for point in fresh:
         if len(chosen) == stage.count:
@@ -162,6 +162,12 @@ def _points(search: Search, stage: Stage, tried: tuple[Tried, ...]) -> tuple[dic
         if key(point) not in here:
             chosen.setdefault(key(point), point)
     return tuple(chosen.values())
+
+
+def _in_order(search: Search, hparams: Hparams) -> dict[str, Any]:
+    """The hyperparameters in the order in which the optimizer declares them, listed ones first."""
+    names = [*(name for name, _ in search.listed), *(name for name, _ in search.space)]
+    return {name: hparams[name] for name in names}
 
 
 def _spread(search: Search, stage: Stage) -> Iterator[dict[str, Any]]:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TUNING_SD = 0.008  # of a rung's log loss, for TUNING_TRIALS at the shortest rung
+TUNING_SD = 0.011  # of a rung's log loss, for TUNING_TRIALS at the shortest rung
 TUNING_TRIALS = 96
-TUNING_POWER = 1.2  # the variance falls with this power of the number of trials
-TUNING_COMMON = 0.45  # correlation of the luck of two rungs of one search
+TUNING_POWER = 0.5  # the variance falls with this power of the number of trials
+TUNING_COMMON = 0.42  # correlation of the luck of two rungs of one search
 TUNING_FREEDOM = 20.0
 SEED_FREEDOM = 10.0  # weight of all optimizers' variance in that of one
 SEED_SD = 0.019  # of one run's log loss, if nothing is measured

@@ -1,0 +1,101 @@
+"""Noise and ranks against scipy, and against simulations with a known truth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sweeps.results import noise, ranks
+
+
+def test_ranks_agree_with_scipys_tukey_test():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        groups = [rng.normal(mean, 1, 6) for mean in (0.0, 0.5, 1.5, 3.0)]
+        means = [group.mean() for group in groups]
+        pooled = float(np.mean([group.var(ddof=1) for group in groups]))
+        found = ranks.ranks(means, np.eye(4) * pooled / 6, freedom=4 * 5)
+        significant = stats.tukey_hsd(*groups).pvalue < 0.05
+        expected = [
+            1 + sum(significant[i, j] and means[i] > means[j] for i in range(4)) for j in range(4)
+        ]
+        assert found == expected
+
+
+def test_among_equal_entries_a_pair_differs_in_five_percent():
+    rng = np.random.default_rng(1)
+    differ = []
+    for _ in range(2000):
+        values = rng.normal(size=12)
+        variance = rng.chisquare(30) / 30
+        differ.append(len(set(ranks.ranks(values.tolist(), np.eye(12) * variance, 30))) > 1)
+    assert 0.035 < np.mean(differ) < 0.065
+
+
+def test_a_significantly_better_entry_never_has_the_worse_rank():
+    rng = np.random.default_rng(2)
+    for _ in range(300):
+        values = rng.normal(size=6)
+        deviations = rng.uniform(0.05, 1.0, 6)
+        found = ranks.ranks(values.tolist(), np.diag(deviations**2), 20)
+        margin = ranks.critical(6, 20)
+        for i in range(6):
+            for j in range(6):
+                if values[i] - values[j] > margin * math.hypot(deviations[i], deviations[j]):
+                    assert found[i] < found[j]
+
+
+def test_one_entry_alone_ranks_first():
+    assert ranks.ranks([1.3], np.eye(1), 20) == [1]
+
+
+def test_the_variance_of_seeds_is_found_and_shrunk_to_that_of_all():
+    rng = np.random.default_rng(3)
+    quiet = {f"q{i}": rng.normal(0, 0.02, (6, 5)).tolist() for i in range(8)}
+    found = noise.estimate(quiet | {"loud": rng.normal(0, 0.06, (6, 5)).tolist()})
+    assert math.sqrt(found.of_seeds("q0")) == pytest.approx(0.022, abs=0.005)
+    assert 0.04 < math.sqrt(found.of_seeds("loud")) < 0.06
+    assert found.of_seeds("never seen") == found.pooled
+
+
+def test_luck_in_tuning_is_what_seeds_do_not_explain():
+    """Ladders that stray from their curves by more than seeds explain show more luck."""
+    rng = np.random.default_rng(4)
+    seeds = {f"o{i}": rng.normal(0, 0.02, (6, 5)).tolist() for i in range(12)}
+    explained = 0.02**2 / 5
+    calm, wild = (
+        noise.estimate(
+            seeds,
+            [
+                (
+                    float((rng.normal(0, math.sqrt(explained + own**2), 4) ** 2).sum()),
+                    4.0,
+                    explained,
+                )
+                for _ in range(12)
+            ],
+        )
+        for own in (0.003, 0.03)
+    )
+    assert calm.of_tuning(96) < 0.01**2
+    assert wild.of_tuning(96) > 0.02**2
+    assert wild.of_tuning(0) == 0.0
+    assert wild.of_tuning(48) > wild.of_tuning(96) > wild.of_tuning(384)
+
+
+def test_a_covariance_has_seeds_on_its_diagonal_and_common_luck_beside_it():
+    found = noise.Noise({"x": 4e-4}, 1e-4, 1e-4, 20.0)
+    covariance = found.covariance("x", noise.TUNING_TRIALS, [5, 4])
+    assert covariance[0, 0] == pytest.approx(1e-4 + 4e-4 / 5)
+    assert covariance[1, 1] == pytest.approx(1e-4 + 4e-4 / 4)
+    assert covariance[0, 1] == pytest.approx(noise.TUNING_COMMON * 1e-4)
+
+
+def test_required_seeds_reach_the_margin_exactly():
+    needed = noise.required_seeds(0.05, 1e-4, 1e-3, 2.0)
+    assert 2.0 * math.sqrt(1e-4 + 1e-3 / needed) <= 0.05
+    assert 2.0 * math.sqrt(1e-4 + 1e-3 / (needed - 1)) > 0.05
+    assert noise.required_seeds(0.01, 1e-4, 1e-3, 2.0) is None
