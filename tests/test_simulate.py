@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,7 +186,7 @@ def test_boards_without_noise_measure_the_true_speedups():
     for gain in boards.SPEEDUPS:
         assert tally.errors(gain) == pytest.approx([0, 0], abs=0.01)
         assert tally.holds(gain) == [True, True]
-    assert not any(tally.separated + tally.from_baseline + tally.winners)
+    assert not any(tally.separated + tally.separated_beside + tally.winners + tally.winners_beside)
 
 
 def test_regret_biases_the_speedup_but_a_repetition_has_the_same():
@@ -193,17 +194,19 @@ def test_regret_biases_the_speedup_but_a_repetition_has_the_same():
     assert np.mean(tally.errors(1.1)) < -0.2  # 1 % of loss is about 2 % of speed-up
     assert tally.holds(1.1) == [False, False]
     assert tally.holds(1.1, of_repetition=True) == [True, True]
-    assert all(tally.from_baseline)
     assert not any(tally.separated)
 
 
+def test_a_better_baseline_parts_equal_entrants_only_if_it_is_ranked_too():
+    regrets = np.repeat(np.linspace(0.008, 0.02, 14), 6).reshape(14, 6)
+    tally = boards.play(replace(field(0.0), entrants=[regrets]), 4, seed=0)
+    assert not any(tally.separated)
+    assert any(tally.separated_beside)
+
+
 def test_luck_in_tuning_beyond_what_is_assumed_separates_equal_entrants():
-    lucky = field(0.0)
-    rng = np.random.default_rng(0)
-    entrants = np.abs(rng.normal(size=(14, 1))) * np.full((14, 6), 0.2)
-    tally = boards.play(
-        boards.Field(lucky.baseline, [entrants], lucky.ladder, (96, 384), QUIET), 2, 0
-    )
+    entrants = np.abs(np.random.default_rng(0).normal(size=(14, 1))) * np.full((14, 6), 0.2)
+    tally = boards.play(replace(field(0.0), entrants=[entrants]), 2, seed=0)
     assert all(tally.separated)
 
 

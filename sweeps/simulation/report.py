@@ -70,8 +70,9 @@ def _figures(outcome: Outcome) -> dict[str, Any]:
         "half_width_percent": _mean([one.width for one in tally.scores if one.interval], 50),
         "without_interval": _mean([one.interval is None for one in tally.scores]),
         "false_separation_12": _mean(tally.separated),
-        "separated_from_baseline_12": _mean(tally.from_baseline),
+        "false_separation_12_beside_baseline": _mean(tally.separated_beside),
         "false_winner_2": _mean(tally.winners),
+        "false_winner_2_beside_baseline": _mean(tally.winners_beside),
     }
 
 
@@ -97,8 +98,9 @@ ROWS = (
     ("half of the interval's width, %", "half_width_percent"),
     ("entrants without an interval", "without_interval"),
     ("twelve equal entrants: any separated", "false_separation_12"),
-    ("twelve equal: any separated from the baseline", "separated_from_baseline_12"),
+    ("  if the baseline is ranked too", "false_separation_12_beside_baseline"),
     ("two equal entrants: one ranked above the other", "false_winner_2"),
+    ("  if the baseline is ranked too", "false_winner_2_beside_baseline"),
 )
 
 
