@@ -103,8 +103,8 @@ def draw(of: Field, gains: Mapping[str, float], rng: np.random.Generator) -> Com
     chosen += [(name, gains[name], searches[i]) for name, i in zip(gains, picked, strict=True)]
     rows = []
     for name, gain, regrets in chosen:
-        spread = (
-            own * of.noise.deviation(regrets)[:, None] * rng.normal(size=(len(regrets), of.seeds))
+        spread = own * of.noise.deviation(regrets)[:, None] * rng.normal(
+            size=(len(regrets), of.seeds)
         )
         logs = regrets[:, None] + spread + common[: len(regrets)]
         for horizon, values in zip(of.ladder, logs, strict=False):
