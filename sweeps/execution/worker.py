@@ -67,7 +67,7 @@ def _run(request: Request, channel: _Channel) -> list[Path]:
     resources = request.resources
     cli.set_up_jax(resources.cache, resources.cpu_devices)
     # Only now, because set_up_jax limits the threads of LAPACK, which scipy loads.
-    from sweeps.execution import multihost, preflight
+    from sweeps.execution import multihost
     from sweeps.execution.execute import execute
     from sweeps.execution.export import Exporter
     from sweeps.planning.plan import make_plan
@@ -80,6 +80,8 @@ def _run(request: Request, channel: _Channel) -> list[Path]:
     if spans_hosts and not multihost.is_leader():
         _follow(plan, resources, channel)
         return []
+    from sweeps.execution import preflight  # makes arrays, which `join` forbids
+
     outdir = store.open_folder(request.outdir)
     exporter = Exporter.open(request.export, plan.task, channel.say) if request.export else None
     i, n = plan.shard
