@@ -54,7 +54,7 @@ def test_a_run_that_climbs_has_diverged_and_does_not_win(
     tuned = [r for r in loaded.results if r.trial.seed == TUNING_SEED]
     bad = sum(r.status == "diverged" for r in tuned)
     assert 0 < bad < len(tuned)
-    best = winner(loaded.results, 16)
+    best = winner(loaded.study, loaded.results, 16)
     assert best is not None
     assert best.trial.hparams["sign"] > 0
     assert row_of(loaded.study, loaded.results, 16).diverged == bad
@@ -64,7 +64,8 @@ def test_a_run_that_climbs_has_diverged_and_does_not_win(
 @pytest.fixture
 def sink(request_of, tmp_path):
     plan = make_plan(request_of("4", opts=[CALM]))
-    candidate, trial = plan.tuning[0]
+    candidate = plan.candidates[0]
+    trial = candidate.trial(candidate.first, 4, TUNING_SEED)
 
     def sink(**options):
         return TrialSink(

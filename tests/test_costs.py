@@ -19,6 +19,7 @@ from sweeps.planning.duration import duration
 from sweeps.planning.plan import make_plan
 from sweeps.planning.stopwatch import Stopwatch, fit
 from sweeps.planning.workload import STEP, STREAM, VIEW
+from sweeps.results.pending import pending
 
 SECONDS = {"s": 1, "min": 60, "h": 3600, "day": 86400, "days": 86400, "years": 365 * 86400}
 
@@ -141,13 +142,13 @@ def test_what_the_times_leave_open_follows_the_guess():
 
 
 @pytest.mark.slow
-def test_planned_work_is_the_work_that_is_done(request_of, layouts):
+def test_planned_work_is_the_work_that_is_done(request_of, layouts, tmp_path):
     """Counted before from the plan, and afterwards from the events of training."""
     plan = make_plan(request_of("10", "120", trials=2))
     engine = open_engine(plan.task, *layouts)
     jobs = [
-        *plan.tuning,
-        *((c, c.trial(c.trials[0], 70, seed)) for c in plan.candidates for seed in (1, 2)),
+        *pending(plan, tmp_path / "runs").tuning,
+        *((c, c.trial(c.first, 70, seed)) for c in plan.candidates for seed in (1, 2)),
     ]
     planned = workload.work(plan.task, layouts[0], jobs)
     steps, points, rules = Counter(), Counter(), 0
@@ -169,6 +170,7 @@ def test_planned_work_is_the_work_that_is_done(request_of, layouts):
 
 def test_the_stopwatch_gives_each_rule_its_own_time(request_of, layouts, tmp_path):
     plan = make_plan(request_of("50", trials=2))
+    tuning = pending(plan, tmp_path / "runs").tuning
     now = 0.0
     setting = costs.setting(plan.task, layouts)
 
@@ -185,7 +187,7 @@ def test_the_stopwatch_gives_each_rule_its_own_time(request_of, layouts, tmp_pat
 
     for again in (False, True):
         stopwatch = Stopwatch(plan.task, layouts, str(tmp_path), 5.0, lambda: now)
-        passed = list(stopwatch.watch(plan.tuning, events()))
+        passed = list(stopwatch.watch(tuning, events()))
         assert [type(event) for event in passed] == [type(event) for event in events()]
         found = costs.read(str(tmp_path), setting)
         assert found == stopwatch.costs
@@ -193,5 +195,5 @@ def test_the_stopwatch_gives_each_rule_its_own_time(request_of, layouts, tmp_pat
         assert slow.step > 2 * fast.step
         assert (found.opening.again is not None) == again
         assert (fast.compilation.again is not None) == again
-    list(stopwatch.watch(plan.tuning, events("diverged")))
+    list(stopwatch.watch(tuning, events("diverged")))
     assert costs.read(str(tmp_path), setting) == found

@@ -19,11 +19,12 @@ from sweeps.execution.resources import Resources
 from sweeps.planning import assumed, costs, trial_run, workload
 from sweeps.planning.costs import Costs, RuleCost, Seconds
 from sweeps.planning.duration import duration
-from sweeps.planning.estimate import NEW_RULE, describe_rest, estimate
+from sweeps.planning.estimate import NEW_RULE, describe, describe_rest, estimate
 from sweeps.planning.plan import make_plan
 from sweeps.planning.request import PlanRequest
 from sweeps.planning.stopwatch import STUDENT_FRACTION
-from sweeps.results.pending import pending
+from sweeps.planning.study import TUNING_SEED
+from sweeps.results.pending import finals, pending
 
 
 def keep(cache, plan, layouts, *, rules=None, **changes):
@@ -57,24 +58,48 @@ def test_finished_trials_do_not_count(request_of, tmp_path):
     more = pending(make_plan(request_of("10", "20", seeds=3)), root)
     assert (len(more.tuning), len(more.finals)) == (0, 4)  # a seed of each winner
     longer = pending(make_plan(request_of("10", "20", "30")), root)
-    assert (len(longer.tuning), len(longer.finals)) == (4, 4)
+    # Results at the new rung may change what wins at the others.
+    assert (len(longer.tuning), len(longer.finals)) == (4, 12)
+    assert {trial.horizon for _, trial in longer.tuning} == {30}
     assert contents(root) == before
 
-    # A lost tuning trial may change its winner; a crashed one runs again.
-    candidate, trial = plan.tuning[0]
+    # A crashed tuning trial runs again; until then the best of the others wins.
+    candidate = plan.candidates[0]
+    best = finals(plan, root)[0][1]
+    assert best.horizon == 10
+    trial = candidate.trial(best.hparams, 10, TUNING_SEED)
     folder = next(root.glob(f"*/*/{trial.name}/"))
     (folder / "result.json").write_text(
         (folder / "result.json").read_text().replace('"status": "ok"', '"status": "crashed"')
     )
     crashed = pending(plan, root)
     assert [job[1].id for job in crashed.tuning] == [trial.id]
-    assert {(job[0].study.id, job[1].horizon) for job in crashed.finals} == {
-        (candidate.study.id, trial.horizon)
-    }
-    shutil.rmtree(folder)
-    assert pending(plan, root) == crashed  # not there at all
+    assert [(job[0].study.id, job[1].horizon, job[1].seed) for job in crashed.finals] == [
+        (candidate.study.id, 10, seed) for seed in (1, 2)
+    ]
+    assert all(job[1].hparams != best.hparams for job in crashed.finals)
     rest = describe_rest(plan, crashed.tuning, crashed.finals, "runs")
     assert rest == "left to run: 1 tuning runs and 2 final runs"
+
+    # What depends on a trial that is not there at all is not known: stand-ins count.
+    shutil.rmtree(folder)
+    lost = pending(plan, root)
+    assert {job[0].study.id for job in (*lost.tuning, *lost.finals)} == {candidate.study.id}
+    assert sorted(job[1].horizon for job in lost.tuning) == [10, 20, 20]
+    assert lost.tuning[0][1].id == trial.id
+    assert sorted(job[1].horizon for job in lost.finals) == [10, 10, 20, 20]
+
+
+def test_a_new_plan_counts_every_run_of_every_stage(request_of, tmp_path):
+    plan = make_plan(request_of("10", "20", "40", trials=16, seeds=3))
+    for candidate in plan.candidates:
+        assert candidate.search.counts() == {10: 16, 20: 8, 40: 4}
+    left = pending(plan, tmp_path / "runs")
+    assert (len(left.tuning), len(left.finals)) == (2 * 28, 2 * 3 * 3)
+    assert "56 tuning runs (16, 8, 4 for each optimizer), then 18 final runs" in describe(plan)
+    shards = [pending(dataclasses.replace(plan, shard=(i, 3)), tmp_path / "runs") for i in range(3)]
+    assert sum(len(shard.tuning) for shard in shards) == 2 * 28
+    assert sum(len(shard.finals) for shard in shards) == 2 * 3 * 3
 
 
 # The estimate

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import optax
 import pytest
 from jax.profiler import ProfileData
@@ -23,6 +25,7 @@ from sweeps.execution.resources import Resources
 from sweeps.planning.parsing import parse_shard
 from sweeps.planning.plan import make_plan
 from sweeps.planning.request import PlanRequest
+from sweeps.planning.study import TUNING_SEED
 from sweeps.results import store
 
 TWO_DEVICES = LayoutOptions(devices=2)
@@ -32,8 +35,9 @@ TWO_DEVICES = LayoutOptions(devices=2)
 def run(tiny_task, monkeypatch, tmp_path):
     monkeypatch.setitem(catalogue.CATALOGUE, "tiny", tiny_task)
 
-    def run(folder, shard="0/1"):
-        request = PlanRequest((str(CALM), str(BRISK)), "tiny", ("10", "20"), 2, 2, shard=shard)
+    def run(folder, shard="0/1", trials=2):
+        opts = (str(CALM), str(BRISK))
+        request = PlanRequest(opts, "tiny", ("10", "20"), trials, 2, shard=shard)
         display = Silent()
         resources = Resources(layout=TWO_DEVICES)
         execute(make_plan(request), tmp_path / folder, display, resources, Faults())
@@ -115,14 +119,19 @@ def test_a_profile_waits_for_the_second_chunk_and_ends_with_the_training(tiny_en
 
 @pytest.mark.slow
 def test_shards_together_give_the_results_of_one_process(run, tmp_path):
-    said = run("sharded", "0/2")
-    assert any("4 tuning trials of other shards are not finished yet" in text for text in said)
-    run("sharded", "1/2")
-    run("sharded", "0/2")
-    run("whole")
+    """Each stage depends on the one before: shards run what is known and wait for one another."""
+    waits = "Other shards have not finished tuning trials"
+    said = run("sharded", "0/3", trials=8)
+    assert any(waits in text for text in said)
+    for i in range(1, 3 * 6):
+        said = run("sharded", f"{i % 3}/3", trials=8)
+    assert said == []
+    run("whole", trials=8)
     assert contents(tmp_path / "sharded") == contents(tmp_path / "whole")
-    (brisk, calm) = store.load(tmp_path / "sharded")
-    assert len(brisk.results) == len(calm.results) == 2 * 2 + 2 * 2
+    for study in store.load(tmp_path / "sharded"):
+        tuned = Counter(r.trial.horizon for r in study.results if r.trial.seed == TUNING_SEED)
+        assert tuned == {10: 8, 20: 4}
+        assert len(study.results) == 8 + 4 + 2 * 2
 
 
 @pytest.mark.slow

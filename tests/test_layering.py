@@ -98,6 +98,7 @@ ARROWS = {
         "sweeps.results",
     },
     "sweeps.board": {
+        "distill_bench.networks",
         "distill_bench.tasks",
         "distill_bench.training",
         "optimizers.contract",

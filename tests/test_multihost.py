@@ -31,7 +31,7 @@ def losses(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("streamed", [False, True])
 def test_two_processes_give_the_losses_of_one(script, tmp_path, request, streamed):
-    flags = [f"--opt={CALM}", "--lr=0.02", "--horizons=20", "--trials=1", "--seeds=1"]
+    flags = [f"--opt={CALM}", "--lr=0.02", "--set=warmup=0.1", "--horizons=20", "--seeds=1"]
     if streamed:
         request.getfixturevalue("small_sun")  # sets the folder from which the scripts read it
         flags += ["--task=support.small_sun:from_environment"]

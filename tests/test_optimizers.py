@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizers import Choice, Log, Schedule, Uniform, optimizer
+from optimizers import Choice, Decay, Log, Schedule, Uniform, optimizer
 from optimizers.contract import registry, schedules, source_digest
 from support.paths import ROOT
 
@@ -33,8 +33,11 @@ def example(
 def test_a_declaration_is_read_from_the_signature():
     assert example.name == "example"
     assert example.doc == "An example."
-    assert example.space == {"lr": Log(1e-3, 1e-1), "b1": Uniform(0.8, 1)}
-    assert example.defaults == {"lr": 1e-2, "b1": 0.9, "nesterov": False, "k": 3}
+    warmup = {"warmup": Log(0.03, 0.5)}  # that of the default schedule
+    assert example.space == {"lr": Log(1e-3, 1e-1), "b1": Uniform(0.8, 1)} | warmup
+    own = {"lr": 1e-2, "b1": 0.9, "nesterov": False, "k": 3}
+    assert example.defaults == own | {"warmup": 0.1}
+    assert example.of_schedule == {"warmup"}
     assert example.scheduled == {"lr"}
     assert example.builder is example.builder
 
@@ -44,11 +47,45 @@ def test_domains_map_fractions_to_values_inside_them(u):
     assert 1e-3 * (1 - 1e-9) <= Log(1e-3, 1e-1).at(u) <= 1e-1 * (1 + 1e-9)
     assert Log(1e-3, 1e-1).at(0.5) == pytest.approx(1e-2)
     assert 2 <= Uniform(2, 5).at(u) <= 5
+    assert 0.9 - 1e-9 <= Decay(0.9, 0.999).at(u) <= 0.999 + 1e-9
     assert Choice("a", "b", "c").at(u) == "abc"[min(int(3 * u), 2)]
 
 
+@given(u=st.floats(0, 1))
 @pytest.mark.parametrize(
-    "make", [lambda: Log(0, 1), lambda: Log(2, 1), lambda: Uniform(1, 1), lambda: Choice()]
+    "domain", [Log(1e-4, 3.0), Uniform(-2, 5), Decay(0.0, 0.9), Decay(0.9, 0.9999)], ids=str
+)
+def test_fractions_are_the_inverse_of_values(domain, u):
+    assert domain.fraction(domain.at(u)) == pytest.approx(u, abs=1e-9)
+    assert domain.at(domain.fraction(domain.at(u))) == pytest.approx(domain.at(u))
+    assert (domain.fraction(domain.low), domain.fraction(domain.high)) == pytest.approx((0, 1))
+
+
+@given(u=st.floats(0, 1), n=st.integers(1, 9))
+def test_the_fraction_of_a_choice_is_the_middle_of_its_part(u, n):
+    choice = Choice(*range(n))
+    assert choice.fraction(choice.at(u)) == pytest.approx((choice.at(u) + 0.5) / n)
+    assert choice.at(choice.fraction(choice.at(u))) == choice.at(u)
+
+
+@given(u=st.floats(0, 1))
+def test_a_decay_spreads_the_number_of_steps_that_an_average_remembers(u):
+    decay, steps = Decay(0.9, 0.999), Log(10, 1000)
+    assert 1 / (1 - decay.at(u)) == pytest.approx(steps.at(u))
+    assert decay.at(0.5) == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Log(0, 1),
+        lambda: Log(2, 1),
+        lambda: Uniform(1, 1),
+        lambda: Choice(),
+        lambda: Decay(0.9, 0.9),
+        lambda: Decay(-0.1, 0.9),
+        lambda: Decay(0.9, 1.0),
+    ],
 )
 def test_empty_domains_are_refused(make):
     with pytest.raises(ValueError, match=r"is not a range|has no values"):
@@ -212,8 +249,94 @@ def test_a_schedule_may_take_hyperparameters():
     def other(peak, steps, *, warmup):
         return lambda count: peak
 
-    with pytest.raises(TypeError, match="schedule of example needs a hyperparameter 'warmup'"):
+    with pytest.raises(TypeError, match="'warmup' of the schedule of example has no default"):
         optimizer(schedule=other)(example.make)
+
+
+def test_a_schedules_hyperparameters_join_the_space():
+    def ramp(peak, steps, *, floor: Annotated[float, Uniform(0, 0.5)] = 0.0, power: float = 1):
+        return lambda count: peak * (floor + (1 - floor) * (count / steps) ** power)
+
+    opt = optimizer(schedule=ramp)(example.make)
+    own = {name: domain for name, domain in example.space.items() if name != "warmup"}
+    assert opt.space == own | {"floor": Uniform(0, 0.5)}
+    assert opt.defaults["floor"] == 0.0
+    assert isinstance(opt.defaults["power"], float)
+    assert opt.of_schedule == {"floor", "power"}
+    assert float(opt.learning_rate({"lr": 2.0, "floor": 0.5}, 10, 5)) == 1.5
+    assert float(opt.learning_rate({"lr": 2.0, "power": 2.0}, 10, 5)) == 0.5
+    rule = opt.build({"lr": 2.0, "b1": 0.0, "floor": 0.5}, 10)  # `make` does not take `floor`
+    updates, _ = rule.update(jnp.ones(1), rule.init(jnp.ones(1)))
+    assert float(updates[0]) == -1.0
+
+
+def test_an_optimizer_decides_on_a_schedules_hyperparameter_that_it_declares():
+    @optimizer
+    def mine(lr: Schedule = 0.1, warmup: float = 0.5):
+        return optax.sgd(lr)
+
+    assert (mine.space, mine.defaults["warmup"], mine.of_schedule) == ({}, 0.5, frozenset())
+    assert float(mine.learning_rate({}, 100, 0)) == pytest.approx(0.1 / 50)
+
+    @optimizer
+    def yours(lr: Schedule = 0.1, warmup: Annotated[float, Uniform(0.1, 0.2)] = 0.1):
+        return optax.sgd(lr)
+
+    assert yours.space == {"warmup": Uniform(0.1, 0.2)}
+
+    @optimizer
+    def unscheduled(lr: float = 0.1):
+        return optax.sgd(lr)
+
+    assert unscheduled.defaults == {"lr": 0.1}
+
+
+def test_a_schedule_with_two_domains_is_refused():
+    def ramp(peak, steps, *, floor: Annotated[float, Uniform(0, 1), Log(1, 2)] = 0.0):
+        return lambda count: peak
+
+    with pytest.raises(TypeError, match="'floor' of the schedule of example has 2 search domains"):
+        optimizer(schedule=ramp)(example.make)
+
+
+@pytest.mark.parametrize("schedule", ["warmup_cosine", "warmup_constant"])
+def test_warm_up_is_a_searched_fraction_of_the_run(schedule):
+    opt = optimizer(schedule=schedule)(example.make)
+    assert opt.space["warmup"] == Log(0.03, 0.5)
+    rates = opt.learning_rate({"lr": 1.0, "warmup": 0.25}, 100, jnp.arange(30))
+    np.testing.assert_allclose(rates[:25], (np.arange(25) + 1) / 25, rtol=1e-6)
+    assert float(rates[24]) == pytest.approx(1.0) == float(np.max(rates))
+    none = opt.learning_rate({"lr": 1.0, "warmup": 0.0}, 100, jnp.arange(2))
+    assert float(none[0]) == pytest.approx(1.0)
+
+
+# Rules of a paper's runs have its settings; the rest search what the field tunes.
+AS_PUBLISHED = {"adamw_funmatch", "shampoo_funmatch"}
+
+
+@pytest.mark.parametrize("name", registry.builtins())
+def test_a_builtin_searches_what_the_field_tunes(name):
+    opt = registry.resolve(name).optimizer
+    for hyperparameter, domain in opt.space.items():
+        if hyperparameter in ("b1", "b2", "momentum"):
+            assert isinstance(domain, Decay)
+        if isinstance(domain, Choice):
+            assert opt.defaults[hyperparameter] in domain.values
+        else:
+            assert 0 <= domain.fraction(opt.defaults[hyperparameter]) <= 1
+    if name in AS_PUBLISHED:
+        return
+    # Shampoo averages gradients with b1, and its `momentum` goes on top of that.
+    momentum = {"b1"} & opt.defaults.keys() or {"momentum"} & opt.defaults.keys()
+    wanted = (momentum | {"weight_decay", "warmup"}) & opt.defaults.keys()
+    assert wanted <= opt.space.keys()
+    warms_up = opt.schedule in (schedules.warmup_cosine, schedules.warmup_constant)
+    assert ("warmup" in opt.space) == bool(opt.scheduled and warms_up)
+
+
+def test_the_baseline_searches_all_of_it():
+    space = registry.resolve("adamw").optimizer.space
+    assert space.keys() == {"lr", "b1", "b2", "weight_decay", "warmup"}
 
 
 def test_muon_orthogonalises_convolutions_as_matrices():

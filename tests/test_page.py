@@ -136,6 +136,8 @@ def test_filters_by_task_horizon_and_text(show):
         "all",
         "100",
         "300",
+        "600",
+        "1200",
     ]
 
 

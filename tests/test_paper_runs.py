@@ -109,11 +109,10 @@ def test_each_command_is_the_run_of_its_row(row, monkeypatch):
     assert plan.horizons == (number(steps),) == (round(number(epochs) * images / batch_size),)
     (candidate,) = plan.candidates
     assert candidate.optimizer.name == adamw_funmatch.name
-    (hparams,) = candidate.trials
-    settings = candidate.optimizer.defaults | hparams
+    settings = candidate.optimizer.defaults | candidate.first
     assert settings == {
         "lr": number(lr),
         "weight_decay": number(wd),
         "warmup_steps": warmup,
     }
-    assert (plan.tuning, len(plan.final_seeds)) == ([], 1)
+    assert (candidate.search.stages, len(plan.final_seeds)) == ((), 1)

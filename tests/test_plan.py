@@ -8,6 +8,7 @@ import pytest
 
 from distill_bench.errors import UserError
 from support.paths import BRISK, CALM
+from sweeps import run
 from sweeps.board.entries import BASELINE
 from sweeps.planning.plan import make_plan
 from sweeps.planning.request import PlanRequest
@@ -21,29 +22,56 @@ def plan(**changes):
 
 def test_the_default_plan():
     made = plan(opts=[str(BRISK), str(CALM)])
-    assert made.horizons == (250, 500)
-    assert len(made.tuning) == 2 * 2 * 8
-    assert {trial.seed for _, trial in made.tuning} == {0}
+    assert made.horizons == (125, 250)
     assert list(made.final_seeds) == [1, 2, 3]
-    assert [len(candidate.trials) for candidate in made.candidates] == [8, 8]
+    for candidate in made.candidates:
+        assert candidate.search.counts() == {125: 8, 250: 4}
+        assert candidate.search.name == candidate.optimizer.name
+        assert dict(candidate.search.space) == candidate.optimizer.space
+        (known,) = candidate.search.known({})
+        assert candidate.first == known[1][0]
+        assert candidate.first.keys() == candidate.optimizer.space.keys()
+        assert candidate.study.space.keys() == candidate.optimizer.space.keys()
+
+
+def test_a_sweep_tries_48_points_at_the_shortest_rung_unless_asked():
+    assert run.FLAGS["trials"].default == 48
+    made = plan(trials=run.FLAGS["trials"].default, horizons=["ladder"])
+    assert list(made.candidates[0].search.counts().values()) == [48, 24, 12, 6, 3, 3]
+    assert made.horizons[:3] == (125, 250, 500)
 
 
 def test_listed_values_replace_the_space():
-    made = plan(learning_rates=["1e-2", "2e-2"], settings=["b2=0.5", "weight_decay=0"])
+    settings = ["b2=0.5", "weight_decay=0", "warmup=0.1"]
+    made = plan(learning_rates=["1e-2", "2e-2"], settings=settings)
     (candidate,) = made.candidates
-    assert list(candidate.trials) == [
-        {"lr": 0.01, "b2": 0.5, "weight_decay": 0.0},
-        {"lr": 0.02, "b2": 0.5, "weight_decay": 0.0},
-    ]
+    fixed = {"b2": 0.5, "weight_decay": 0.0, "warmup": 0.1}
+    assert candidate.search.combinations == [{"lr": 0.01} | fixed, {"lr": 0.02} | fixed]
+    assert candidate.search.counts() == {125: 2, 250: 2}
     assert candidate.study.space == {}
+    assert candidate.study.fixed == {"lr": [0.01, 0.02]} | fixed
     assert candidate.study.id != plan().candidates[0].study.id
+
+
+def test_an_optimizer_with_nothing_to_choose_is_not_tuned():
+    (candidate,) = plan(learning_rates=["1e-2"], settings=["b2=0.5", "warmup=0.2"]).candidates
+    assert candidate.search.stages == ()
+    assert candidate.first == {"lr": 0.01, "b2": 0.5, "warmup": 0.2}
+
+
+def test_a_part_of_the_space_may_be_listed():
+    (candidate,) = plan(settings=["b2=0.9,0.99"]).candidates
+    assert candidate.study.space.keys() == {"lr", "warmup"}
+    (known,) = candidate.search.known({})
+    assert [point["b2"] for point in known[1]] == 4 * [0.9, 0.99]
+    assert len({point["lr"] for point in known[1]}) == 8
 
 
 def test_a_setting_reaches_the_optimizers_that_declare_it():
     made = plan(opts=[str(CALM), str(BRISK)], settings=["period=32"])
     calm, brisk = made.candidates
-    assert "period" not in calm.trials[0]
-    assert brisk.trials[0]["period"] == 32
+    assert "period" not in calm.first
+    assert brisk.first["period"] == 32
 
 
 def test_the_number_of_trials_and_seeds_does_not_change_the_study():
@@ -61,6 +89,7 @@ def test_the_number_of_trials_and_seeds_does_not_change_the_study():
         (dict(opts=[str(BRISK), str(BRISK)]), "names 'brisk' 2 times"),
         (dict(task="digit"), "Did you mean 'digits'"),
         (dict(trials=0), "--trials=0"),
+        (dict(trials=2, settings=["b2=0.9,0.95,0.99"]), "use --trials=3 or more"),
         (dict(seeds=0), "--seeds=0"),
         (dict(horizons=["500", "250"]), "write --horizons=250,500"),
         (dict(horizons=["250", "250"]), "without repeats"),

@@ -18,7 +18,7 @@ PLUG_IN = """
 import jax, jax.numpy as jnp, optax
 from optimizers import Schedule, optimizer
 
-@optimizer
+@optimizer(schedule="constant")
 def {name}(lr: Schedule = 0.1):
     def my_update(updates, count, params=None):
         {body}
@@ -163,7 +163,7 @@ def test_an_outdir_that_is_a_file_is_refused(script, tmp_path):
 def test_a_dry_run_writes_nothing(script, tmp_path):
     done = script("run", f"--opt={BRISK},{CALM}", "--dry_run", "--trials=4")
     assert done.returncode == 0, done.stderr
-    assert "16 tuning runs, then 12 final runs" in done.stdout
+    assert "14 tuning runs (4, 3 for each optimizer), then 12 final runs" in done.stdout
     assert re.search(r"about (\d+ min )?\d+ s on this machine", done.stdout)
     assert "measured" in done.stdout
     assert not (tmp_path / "runs").exists()

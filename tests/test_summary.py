@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.planning.study import Result, Study, Trial
 from sweeps.results.comparison import Comparison
-from sweeps.results.summary import edges, row_of, rows, winner
+from sweeps.results.summary import chosen, edges, row_of, rows, winner
 
 LOG = {"kind": "Log", "low": 0.01, "high": 1.0}
 STUDY = Study("digits", "f" * 16, "mine", "s" * 64, {"lr": LOG}, {}, {"jax": "1"})
@@ -36,10 +36,49 @@ def test_a_row_holds_the_winner_over_its_final_seeds():
     results += [result(0.2, 250, seed, loss) for seed, loss in ((1, 0.21), (2, 0.23))]
     results += [result(0.1, 250, 1, 0.05)]  # not a final run of the winner
     row = row_of(STUDY, results, 250)
-    assert winner(results, 250).trial.hparams == {"lr": 0.2}
+    assert winner(STUDY, results, 250).trial.hparams == {"lr": 0.2}
     assert (row.status, row.seeds, row.trials, row.diverged) == ("ok", 2, 3, 1)
     assert row.mean["probe_loss"] == pytest.approx(0.22)
     assert row.std["probe_loss"] == pytest.approx(np.std([0.21, 0.23], ddof=1))
+
+
+def test_the_winner_is_the_one_that_its_finals_have():
+    """Trials that came later must not give a row another winner than its final runs have."""
+    tuned = [result(0.1, 250, 0, 0.3), result(0.2, 250, 0, 0.2), result(0.2, 500, 0, 0.2)]
+    ran = [result(0.1, 250, seed, 0.31) for seed in (1, 2)]
+    assert winner(STUDY, tuned, 250) is tuned[1]
+    assert chosen(tuned + ran, 250) is tuned[0]
+    assert row_of(STUDY, tuned + ran, 250).hparams == {"lr": 0.1}
+    assert chosen(tuned, 250) is None
+    assert chosen(tuned + ran, 500) is None
+    assert chosen([*tuned, *ran, result(0.2, 250, 3, 0.2)], 250) is None
+    # The finals alone tell it where the store has no such trial, and nothing if they failed.
+    alone = result(0.7, 250, 1, 0.2)
+    assert chosen([*tuned, alone], 250) is alone
+    assert chosen([result(0.7, 250, 1, 0, "diverged")], 250) is None
+
+
+def test_the_winner_is_the_choice_of_the_search():
+    """A lucky run at the far end does not win against a valley of good ones."""
+    rates = np.geomspace(0.01, 1.0, 21)
+    valley = 0.1 * np.exp(0.5 * (np.linspace(0, 1, 21) - 0.3) ** 2)
+    losses = np.where(np.arange(21) == 14, 0.098, valley)
+    tuned = [result(lr, 250, 0, loss) for lr, loss in zip(rates, losses, strict=True)]
+    best = winner(STUDY, tuned, 250)
+    assert best in tuned
+    assert abs(np.interp(best.trial.hparams["lr"], rates, np.linspace(0, 1, 21)) - 0.3) <= 0.15
+    assert min(tuned, key=lambda one: one.final["probe_loss"]) is tuned[14]
+    failed = [result(lr, 250, 0, 0, "diverged") for lr in rates]
+    assert winner(STUDY, failed, 250) is None
+
+
+def test_any_run_wins_where_nothing_is_tuned():
+    plain = dataclasses.replace(STUDY, space={})
+    ran = [result(0.1, 250, 1, 0.3), result(0.1, 250, 2, 0.2)]
+    assert winner(plain, ran, 250) is ran[1]
+    assert winner(plain, ran, 500) is None
+    assert winner(plain, [*ran, result(0.2, 250, 3, 0.1)], 250) is None
+    assert winner(plain, [result(0.1, 250, 1, 0, "diverged")], 250) is None
 
 
 def test_the_status_of_a_row():
@@ -78,7 +117,7 @@ DOMAINS = {
     "b1": {"kind": "Choice", "values": [0.8, 0.9, 0.95]},
     "kind": {"kind": "Choice", "values": ["a", "b", "c", "d"]},
     "flag": {"kind": "Choice", "values": [True, False]},
-    "depth": {"kind": "Unheard of"},
+    "depth": {"kind": "Uniform", "low": 0, "high": 9},
 }
 POINTS = [
     (0.02, 0.97, 0.4, 2, 0.9, "b", True, 4),
@@ -163,12 +202,12 @@ def test_the_reference_fills_in_where_the_rows_lack_the_baseline():
         250,
     )
     reference = [
-        dataclasses.replace(mine, horizon=h, status="reference", mean={"probe_loss": 0.9})
+        dataclasses.replace(mine, horizon=h, status="reference", by_seed={1: 0.2})
         for h in (250, 500)
     ]
-    comparison = Comparison("base", [mine], reference)
-    assert comparison.baseline_curve == {250: pytest.approx(0.4), 500: 0.9}
-    assert comparison.baseline_seeds == {1: {250: 0.4, 500: 0.4}}
+    curve = Comparison("base", [mine], reference).curve
+    np.testing.assert_allclose(np.exp(curve.steps), [250, 500])
+    np.testing.assert_allclose(np.exp(curve.losses), [0.4, 0.2])
 
 
 def test_a_failed_seed_leaves_the_row_without_a_mean():

@@ -167,6 +167,9 @@ def _check_complete(study: Study, rungs: Sequence[Mapping[str, Any]]) -> None:
                 f"its horizons {str(horizons)[:80]} are not the first {protocol.RUNGS} or more "
                 f"of {', '.join(map(str, ladder))}"
             )
+    for name, domain in study.space.items():
+        if not _is_sound(domain):
+            raise BadEntry(f"the domain of {name} in its space is none")
     expected = protocol.search(study, horizons).counts() if study.space else {}
     for rung in rungs:
         place, seeds = f"at horizon {rung['horizon']}", [run["seed"] for run in rung["finals"]]
@@ -188,15 +191,27 @@ def _check_complete(study: Study, rungs: Sequence[Mapping[str, Any]]) -> None:
                 raise BadEntry(f"{place} hyperparameters lie outside its space")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_sound(domain: Mapping[str, Any]) -> bool:
+    if domain["kind"] == "Choice":
+        return bool(domain["values"])
+    low, high = domain["low"], domain["high"]
+    if not (_is_number(low) and _is_number(high)):
+        return False
+    within = {"Log": low > 0, "Decay": low >= 0 and high < 1}.get(domain["kind"], True)
+    return within and low < high
+
+
 def _contains(domain: Mapping[str, Any], value: Any) -> bool:
+    """Whether a sound domain has the value."""
     if domain["kind"] == "Choice":
         return value in domain["values"]
     low, high = domain["low"], domain["high"]
-    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in (low, high, value)):
-        return False
     slack = 1e-9 * (high - low)  # platforms round differently
-    sound = {"Log": low > 0, "Decay": low >= 0 and high < 1}.get(domain["kind"], True)
-    return low < high and sound and low - slack <= value <= high + slack
+    return _is_number(value) and low - slack <= value <= high + slack
 
 
 def _refuse_constant(constant: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from distill_bench.networks import network
 from distill_bench.tasks import catalogue
 from distill_bench.tasks.task import Task
@@ -44,6 +46,7 @@ def _work(task: Task) -> float:
     return float(task.batch_size) * macs
 
 
+@functools.cache
 def _parameters(task: Task) -> float:
     import jax
 

@@ -54,7 +54,13 @@ def describe_domain(domain: Domain) -> dict[str, Any]:
 
 
 def parse_domain(described: Mapping[str, Any]) -> Domain:
-    """The inverse of `describe_domain`."""
-    kind = {kind.__name__: kind for kind in (Log, Decay, Uniform, Choice)}[described["kind"]]
+    """The inverse of `describe_domain`.
+
+    Raises:
+      ValueError: if this version knows no such kind of domain.
+    """
+    kinds = {kind.__name__: kind for kind in (Log, Decay, Uniform, Choice)}
+    if (kind := kinds.get(described["kind"])) is None:
+        raise ValueError(f"unknown kind of domain {described['kind']!r}")
     settings = {name: value for name, value in described.items() if name != "kind"}
     return kind(*settings["values"]) if "values" in settings else kind(**settings)

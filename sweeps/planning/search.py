@@ -222,8 +222,12 @@ def _ranking(
 
 def _proposed(
     search: Search, model: surface.Surface, stage: Stage, tried: Sequence[Tried]
-) -> list[dict[str, Any]]:
-    """Points where the surface may be low, the most promising first, APART from one another."""
+) -> Iterator[dict[str, Any]]:
+    """Points where the surface may be low, the most promising first.
+
+    As many as the stage needs are APART from one another. All others of the pool follow, for a
+    space that is too small for that or whose best points have been tried.
+    """
     scramble = f"{search.name} {stage.horizon} {stage.part} proposed"
     places = _places(search.space, [place for _, place, _ in tried])
     near = places[_ranking(search, model, tried, stage.horizon)[:NEAREST]]
@@ -243,12 +247,9 @@ def _proposed(
             break
         if all(np.abs(pool[i] - pool[j]).max() > APART for j in chosen):
             chosen.append(int(i))
-    rest = [int(i) for i in order if int(i) not in set(chosen)]  # if the space is too small
-    fixed = search.combinations[0]
-    return [
-        fixed | sampling.at(dict(search.space), pool[i])
-        for i in [*chosen, *rest[: 2 * stage.count]]
-    ]
+    fixed, first = search.combinations[0], set(chosen)
+    for i in [*chosen, *(int(i) for i in order if int(i) not in first)]:
+        yield fixed | sampling.at(dict(search.space), pool[i])
 
 
 def _steps(search: Search, scramble: str) -> np.ndarray:

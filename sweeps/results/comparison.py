@@ -191,12 +191,19 @@ class Comparison:
 
         return float(t.ppf(0.975, self.noise.freedom))
 
-    def _speedup(self, shift: Shift, variance: float, low: float, high: float) -> Speedup:
+    def _handicap(self, trials: int, shift: Shift) -> float:
+        """What the baseline's longer search may take from the log speed-up, on average."""
+        theirs = self._baseline.trials if self._baseline else 0
+        return noise.handicap(trials, theirs) * abs(float(shift.own.sum()))
+
+    def _speedup(
+        self, shift: Shift, variance: float, handicap: float, low: float, high: float
+    ) -> Speedup:
         """The speed-up of a shift; low and high are its least and greatest measurable logs."""
         if math.isinf(shift.value):
             return Speedup(math.exp(high), ">") if shift.value > 0 else Speedup(math.exp(low), "<")
         reach = self._quantile * math.sqrt(variance)
-        interval = math.exp(shift.value - reach), math.exp(shift.value + reach)
+        interval = math.exp(shift.value - reach), math.exp(shift.value + reach + handicap)
         return Speedup(math.exp(shift.value), interval=interval)
 
     def speedup(self, row: Row | None) -> Speedup | None:
@@ -215,7 +222,13 @@ class Comparison:
         )
         variance = self._variance(row.opt, ladder, shift.own, shift.baseline)
         here = math.log(row.horizon)
-        found = self._speedup(shift, variance, self.curve.low - here, self.curve.high - here)
+        found = self._speedup(
+            shift,
+            variance,
+            self._handicap(ladder.trials, shift),
+            self.curve.low - here,
+            self.curve.high - here,
+        )
         return found if row.by_seed else Speedup(found.value, found.bound)
 
     def _trials(self, name: str) -> int:
@@ -238,7 +251,13 @@ class Comparison:
             return Speedup(1.0)
         variance = self._variance(name, ladder, shift.own, shift.baseline)
         first, last = math.log(ladder.horizons[0]), math.log(ladder.horizons[-1])
-        return self._speedup(shift, variance, self.curve.low - first, self.curve.high - last)
+        return self._speedup(
+            shift,
+            variance,
+            self._handicap(ladder.trials, shift),
+            self.curve.low - first,
+            self.curve.high - last,
+        )
 
     def trend(self, name: str) -> Trend | None:
         """How the speed-up changes with the length of the run; None for too few rungs."""
@@ -284,7 +303,12 @@ class Comparison:
         for i, (name, _, shift, ladder) in enumerate(known):
             if name != self.baseline:
                 covariance[i, i] += shift.own @ self._covariance(name, ladder) @ shift.own
-        found = ranks.ranks(list(values.values()), covariance, self.noise.freedom)
+        allowances = np.zeros(covariance.shape)
+        if self.baseline in values:
+            allowances[list(values).index(self.baseline)] = [
+                self._handicap(ladder.trials, shift) for _, _, shift, ladder in known
+            ]
+        found = ranks.ranks(list(values.values()), covariance, self.noise.freedom, allowances)
         ranked = dict(zip(values, found, strict=True))
         return {name: ranked[name] for name in ranks.ordered(ranked, values)}
 
@@ -316,7 +340,7 @@ class Comparison:
         seeds = len(row.by_seed)
         shift = rescaling.at_rung(float(np.mean(_logs(row))), row.horizon, self.curve)  # type: ignore[arg-type]
         by_seed = float(shift.own @ shift.own) * self.noise.of_seeds(row.opt)
-        total = (math.log(gain.interval[1] / gain.interval[0]) / 2 / self._quantile) ** 2
+        total = (math.log(gain.value / gain.interval[0]) / self._quantile) ** 2
         needed = noise.required_seeds(effect, total - by_seed / seeds, by_seed, self._quantile)
         hope = (
             f"about {needed} would be needed"

@@ -10,7 +10,11 @@ import numpy as np
 
 
 def ranks(
-    values: Sequence[float], covariance: np.ndarray, freedom: float, level: float = 0.95
+    values: Sequence[float],
+    covariance: np.ndarray,
+    freedom: float,
+    allowances: np.ndarray | None = None,
+    level: float = 0.95,
 ) -> list[int]:
     """The rank of each entry, from 1: one more than the number of significantly better entries.
 
@@ -23,14 +27,18 @@ def ranks(
       values: the entries' scores; higher is better.
       covariance: of the scores' errors [n, n].
       freedom: degrees of freedom of the covariance's estimate.
+      allowances: [n, n], by how much more than that entry i must exceed entry j; None for nothing.
+      level: probability that no pair of equal entries differs.
     """
+    extra = np.zeros(covariance.shape) if allowances is None else allowances
     margin = critical(len(values), freedom, level)
     found = []
     for j in range(len(values)):
         better = 0
         for i in range(len(values)):
             variance = covariance[i, i] + covariance[j, j] - 2 * covariance[i, j]
-            better += bool(values[i] - values[j] > margin * math.sqrt(max(variance, 0.0)))
+            needed = margin * math.sqrt(max(variance, 0.0)) + float(extra[i, j])
+            better += bool(values[i] - values[j] > needed)
         found.append(1 + better)
     return found
 

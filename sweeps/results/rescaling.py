@@ -63,7 +63,10 @@ def over_ladder(log_losses: np.ndarray, horizons: np.ndarray, curve: Curve) -> S
     used, shift, slopes = _fit(log_losses, horizons, curve, trend=False)
     if not used.any():
         sign = curve.log_steps(float(log_losses[-1]))
-        return Shift(sign, np.zeros(len(horizons)), np.zeros(len(curve.steps)))
+        end = curve.high if sign > 0 else curve.low  # its slope there says how sure the bound is
+        slope = curve.slope(end)
+        own = np.full(len(horizons), 1 / slope / len(horizons))
+        return Shift(sign, own, -curve.weights(end) / slope)
     own, baseline = _derivatives(used, slopes[:, None], shift, horizons, curve)
     stray, freedom = 0.0, 0
     if used.sum() > 2:

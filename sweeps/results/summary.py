@@ -39,7 +39,10 @@ def winner(study: Study, results: Sequence[Result], horizon: int) -> Result | No
         same = all(r.trial.hparams == here[0].trial.hparams for r in here)
         best = min(here, key=loss, default=None) if same else None
         return best if best and math.isfinite(loss(best)) else None
-    space = {name: parse_domain(domain) for name, domain in study.space.items()}
+    try:
+        space = {name: parse_domain(domain) for name, domain in study.space.items()}
+    except ValueError:
+        space = {}  # of a newer version: the lowest loss decides
     tried = [(r.trial.horizon, key(r.trial.hparams), loss(r)) for r in tuned]
     chosen = select(space, tried, horizon)
     return next(

@@ -42,8 +42,18 @@ def board(
         )
     )
     order = sorted(names, key=lambda name: -gains[name])
+    longer = (*horizons, 2 * horizons[-1], 4 * horizons[-1])  # the baseline's
     made = [
-        _entry(name, task, gains[name], 1 + order.index(name) // 2, horizons, rng) for name in names
+        _entry(
+            name,
+            task,
+            gains[name],
+            1 + order.index(name) // 2,
+            longer if name == BASELINE else horizons,
+            longer,
+            rng,
+        )
+        for name in names
     ]
     behind = {name: max(gains.values()) / gains[name] for name in names}
     ratios = {
@@ -63,6 +73,8 @@ def board(
                 "name": task,
                 "fingerprint": "c44391bffbdda121",
                 "ladder": list(horizons),
+                "rungs": list(horizons),
+                "law": {"floor": 0.0, "scale": _round(_final(1000)), "exponent": 0.55},
                 "certificate": _certificate(entries),
                 "disagreements": [
                     {
@@ -117,10 +129,12 @@ def _entry(
     gain: float,
     rank: int,
     horizons: tuple[int, ...],
+    curve: tuple[int, ...],
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    rungs = [_rung(gain, rank, horizon, horizons, rng) for horizon in horizons]
+    rungs = [_rung(gain, rank, horizon, horizons[0], curve, rng) for horizon in horizons]
     bound = ">" if gain > 2.2 else "="
+    update, trend = _round(0.4 * gain**3), _round(float(rng.normal(0, 0.02)))
     edged = [rung["horizon"] for rung in rungs if rung["edges"]]
     return {
         "task": task,
@@ -134,8 +148,9 @@ def _entry(
         "fixed": {"weight_decay": 0.001},
         "environment": {"jax": "0.10.2", "python": "3.11.7", "device": "cpu", "cores": 2},
         "cost": {
-            "update_ms": _round(0.4 * gain**3),
+            "update_ms": update,
             "baseline_ms": 0.4,
+            "gradient_ms": 4.0,
             "relative": _round(gain**3 * rng.uniform(0.7, 1.4)) if name != BASELINE else 1.0,
         }
         | {"state_bytes_per_parameter": float(rng.choice([0, 4, 8, 12, 25]))},
@@ -159,9 +174,18 @@ def _entry(
         "reproduce": [
             f"python sweeps/verify.py leaderboard/{task}/{name}.json",
             f"python sweeps/run.py --opt=examples/{name}.py:{name} "
-            f"--horizons={','.join(map(str, horizons))} --trials=8 --seeds=5",
+            f"--horizons={','.join(map(str, horizons))} --trials=16 --seeds=5",
         ],
         "overall": {"value": _round(gain), "bound": bound, "rungs": list(horizons), "rank": rank}
+        | {
+            "trend": None
+            if name == BASELINE
+            else {"value": trend, "low": trend - 0.03, "high": trend + 0.03},
+            "wall_clock": {
+                "task": _round(gain * 4.4 / (4 + update)),
+                "paper": _round(gain * 40.4 / (40 + update)),
+            },
+        }
         | (
             {"low": _round(gain / 1.06), "high": _round(gain * 1.06)}
             if bound == "=" and name != BASELINE
@@ -172,15 +196,19 @@ def _entry(
 
 
 def _rung(
-    gain: float, rank: int, horizon: int, horizons: tuple[int, ...], rng: np.random.Generator
+    gain: float,
+    rank: int,
+    horizon: int,
+    shortest: int,
+    curve: tuple[int, ...],  # the baseline's horizons
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
-    seeds, trials = 5, 8
+    seeds, trials = 5, max(3, 16 * shortest // horizon)
     loss = _final(horizon * gain)
     steps = [s for s in range(10, horizon + 1) if s in (10, 20, 40) or s % (horizon // 20) == 0]
     progress = np.array(steps) / horizon
     shape_T = (
-        loss
-        * (1 + 8 * np.exp(-9 * progress))
+        (loss + 8 * loss * np.exp(-9 * progress))
         * (1 + 0.8 * (1 - progress) ** 0.7)
         * (1 + 0.03 * np.sin(40 * progress) * (1 - progress))
     )
@@ -196,9 +224,9 @@ def _rung(
     lost = [bool(lr > 0.2 and gain > 1.4) for lr in rates]
     good = sorted(x for x, out in zip(tuned, lost, strict=True) if not out)
     ends_low = min(tuned) == tuned[0]
-    value = min(gain, horizons[-1] / horizon) if horizon * gain > horizons[-1] else gain
-    bound = ">" if horizon * gain > horizons[-1] else "<" if horizon * gain < horizons[0] else "="
-    value = horizons[0] / horizon if bound == "<" else value
+    value = min(gain, curve[-1] / horizon)
+    bound = ">" if horizon * gain > curve[-1] else "<" if horizon * gain < curve[0] else "="
+    value = curve[0] / horizon if bound == "<" else value
     return {
         "horizon": horizon,
         "mean": {
@@ -245,12 +273,15 @@ def _rung(
             for lr, x, out in zip(rates, tuned, lost, strict=True)
         ],
         "best_after": [
-            _round(good[0] + (float(np.mean(good)) - good[0]) / k) for k in range(1, trials + 1)
+            _round(good[0] + (float(np.mean(good)) - good[0]) / k)
+            for k in range(1, 1 + (trials // 2 if horizon == shortest else 0))
         ],
         "sensitivity": {
             "within": _round(float(rng.uniform(0.1, 0.9))),
             "typical": _round(float(rng.uniform(1, 2))),
-        },
+        }
+        if horizon == shortest
+        else None,
     }
 
 
@@ -265,6 +296,5 @@ def _round(x: float) -> float:
 
 def mutated(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """A small board after `change` has edited it in place."""
-    made = board(4, horizons=(250, 500))
-    change(made)
+    change(made := board(4, horizons=(250, 500)))
     return made

@@ -7,7 +7,12 @@ function detailRow(entry) {
       ? h("p", { class: "full-name" }, name(entry.optimizer))
       : null,
     block("Results by horizon, in steps", hyperparameters(entry), "two"),
-    block("Search space", space(entry)),
+    h(
+      "div",
+      { class: "stack" },
+      block("Speed-up, all horizons together", score(entry)),
+      block("Search space", space(entry)),
+    ),
     block("Provenance", facts(provenance(entry))),
     block(
       "Warnings",
@@ -105,6 +110,23 @@ function hyperparameters(entry) {
   );
 }
 
+function score(entry) {
+  const speedup = speedupOf(entry.overall);
+  const trend = trendOf(entry.overall?.trend);
+  const { task, paper } = entry.overall?.wall_clock ?? {};
+  const between = (interval, text) => (interval ? ` [${interval.map(text).join(", ")}]` : "");
+  const pairs = [
+    ["in steps", speedText(speedup) + between(speedup?.interval, (x) => x.toFixed(2))],
+    [
+      "change per doubling of the steps",
+      trend ? percent(trend.value, 1) + between(trend.interval, (x) => percent(x, 1)) : NONE,
+    ],
+    ["in time", times(number(task))],
+    ["in time, estimated for the paper's networks", times(number(paper))],
+  ];
+  return speedup ? facts(pairs) : quiet("Not measured.");
+}
+
 function space(entry) {
   const searched = entriesOf(entry.space).map(([key, domain]) => [
     key,
@@ -143,11 +165,13 @@ function provenance(entry) {
     ["--opt", name(entry.spec ?? NONE)],
     ["source SHA-256", h("code", {}, plain(entry.source_sha256 ?? NONE))],
   ];
-  const { update_ms, baseline_ms } = entry.cost ?? {};
+  const { update_ms, baseline_ms, gradient_ms } = entry.cost ?? {};
   if (number(update_ms) !== null)
     pairs.push([
       "time of one update",
       `${update_ms.toPrecision(3)} ms; baseline ${number(baseline_ms)?.toPrecision(3) ?? NONE} ms`,
     ]);
+  if (number(gradient_ms) !== null)
+    pairs.push(["time of the rest of a step", `${gradient_ms.toPrecision(3)} ms`]);
   return [...pairs, ...entriesOf(entry.environment).map(([key, value]) => [key, setting(value)])];
 }

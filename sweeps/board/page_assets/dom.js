@@ -53,6 +53,14 @@ function speedText(speedup) {
   return speedup ? (speedup.bound === "=" ? "" : speedup.bound) + times(speedup.value) : NONE;
 }
 
+// A change per doubling of the steps, such as "-2.1% ± 3.0".
+function trendText(trend) {
+  if (!trend) return NONE;
+  const [low, high] = trend.interval ?? [trend.value, trend.value];
+  const reach = trend.interval ? ` ± ${(50 * (high - low)).toFixed(1)}` : "";
+  return `${trend.value > 0 ? "+" : ""}${percent(trend.value, 1)}${reach}`;
+}
+
 // A hyperparameter's value; a number is shown to six digits, and in full on hover.
 function setting(value) {
   if (typeof value === "number")

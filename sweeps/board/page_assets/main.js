@@ -72,12 +72,15 @@ function showTable() {
   );
   const scope =
     state.horizon === null
-      ? "Overall, over the shared horizons: geometric mean of speed-ups and losses, mean of " +
-        "agreement and accuracy, total of failures."
+      ? "Overall: one speed-up for all horizons together, and its change when runs get twice as " +
+        "long. Geometric mean of losses, mean of agreement and accuracy and total of failures " +
+        "over the horizons that others than the baseline ran. Trials are those at the shortest."
       : `At ${steps(state.horizon)}. ± is the standard deviation over seeds.`;
   byId("table-caption").textContent =
     `${scope} Entries sharing a rank are statistically tied. > and < mark bounds. ` +
-    "Time and State are those of the update rule alone.";
+    "Intervals hold for a repetition with other seeds and another search. In time: the speed-up " +
+    "divided by the ratio of whole steps' times. Update and State are the time and memory of the " +
+    "update rule alone.";
   arrangeTable();
 }
 

@@ -17,17 +17,26 @@ function speedupOf(raw) {
   return { value, bound, interval: bound === "=" && low > 0 && high > 0 ? [low, high] : null };
 }
 
+// A change per doubling of the steps, with its interval; null if it is unknown.
+function trendOf(raw) {
+  const [value, low, high] = [number(raw?.value), number(raw?.low), number(raw?.high)];
+  return value === null ? null : { value, interval: low === null || high === null ? null : [low, high] };
+}
+
 function readBoard(raw) {
+  const tasks = list(raw.tasks);
+  const shared = new Map(tasks.map((task) => [task.name, list(task.rungs)]));
   const entries = list(raw.entries).map((entry, index) => ({
     ...entry,
     index,
     baseline: entry.optimizer === raw.baseline,
     warnings: list(entry.warnings),
+    // The horizons that others than the baseline ran; its own longer ones only measure speed-ups.
+    shared: shared.get(entry.task) ?? [],
     rungs: list(entry.rungs)
       .filter((rung) => number(rung.horizon) > 0)
       .sort((a, b) => a.horizon - b.horizon),
   }));
-  const tasks = list(raw.tasks);
   const names = [
     ...new Set([...tasks.map((task) => task.name), ...entries.map((entry) => entry.task)]),
   ];
@@ -43,9 +52,8 @@ const rungAt = (entry, horizon) => entry.rungs.find((rung) => rung.horizon === h
 // The table's view of an entry at one horizon, or overall if `horizon` is null. Returns null if the
 // entry has no runs there.
 function summary(entry, horizon) {
-  const covered = list(entry.overall?.rungs);
-  const all = covered.length
-    ? entry.rungs.filter((rung) => covered.includes(rung.horizon))
+  const all = entry.shared.length
+    ? entry.rungs.filter((rung) => entry.shared.includes(rung.horizon))
     : entry.rungs;
   const rungs = horizon === null ? all : entry.rungs.filter((rung) => rung.horizon === horizon);
   if (!rungs.length) return null;
@@ -55,11 +63,15 @@ function summary(entry, horizon) {
     return values.includes(null) ? null : mean(values);
   };
   const counts = (key) => extent(rungs.map((rung) => number(rung[key]) ?? 0));
+  const [trials] = entry.rungs.map((rung) => number(rung.trials) ?? 0); // at the shortest
+  const speedup = speedupOf(horizon === null ? scored : scored.speedup);
   const total = (key) => rungs.reduce((sum, rung) => sum + (number(rung[key]) ?? 0), 0);
   return {
     entry,
     rungs,
-    speedup: speedupOf(horizon === null ? scored : scored.speedup),
+    speedup,
+    trend: horizon === null ? trendOf(entry.overall?.trend) : null,
+    wall_clock: speedup && stepTime(entry) ? speedup.value / stepTime(entry) : null,
     rank: number(scored?.rank),
     probe_loss: over("probe_loss", geometric),
     std: horizon === null ? null : number(rungs[0].std?.probe_loss),
@@ -69,11 +81,17 @@ function summary(entry, horizon) {
     relative: number(entry.cost?.relative),
     bytes: number(entry.cost?.state_bytes_per_parameter),
     seeds: counts("seeds"),
-    trials: counts("trials"),
+    trials: horizon === null ? [trials, trials] : counts("trials"),
     diverged: total("diverged"),
     crashed: total("crashed"),
     verdict: entry.verification?.verdict ?? null,
   };
+}
+
+// The time of a whole step, relative to one with the baseline's update; null if unknown.
+function stepTime(entry) {
+  const [speedup, time] = [number(entry.overall?.value), number(entry.overall?.wall_clock?.task)];
+  return speedup > 0 && time > 0 ? speedup / time : null;
 }
 
 // Highest speed-up first; a bound counts as its value, and entries without a speed-up come last.

@@ -15,7 +15,7 @@ function drawPareto(figure, state) {
     .map((view) => ({ view, cost: view[state.cost] }));
   const over =
     state.horizon === null
-      ? "overall (geometric mean over the shared horizons)"
+      ? "overall (all horizons together)"
       : `at ${steps(state.horizon)}`;
   const price = timed
     ? "the time of one update, relative to the baseline's"

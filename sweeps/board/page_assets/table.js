@@ -29,6 +29,22 @@ const COLUMNS = [
     value: (v) => v.speedup?.value ?? null,
   },
   {
+    key: "trend",
+    label: "Trend",
+    unit: "per doubling",
+    first: "descending",
+    value: (v) => v.trend?.value ?? null,
+    cell: (v) => trendText(v.trend),
+  },
+  {
+    key: "wall_clock",
+    label: "In time",
+    unit: "speed-up",
+    first: "descending",
+    value: (v) => v.wall_clock,
+    cell: (v) => times(v.wall_clock),
+  },
+  {
     key: "probe_loss",
     label: "Probe loss",
     first: "ascending",
@@ -58,7 +74,7 @@ const COLUMNS = [
   },
   {
     key: "relative",
-    label: "Time",
+    label: "Update",
     unit: "× baseline",
     first: "ascending",
     value: (v) => v.relative,
@@ -92,7 +108,7 @@ const COLUMNS = [
     unit: "div. + crash",
     first: "ascending",
     value: (v) => v.diverged + v.crashed,
-    cell: failedCell,
+    cell: (v) => (v.diverged + v.crashed ? `${v.diverged} + ${v.crashed}` : NONE),
   },
   {
     key: "verdict",
@@ -114,10 +130,6 @@ function lossCell(v) {
   // With as many decimals as the loss.
   const std = v.std >= 5e-5 && v.probe_loss >= 1e-3 ? v.std.toFixed(4) : figure(v.std);
   return [figure(v.probe_loss), h("span", { class: "spread" }, v.std === null ? "" : ` ± ${std}`)];
-}
-
-function failedCell(v) {
-  return v.diverged + v.crashed ? `${v.diverged} + ${v.crashed}` : NONE;
 }
 
 function verdictCell(v) {

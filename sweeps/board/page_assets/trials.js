@@ -1,4 +1,12 @@
-// Tuning: the loss of every trial by learning rate, and the best loss to expect from k trials.
+// Tuning at the shortest horizon: the loss of every trial by learning rate, and the best loss to
+// expect from k trials. Only there are trials spread over the whole space; at longer horizons a
+// search stays where losses are low, which shows nothing about the rest.
+const MANY = 24; // trials; beyond this they are points without a line
+const WHERE = "the shortest horizon, the only one at which trials are spread over the whole space";
+
+const shortest = (state) =>
+  horizonsOf(state.drawn().length ? state.drawn() : state.entries())[0] ?? null;
+
 function triedOf(rung) {
   return list(rung?.tried)
     .flatMap((trial) => {
@@ -18,7 +26,7 @@ function triedOf(rung) {
 
 function drawSensitivity(figure, state) {
   const host = figure.querySelector(".plot");
-  const horizon = state.figureHorizon();
+  const horizon = shortest(state);
   const found = state
     .drawn()
     .map((entry) => ({ entry, tried: triedOf(rungAt(entry, horizon)) }))
@@ -32,9 +40,10 @@ function drawSensitivity(figure, state) {
   caption(
     figure,
     `Probe loss of the tuning trials at ${steps(horizon ?? 0)}, by learning rate.`,
+    `This is ${WHERE}.`,
     "Other hyperparameters vary too. × marks a trial that diverged, crashed or timed out.",
     tolerant.length
-      ? "Share of trials within 10% of the best loss (median loss relative to the best): " +
+      ? "Of the spread trials, share within 10% of the best loss (median loss relative to it): " +
           `${tolerant.join(", ")}.`
       : null,
     absent(state.drawn().filter((entry) => !found.some((one) => one.entry === entry))),
@@ -71,8 +80,8 @@ function drawSensitivity(figure, state) {
       plot,
       entry,
       style,
-      line(good, style),
-      good.map(([x, y]) => marker(style, x, y, 3)),
+      good.length > MANY ? null : line(good, style),
+      good.map(([x, y]) => marker(style, x, y, good.length > MANY ? 2 : 3)),
       ring,
       lost,
     );
@@ -92,7 +101,7 @@ const saltire = (x, y) => `M${x - 3},${y - 3}l6,6m0,-6l-6,6`;
 
 function drawBestAfter(figure, state) {
   const host = figure.querySelector(".plot");
-  const horizon = state.figureHorizon();
+  const horizon = shortest(state);
   const values = (entry) =>
     list(rungAt(entry, horizon)?.best_after).flatMap((x, i) => (number(x) > 0 ? [[i + 1, x]] : []));
   const found = state
@@ -102,11 +111,10 @@ function drawBestAfter(figure, state) {
   caption(
     figure,
     `Expected lowest probe loss after k tuning trials at ${steps(horizon ?? 0)}.`,
-    "It shows how much of a result is due to the tuning budget.",
+    `This is ${WHERE}. It shows how much of a result is due to the tuning budget.`,
     absent(state.drawn().filter((entry) => !found.some((one) => one.entry === entry))),
   );
-  if (!found.length)
-    return nothing(host, "These optimizers have no tuning trials at this horizon.");
+  if (!found.length) return nothing(host, "These optimizers have no trials that are spread.");
   const points = found.flatMap((one) => one.points);
   const last = Math.max(...points.map(([k]) => k));
   const plot = frame(
@@ -134,7 +142,7 @@ function drawBestAfter(figure, state) {
         entry,
         style,
         line(at, style),
-        at.map(([x, y]) => marker(style, x, y, 2.8)),
+        (at.length > MANY ? spaced(at, 40, 0) : at).map(([x, y]) => marker(style, x, y, 2.8)),
       );
       return { group, x: at.at(-1)[0], y: at.at(-1)[1], text: labelOf(entry, host) };
     }),
