@@ -42,7 +42,7 @@ def test_a_run_that_climbs_has_diverged_and_does_not_win(
     for result in loaded.results:
         probe_loss = result.points[-1][1]["probe_loss"]
         climbed = result.trial.hparams["sign"] < 0
-        assert (probe_loss > result.losses[0]) == climbed
+        assert (probe_loss > 1.1 * result.losses[0]) == climbed
         assert (result.status, result.final is None) == (
             ("diverged", True) if climbed else ("ok", False)
         )
@@ -75,7 +75,7 @@ def sink(request_of, tmp_path):
     return sink
 
 
-@pytest.mark.parametrize(("final", "status"), [(1.9, "ok"), (2.0, "ok"), (2.1, "diverged")])
+@pytest.mark.parametrize(("final", "status"), [(1.9, "ok"), (2.19, "ok"), (2.21, "diverged")])
 def test_the_measure_is_the_loss_before_the_first_update(sink, final, status):
     one = sink()
     one.losses(1, np.float32([2.0, 1.0]))

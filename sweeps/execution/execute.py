@@ -137,7 +137,8 @@ class _Runner:
             self.environment,
             self.display.say,
             resumes=self.resources.executor != "ray",
-            losses_compare=not task.teaching.labels or task.temperature == 1.0,
+            # With trained weights to start from, no student is untrained.
+            losses_compare=not task.start and (not task.teaching.labels or task.temperature == 1.0),
         )
 
     def _events(self, jobs: Sequence[Job], resume: dict[int, Saved], keep: bool) -> Iterator[Event]:

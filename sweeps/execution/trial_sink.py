@@ -18,6 +18,8 @@ from sweeps.planning.plan import Candidate, Job
 from sweeps.planning.study import Result, Status, Trial
 from sweeps.results import store
 
+BLOWN_UP = 1.1  # final loss over the untrained one; the latter is measured on one batch only
+
 
 class TrialSink:
     """Everything that is stored of a trial: its records, its curves, and its state while it runs.
@@ -130,7 +132,7 @@ class TrialSink:
             not self._losses_compare
             or final is None
             or self._untrained is None
-            or final <= self._untrained
+            or final <= BLOWN_UP * self._untrained
         ):
             return None
         return (
