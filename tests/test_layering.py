@@ -127,6 +127,7 @@ TEST_THE_OPTIMIZERS = {
     "test_conformance.py",
     "test_shampoo.py",
     "test_shampoo_abuse.py",
+    "test_speedups.py",  # the first board, by name
     "shampoo_rules.py",
 }
 
