@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sweeps.simulation.surfaces import Trials
 
 FLAGS = Flags()
-QUICK = {"trials": 24, "boards": 20, "replicates": 12, "draws": 1}
+QUICK = {"trials": 48, "boards": 20, "replicates": 24, "draws": 1}
 QUICK_FIT = 150  # trials to which --quick fits length scales
 
 with FLAGS.group("What to simulate"):
