@@ -85,7 +85,7 @@ def descent_with_value(learning_rate):
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
-@optimizer(extra_args=("value", "value_fn"))
+@optimizer(extra_args=("value", "value_fn"), evaluations=2)
 def without_a_rate(scale: float = 0.01):
     return descent_with_value(scale)
 

@@ -33,7 +33,7 @@ def broken(
 """,
     ),
     "has_no_dead_hyperparameter ": (
-        "lr change",
+        "lr, warmup change",
         """
 @optimizer
 def broken(lr: Annotated[Schedule, Log(1e-2, 1e-1)] = 1e-2):

@@ -236,6 +236,36 @@ def _typed(
     return plain, default, domains[0] if domains else None
 
 
+def schedule_settings(
+    name: str, schedule: Shape, known: Collection[str]
+) -> tuple[dict[str, Value | None], dict[str, Domain]]:
+    """The defaults and the domains of the hyperparameters that a schedule adds to an optimizer's.
+
+    Args:
+      name: name of the optimizer.
+      schedule: the shape of its schedules.
+      known: names of the optimizer's own hyperparameters, which the schedule uses as they are.
+
+    Raises:
+      TypeError: if one has neither a default nor is known, or has more than one domain.
+    """
+    defaults: dict[str, Value | None] = {}
+    space: dict[str, Domain] = {}
+    hints = _hints(schedule)
+    for parameter in _settings(schedule):
+        if parameter.name in known:
+            continue
+        subject = f"Hyperparameter {parameter.name!r} of the schedule of {name}"
+        if parameter.default is parameter.empty:
+            raise TypeError(
+                f"{subject} has no default: give it one, or declare the hyperparameter in {name}."
+            )
+        _, defaults[parameter.name], domain = _typed(parameter, hints, subject)
+        if domain:
+            space[parameter.name] = domain
+    return defaults, space
+
+
 def _declare(
     function: Callable,
     schedule: Shape,
@@ -272,28 +302,15 @@ def _declare(
         defaults[parameter.name] = default
         if domain:
             space[parameter.name] = domain
-    of_schedule = set()
-    schedule_hints = _hints(schedule)
-    for parameter in _settings(schedule) if scheduled else ():
-        if parameter.name in defaults:
-            continue
-        subject = f"Hyperparameter {parameter.name!r} of the schedule of {name}"
-        if parameter.default is parameter.empty:
-            raise TypeError(
-                f"{subject} has no default: give it one, or declare the hyperparameter in {name}."
-            )
-        _, defaults[parameter.name], domain = _typed(parameter, schedule_hints, subject)
-        of_schedule.add(parameter.name)
-        if domain:
-            space[parameter.name] = domain
+    more, wider = schedule_settings(name, schedule, defaults) if scheduled else ({}, {})
     return Optimizer(
         name,
         function,
-        space,
-        defaults,
+        space | wider,
+        defaults | more,
         frozenset(scheduled),
         schedule,
-        frozenset(of_schedule),
+        frozenset(more),
         extra_args,
         eval_params,
         evaluations,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from optimizers.contract.api import EXTRA_ARGS, Optimizer, offer
+from optimizers.contract.api import EXTRA_ARGS, Optimizer, offer, schedule_settings
 from optimizers.contract.domains import Log, Value
 from optimizers.contract.repairs import keep_dtypes, schedule_free_eval_params
 from optimizers.contract.schedules import SCHEDULES
@@ -66,13 +66,17 @@ def wrap(name: str) -> Optimizer:
             f"update() of optax:{name} needs more arguments than {', '.join(EXTRA_ARGS)}: write a "
             "file that supplies them (README, Write your own)."
         )
+    schedule = SCHEDULES["warmup_constant" if "schedule_free" in name else "warmup_cosine"]
+    own = {"lr": default, **plain}
+    more, space = schedule_settings(f"optax_{name}", schedule, own)
     return Optimizer(
         name=f"optax_{name}",
         make=make,
-        space={"lr": Log(1e-3, 3e-1)} if rate is inspect.Parameter.empty else {},
-        defaults={"lr": default, **plain},
+        space={"lr": Log(1e-3, 3e-1), **space} if rate is inspect.Parameter.empty else space,
+        defaults=own | more,
         scheduled=frozenset({"lr"}),
-        schedule=SCHEDULES["warmup_constant" if "schedule_free" in name else "warmup_cosine"],
+        schedule=schedule,
+        of_schedule=frozenset(more),
         extra_args=frozenset(extras),
         eval_params=schedule_free_eval_params,
         doc=inspect.getdoc(factory) or "",
