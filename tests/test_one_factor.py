@@ -9,7 +9,7 @@ import pytest
 
 from optimizers import Choice, Log
 from optimizers.contract.domains import Uniform
-from sweeps.planning.neighbours import STEP, Neighbour, fraction, neighbours
+from sweeps.planning.neighbours import STEP, Neighbour, neighbours
 from sweeps.results.one_factor import Arm, Factor, analyse
 
 
@@ -18,7 +18,7 @@ from sweeps.results.one_factor import Arm, Factor, analyse
 )
 def test_the_fraction_of_a_value_leads_back_to_it(domain):
     for u in (0.05, 0.3, 0.7, 0.95):
-        assert domain.at(fraction(domain, domain.at(u))) == pytest.approx(domain.at(u))
+        assert domain.at(domain.fraction(domain.at(u))) == pytest.approx(domain.at(u))
 
 
 def test_neighbours_are_one_step_away_and_end_with_the_range():

@@ -37,7 +37,7 @@ def misbehave(count):
         {first}
     return np.float32(1)
 
-@optimizer
+@optimizer(schedule="constant")  # nothing to tune
 def mine(lr: Schedule = 0.1):
     def update(updates, count, params=None):
         factor = jax.pure_callback(misbehave, jax.ShapeDtypeStruct((), jnp.float32), count)

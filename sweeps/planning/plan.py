@@ -54,8 +54,7 @@ class Candidate:
     @property
     def first(self) -> dict[str, Any]:
         """The hyperparameters of its first trial; those of all its runs if nothing is tuned."""
-        known = next(iter(self.search.known({})), None)
-        return known[1][0] if known else self.search.combinations[0]
+        return self.search.first
 
     def lane(self, trial: Trial) -> Lane:
         """The trial in the form that the engine trains. A trial's horizon counts gradient

@@ -86,7 +86,13 @@ class Search:
     @property
     def needs_tuning(self) -> bool:
         """Whether there is more than one setting to choose from."""
-        return bool(self.space) or len(self.combinations) > 1
+        return (bool(self.space) and self.trials > 1) or len(self.combinations) > 1
+
+    @functools.cached_property
+    def first(self) -> dict[str, Any]:
+        """The hyperparameters of its first trial; those of all its runs if nothing is chosen."""
+        opening = Stage(self.horizons[0], 0, 1)
+        return next(_spread(self, opening)) if self.space else self.combinations[0]
 
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
