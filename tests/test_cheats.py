@@ -49,7 +49,7 @@ LOOP = """def body(i, at):
     return add(at, grad_fn(at), -0.01)
 updates = add(params, {loop}, -1.0)"""
 
-# Name -> (source, what it is told). The harness itself refuses these, when it compiles them.
+# Name -> (source, message). The harness itself refuses these, when it compiles them.
 REFUSED = {
     "an undeclared extragradient": (
         cheat("updates = grad_fn(add(params, updates, -0.1))"),

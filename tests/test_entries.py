@@ -206,7 +206,7 @@ def setter(*path, value):
         *(
             (
                 edit(lambda c, change=change: c["study"]["space"]["lr"].update(change)),
-                "the domain of lr in its space is none",
+                "the domain of lr in its space is not a valid range",
             )
             for change in (
                 {"low": "a"},

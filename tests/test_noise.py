@@ -70,10 +70,11 @@ def test_luck_in_tuning_is_what_seeds_do_not_explain():
         noise.estimate(
             seeds,
             [
-                (
+                noise.Scatter(
                     float((rng.normal(0, math.sqrt(explained + own**2), 4) ** 2).sum()),
-                    4.0,
+                    4,
                     explained,
+                    96,
                 )
                 for _ in range(12)
             ],

@@ -169,7 +169,7 @@ def _check_complete(study: Study, rungs: Sequence[Mapping[str, Any]]) -> None:
             )
     for name, domain in study.space.items():
         if not _is_sound(domain):
-            raise BadEntry(f"the domain of {name} in its space is none")
+            raise BadEntry(f"the domain of {name} in its space is not a valid range")
     expected = protocol.search(study, horizons).counts() if study.space else {}
     for rung in rungs:
         place, seeds = f"at horizon {rung['horizon']}", [run["seed"] for run in rung["finals"]]

@@ -44,7 +44,7 @@ class Line:
 
 @dataclass(frozen=True)
 class RunTable:
-    """The rows by task, horizon and loss; what tells studies of one name apart; what to doubt."""
+    """The rows by task, horizon and loss; how studies of one name differ; what to doubt."""
 
     lines: tuple[Line, ...] = ()
     notes: tuple[str, ...] = ()

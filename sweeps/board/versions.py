@@ -1,4 +1,4 @@
-"""Tells studies of one optimizer apart: names, the newest, and what differs between them."""
+"""Names for several studies of one optimizer, the newest of them, and what differs."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def describe(studies: Iterable[Study]) -> list[str]:
                     f"{name}: the digits after # begin the study's id. Studies with one source "
                     "differ in:"
                 )
-                told = _differences(siblings)
-                lines += [f"  {names[study.id]}: {told[study.id]}" for study in siblings]
+                differing = _differences(siblings)
+                lines += [f"  {names[study.id]}: {differing[study.id]}" for study in siblings]
     return lines
 
 

@@ -9,9 +9,7 @@ from distill_bench.tasks import catalogue
 from distill_bench.tasks.task import Task
 from sweeps.board.entries import Cost
 
-PAPER = (
-    "flowers102"  # the teacher, student and batch that the paper trains on its smaller data sets
-)
+PAPER = "flowers102"  # has the teacher, student and batch of the paper's smaller data sets
 
 
 def per_step(cost: Cost, task: Task, at: Task | None = None) -> float:

@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from sweeps.results import curve, noise, ranks, rescaling
 from sweeps.results.curve import Curve
+from sweeps.results.ladders import Ladder, ladder, noise_of
 from sweeps.results.noise import Noise
-from sweeps.results.rescaling import Shift
+from sweeps.results.rescaling import Shift, Trend
 from sweeps.results.statistics import Interval, Speedup
 from sweeps.results.summary import Row
 
 
 @dataclass(frozen=True)
-class _Ladder:
-    """An optimizer's rungs with final runs: steps, mean log loss and number of seeds [r] each, and
-    the number of tuning trials at its shortest rung."""
-
-    horizons: np.ndarray
-    losses: np.ndarray
-    seeds: tuple[int, ...]
-    trials: int
-
-
-def _ladder(rows: Sequence[Row]) -> _Ladder | None:
-    whole = sorted((row for row in rows if row.by_seed), key=lambda row: row.horizon)
-    if not whole:
-        return None
-    return _Ladder(
-        np.array([row.horizon for row in whole], float),
-        np.array([np.mean(_logs(row)) for row in whole]),
-        tuple(len(row.by_seed) for row in whole),
-        min(rows, key=lambda row: row.horizon).trials,
-    )
-
-
-def _logs(row: Row) -> list[float]:
-    return [math.log(loss) for loss in row.by_seed.values()]
-
-
-@dataclass(frozen=True)
-class Trend:
+class Growth:
     """How the speed-up changes as runs get longer.
 
     Attributes:
@@ -95,95 +69,48 @@ class Comparison:
         return found or self.horizons
 
     @cached_property
-    def _baseline(self) -> _Ladder | None:
-        """Later rows replace earlier ones at the same horizon."""
-        rows = [row for row in [*self.reference, *self.rows] if row.opt == self.baseline]
-        by_horizon = {row.horizon: row for row in rows if row.by_seed}
-        return _ladder(list(by_horizon.values()))
+    def _ladders(self) -> dict[str, Ladder]:
+        """Optimizer -> its ladder, of those with final runs. The baseline's has the rungs of the
+        reference too; those of `rows` replace them at the same horizon."""
+        rows: dict[str, dict[int, Row]] = {}
+        for row in [*(row for row in self.reference if row.opt == self.baseline), *self.rows]:
+            known = rows.setdefault(row.opt, {})
+            if row.by_seed or row.horizon not in known:
+                known[row.horizon] = row
+        found = {name: ladder(by_horizon.values()) for name, by_horizon in rows.items()}
+        return {name: one for name, one in found.items() if one}
 
     @cached_property
     def curve(self) -> Curve | None:
         """The baseline's curve; None without a baseline."""
-        base = self._baseline
+        base = self._ladders.get(self.baseline)
         if base is None:
             return None
-        return curve.fit(dict(zip(base.horizons.astype(int).tolist(), base.losses, strict=True)))
+        return curve.fit(dict(zip(base.horizons.astype(int).tolist(), base.means, strict=True)))
+
+    @cached_property
+    def _shifts(self) -> dict[str, Shift]:
+        """Each optimizer's place on the baseline's curve."""
+        if self.curve is None:
+            return {}
+        return {
+            name: rescaling.over_ladder(one.means, one.horizons, self.curve)
+            for name, one in self._ladders.items()
+        }
 
     @cached_property
     def noise(self) -> Noise:
         """How much log losses vary from repetition to repetition."""
-        losses = {
-            name: [_logs(row) for row in self.rows if row.opt == name and row.by_seed]
-            for name in self.names
-        }
-        base = self._baseline
-        if base is not None:
-            rows = {
-                row.horizon: row
-                for row in [*self.reference, *self.rows]
-                if row.opt == self.baseline and row.by_seed
-            }
-            losses[self.baseline] = [_logs(row) for row in rows.values()]
-        seeds = noise.estimate(losses)
-        return noise.estimate(losses, self._scatter(seeds))
+        return noise_of(self._ladders, self._shifts, self.baseline, self.curve)
 
-    def _scatter(self, seeds: Noise) -> list[tuple[float, float, float]]:
-        """How far each ladder strays from a smooth curve, see `noise.estimate`."""
-        found = []
-        if self.curve is None or self._baseline is None:
-            return found
+    def _covariance(self, name: str, of: Ladder) -> np.ndarray:
+        return self.noise.covariance(name, of.trials, of.seeds)
 
-        def explained(name: str, ladder: _Ladder) -> float:
-            return float(np.mean(seeds.of_seeds(name) / np.array(ladder.seeds)))
-
-        if len(self.curve.residuals):
-            left, base = self.curve.residuals, self._baseline
-            # A longer search has less luck: counted as that of a usual one.
-            scale = (base.trials or noise.TUNING_TRIALS) / noise.TUNING_TRIALS
-            seen = explained(self.baseline, base)
-            squares, free = float((left**2).sum()), len(left) - 3
-            found.append((scale * (squares - free * seen) + free * seen, float(free), seen))
-        for name in self.names:
-            shift, ladder = self._shift(name), self._ladder(name)
-            if name == self.baseline or shift is None or ladder is None or not shift.freedom:
-                continue
-            scale = (ladder.trials or noise.TUNING_TRIALS) / noise.TUNING_TRIALS
-            seen = explained(name, ladder)
-            squares, free = shift.stray, float(shift.freedom)
-            found.append((scale * (squares - free * seen) + free * seen, free, seen))
-        return found
-
-    def _ladder(self, name: str) -> _Ladder | None:
-        if name == self.baseline:
-            return self._baseline
-        return _ladder([row for row in self.rows if row.opt == name])
-
-    def _shift(self, name: str) -> Shift | None:
-        return self._shifts.get(name)
-
-    @cached_property
-    def _shifts(self) -> dict[str, Shift]:
-        """Each optimizer's place on the baseline's curve, if it has final runs."""
-        if self.curve is None:
-            return {}
-        ladders = {name: self._ladder(name) for name in self.names}
-        return {
-            name: rescaling.over_ladder(ladder.losses, ladder.horizons, self.curve)
-            for name, ladder in ladders.items()
-            if ladder
-        }
-
-    def _covariance(self, name: str, ladder: _Ladder) -> np.ndarray:
-        return self.noise.covariance(name, ladder.trials, ladder.seeds)
-
-    def _variance(self, name: str, ladder: _Ladder, own: np.ndarray, base: np.ndarray) -> float:
-        """Variance of a number with these derivatives by own and by the baseline's log losses."""
-        assert self._baseline is not None
-        mine, theirs = (
-            self._covariance(name, ladder),
-            self._covariance(self.baseline, self._baseline),
-        )
-        return float(own @ mine @ own + base @ theirs @ base)
+    def _deviation(self, name: str, of: Ladder, found: Shift | Trend) -> float:
+        """Standard deviation of a number with these derivatives."""
+        mine = self._covariance(name, of)
+        theirs = self._covariance(self.baseline, self._ladders[self.baseline])
+        return math.sqrt(found.own @ mine @ found.own + found.baseline @ theirs @ found.baseline)
 
     @cached_property
     def _quantile(self) -> float:
@@ -191,20 +118,31 @@ class Comparison:
 
         return float(t.ppf(0.975, self.noise.freedom))
 
-    def _handicap(self, trials: int, shift: Shift) -> float:
+    def _handicap(self, of: Ladder, shift: Shift) -> float:
         """What the baseline's longer search may take from the log speed-up, on average."""
-        theirs = self._baseline.trials if self._baseline else 0
-        return noise.handicap(trials, theirs) * abs(float(shift.own.sum()))
+        theirs = self._ladders[self.baseline].trials
+        return noise.handicap(of.trials, theirs) * abs(float(shift.own.sum()))
 
-    def _speedup(
-        self, shift: Shift, variance: float, handicap: float, low: float, high: float
-    ) -> Speedup:
-        """The speed-up of a shift; low and high are its least and greatest measurable logs."""
-        if math.isinf(shift.value):
-            return Speedup(math.exp(high), ">") if shift.value > 0 else Speedup(math.exp(low), "<")
-        reach = self._quantile * math.sqrt(variance)
-        interval = math.exp(shift.value - reach), math.exp(shift.value + reach + handicap)
-        return Speedup(math.exp(shift.value), interval=interval)
+    def _speedup(self, name: str, of: Ladder, shift: Shift) -> Speedup:
+        """The speed-up of a ladder, or of a rung of it, with its interval."""
+        found = self._without_interval(shift, of.horizons)
+        if found.bound != "=":
+            return found
+        reach = self._quantile * self._deviation(name, of, shift)
+        low, high = shift.value - reach, shift.value + reach + self._handicap(of, shift)
+        return replace(found, interval=(math.exp(low), math.exp(high)))
+
+    def _without_interval(self, shift: Shift, horizons: np.ndarray) -> Speedup:
+        assert self.curve is not None
+        if shift.value == math.inf:
+            return Speedup(math.exp(self.curve.high) / float(horizons[-1]), ">")
+        if shift.value == -math.inf:
+            return Speedup(math.exp(self.curve.low) / float(horizons[0]), "<")
+        return Speedup(math.exp(shift.value))
+
+    def _at_rung(self, of: Ladder) -> Shift:
+        assert self.curve is not None
+        return rescaling.at_rung(float(of.means[0]), int(of.horizons[0]), self.curve)
 
     def speedup(self, row: Row | None) -> Speedup | None:
         """The row's speed-up with its interval; None without a result or a baseline."""
@@ -212,28 +150,11 @@ class Comparison:
             return None
         if row.opt == self.baseline:
             return Speedup(1.0)
-        losses = _logs(row) or [math.log(row.mean["probe_loss"])]
-        shift = rescaling.at_rung(float(np.mean(losses)), row.horizon, self.curve)
-        ladder = _Ladder(
-            np.array([float(row.horizon)]),
-            np.array([np.mean(losses)]),
-            (len(losses),),
-            self._trials(row.opt),
-        )
-        variance = self._variance(row.opt, ladder, shift.own, shift.baseline)
-        here = math.log(row.horizon)
-        found = self._speedup(
-            shift,
-            variance,
-            self._handicap(ladder.trials, shift),
-            self.curve.low - here,
-            self.curve.high - here,
-        )
-        return found if row.by_seed else Speedup(found.value, found.bound)
-
-    def _trials(self, name: str) -> int:
-        rows = [row for row in self.rows if row.opt == name]
-        return min(rows, key=lambda row: row.horizon).trials if rows else 0
+        if not row.by_seed:
+            shift = rescaling.at_rung(math.log(row.mean["probe_loss"]), row.horizon, self.curve)
+            return self._without_interval(shift, np.array([row.horizon]))
+        rung = self._ladders[row.opt].rung(row.horizon)
+        return self._speedup(row.opt, rung, self._at_rung(rung))
 
     def speedups(self, name: str) -> list[Speedup | None]:
         """The optimizer's speed-up at each of `shared_horizons`."""
@@ -244,32 +165,23 @@ class Comparison:
 
         Over the optimizer's own rungs; those beyond the baseline's curve do not count.
         """
-        ladder, shift = self._ladder(name), self._shift(name)
-        if ladder is None or shift is None or self.curve is None:
+        if name not in self._shifts:
             return None
         if name == self.baseline:
             return Speedup(1.0)
-        variance = self._variance(name, ladder, shift.own, shift.baseline)
-        first, last = math.log(ladder.horizons[0]), math.log(ladder.horizons[-1])
-        return self._speedup(
-            shift,
-            variance,
-            self._handicap(ladder.trials, shift),
-            self.curve.low - first,
-            self.curve.high - last,
-        )
+        return self._speedup(name, self._ladders[name], self._shifts[name])
 
-    def trend(self, name: str) -> Trend | None:
+    def trend(self, name: str) -> Growth | None:
         """How the speed-up changes with the length of the run; None for too few rungs."""
-        ladder = self._ladder(name)
-        if ladder is None or self.curve is None or name == self.baseline:
+        if self.curve is None or name == self.baseline or name not in self._ladders:
             return None
-        found = rescaling.trend(ladder.losses, ladder.horizons, self.curve)
+        of = self._ladders[name]
+        found = rescaling.trend(of.means, of.horizons, self.curve)
         if found is None:
             return None
-        reach = self._quantile * math.sqrt(self._variance(name, ladder, found.own, found.baseline))
+        reach = self._quantile * self._deviation(name, of, found)
         low, high = found.value - reach, found.value + reach
-        return Trend(math.expm1(found.value), (math.expm1(low), math.expm1(high)))
+        return Growth(math.expm1(found.value), (math.expm1(low), math.expm1(high)))
 
     def ranks(self) -> dict[str, int]:
         """Optimizer -> rank by the overall speed-up; ties share a rank. In order of the board.
@@ -280,68 +192,65 @@ class Comparison:
 
     @cached_property
     def _ranks(self) -> dict[str, int]:
-        base = self._baseline
-        scored = [
-            (name, self.overall(name), self._shift(name), self._ladder(name)) for name in self.names
-        ]
-        known = [
-            (name, math.log(gain.value), shift, ladder)
-            for name, gain, shift, ladder in scored
-            if gain and shift and ladder
-        ]
-        if not known or base is None:
+        gains = {name: gain for name in self.names if (gain := self.overall(name))}
+        if not gains:
             return {}
-        values = {name: value for name, value, _, _ in known}
-        theirs = self._covariance(self.baseline, base)
-        by_base = np.stack(
-            [
-                np.zeros(len(base.losses)) if name == self.baseline else shift.baseline
-                for name, _, shift, _ in known
-            ]
+        values = {name: math.log(gain.value) for name, gain in gains.items()}
+        others = [name != self.baseline for name in gains]  # the baseline's own score has no error
+        by_base = (
+            np.stack([self._shifts[name].baseline for name in gains]) * np.array(others)[:, None]
         )
+        theirs = self._covariance(self.baseline, self._ladders[self.baseline])
         covariance = by_base @ theirs @ by_base.T
-        for i, (name, _, shift, ladder) in enumerate(known):
-            if name != self.baseline:
-                covariance[i, i] += shift.own @ self._covariance(name, ladder) @ shift.own
         allowances = np.zeros(covariance.shape)
-        if self.baseline in values:
-            allowances[list(values).index(self.baseline)] = [
-                self._handicap(ladder.trials, shift) for _, _, shift, ladder in known
-            ]
-        found = ranks.ranks(list(values.values()), covariance, self.noise.freedom, allowances)
-        ranked = dict(zip(values, found, strict=True))
-        return {name: ranked[name] for name in ranks.ordered(ranked, values)}
+        for i, name in enumerate(gains):
+            of, shift = self._ladders[name], self._shifts[name]
+            if others[i]:
+                covariance[i, i] += shift.own @ self._covariance(name, of) @ shift.own
+            if self.baseline in gains:
+                allowances[list(gains).index(self.baseline), i] = self._handicap(of, shift)
+        return self._ranked(values, covariance, allowances)
 
     def rung_ranks(self, horizon: int) -> dict[str, int]:
         """Optimizer -> rank by log loss at one horizon, in order of the loss."""
-        rows = [
-            row for name in self.names if (row := self.by_name.get((name, horizon))) and row.by_seed
+        here = [
+            name
+            for name in self.names
+            if (row := self.by_name.get((name, horizon))) and row.by_seed
         ]
-        if not rows:
+        if not here:
             return {}
-        values = {row.opt: -float(np.mean(_logs(row))) for row in rows}
-        variances = [
-            self.noise.of_tuning(self._trials(row.opt))
-            + self.noise.of_seeds(row.opt) / len(row.by_seed)
-            for row in rows
-        ]
-        found = ranks.ranks(list(values.values()), np.diag(variances), self.noise.freedom)
+        rungs = {name: self._ladders[name].rung(horizon) for name in here}
+        values = {name: -float(rung.means[0]) for name, rung in rungs.items()}
+        variances = [float(self._covariance(name, rung)[0, 0]) for name, rung in rungs.items()]
+        allowances = np.zeros((len(rungs), len(rungs)))
+        if self.baseline in rungs:
+            theirs = rungs[self.baseline].trials
+            allowances[here.index(self.baseline)] = [
+                noise.handicap(rung.trials, theirs) for rung in rungs.values()
+            ]
+        return self._ranked(values, np.diag(variances), allowances)
+
+    def _ranked(
+        self, values: Mapping[str, float], covariance: np.ndarray, allowances: np.ndarray
+    ) -> dict[str, int]:
+        """Optimizer -> rank, in order of the rank and then of the value."""
+        found = ranks.ranks(list(values.values()), covariance, self.noise.freedom, allowances)
         ranked = dict(zip(values, found, strict=True))
-        return {name: ranked[name] for name in ranks.ordered(ranked, values)}
+        return {
+            name: ranked[name] for name in sorted(values, key=lambda x: (ranked[x], -values[x], x))
+        }
 
     def seeds_warning(self, row: Row) -> str | None:
         """A warning if the row is not separated from the baseline, and what would separate it."""
         gain = self.speedup(row)
-        if row.opt == self.baseline or gain is None or gain.interval is None:
+        if gain is None or gain.interval is None or not gain.interval[0] <= 1 <= gain.interval[1]:
             return None
-        if not gain.interval[0] <= 1 <= gain.interval[1]:
-            return None
-        effect = abs(math.log(gain.value))
-        seeds = len(row.by_seed)
-        shift = rescaling.at_rung(float(np.mean(_logs(row))), row.horizon, self.curve)  # type: ignore[arg-type]
+        rung = self._ladders[row.opt].rung(row.horizon)
+        shift, seeds = self._at_rung(rung), len(row.by_seed)
         by_seed = float(shift.own @ shift.own) * self.noise.of_seeds(row.opt)
-        total = (math.log(gain.value / gain.interval[0]) / self._quantile) ** 2
-        needed = noise.required_seeds(effect, total - by_seed / seeds, by_seed, self._quantile)
+        fixed = self._deviation(row.opt, rung, shift) ** 2 - by_seed / seeds
+        needed = noise.required_seeds(abs(shift.value), fixed, by_seed, self._quantile)
         hope = (
             f"about {needed} would be needed"
             if needed and needed <= 1000

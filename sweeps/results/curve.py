@@ -14,7 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
-LAW_RUNGS = 5  # fewer do not determine the law's three numbers
+LAW_NUMBERS = 3
+LAW_RUNGS = 5  # fewer do not determine the law's numbers
 BEYOND = 0.5 * math.log(2)  # how far a curve is believed outside its rungs, in log steps
 _UNIT = 1000.0
 

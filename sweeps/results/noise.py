@@ -51,11 +51,9 @@ class Noise:
 
     def of_tuning(self, trials: int) -> float:
         """The variance of tuning luck with this many trials at the shortest rung; 0 for none."""
-        if not trials:
-            return 0.0
-        return self.tuning * (TUNING_TRIALS / trials) ** TUNING_POWER
+        return self.tuning * _luck(trials) if trials else 0.0
 
-    def covariance(self, name: str, trials: int, seeds: Sequence[int]) -> np.ndarray:
+    def covariance(self, name: str, trials: int, seeds: Sequence[float] | np.ndarray) -> np.ndarray:
         """Covariance [r, r] of an optimizer's mean log losses at its rungs.
 
         trials: its tuning trials at the shortest rung; seeds: number of final runs at each rung.
@@ -63,6 +61,28 @@ class Noise:
         luck = self.of_tuning(trials)
         own = luck * (1 - TUNING_COMMON) + self.of_seeds(name) / np.array(seeds, float)
         return np.diag(own) + luck * TUNING_COMMON
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """How far the rungs of one ladder stray from a smooth curve.
+
+    Attributes:
+      squares: sum of the squared distances of their log losses.
+      freedom: degrees of freedom of that sum.
+      explained: variance of a rung's mean log loss that seeds explain, averaged over the rungs.
+      trials: tuning trials at the shortest rung.
+    """
+
+    squares: float
+    freedom: int
+    explained: float
+    trials: int
+
+
+def _luck(trials: int) -> float:
+    """The variance of luck in tuning, relative to that of TUNING_TRIALS."""
+    return (TUNING_TRIALS / trials) ** TUNING_POWER
 
 
 def handicap(trials: int, baseline_trials: int) -> float:
@@ -81,15 +101,13 @@ def handicap(trials: int, baseline_trials: int) -> float:
 
 
 def estimate(
-    log_losses: Mapping[str, Sequence[Sequence[float]]],
-    scatter: Sequence[tuple[float, float, float]] = (),
+    log_losses: Mapping[str, Sequence[Sequence[float]]], scatter: Sequence[Scatter] = ()
 ) -> Noise:
     """The noise shown by a set of results.
 
     Args:
       log_losses: optimizer -> for each rung, the log losses of its final runs.
-      scatter: how far the rungs of each ladder stray from a smooth curve: (sum of squares, degrees
-        of freedom, mean variance that seeds explain).
+      scatter: of each ladder; what is not tuned has no luck and does not count.
     """
     squares: dict[str, tuple[float, int]] = {}
     for name, rungs in log_losses.items():
@@ -105,9 +123,10 @@ def estimate(
     }
     between = TUNING_FREEDOM * TUNING_SD**2 * (1 - TUNING_COMMON)
     weight = TUNING_FREEDOM
-    for ladder, free, explained in scatter:
-        between += ladder - free * explained
-        weight += free
+    for one in scatter:
+        if one.trials:
+            between += (one.squares - one.freedom * one.explained) / _luck(one.trials)
+            weight += one.freedom
     smallest = 0.25 * TUNING_SD**2
     tuning = max(between / weight / (1 - TUNING_COMMON), smallest)
     return Noise(seeds, pooled, tuning, weight)

@@ -27,7 +27,7 @@ from sweeps.planning.neighbours import Neighbour
 
 MIN_SEEDS = 3  # fewer do not show how far seeds spread
 FAR = math.log(1.25)  # a neighbour above the winner by more is worse, and too far for the noise
-CURVED = math.log(1.05)  # above this a loss is no parabola: the step to instability is a cliff
+CURVED = math.log(1.05)  # above this a parabola does not fit: the step to instability is a cliff
 _GRID = 40
 
 

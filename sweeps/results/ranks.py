@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -51,8 +51,3 @@ def critical(entries: int, freedom: float, level: float = 0.95) -> float:
     if entries < 2:
         return math.inf
     return float(studentized_range.ppf(level, entries, freedom)) / math.sqrt(2)
-
-
-def ordered(ranked: Mapping[str, int], values: Mapping[str, float]) -> list[str]:
-    """The names by rank, then by value from the highest."""
-    return sorted(ranked, key=lambda name: (ranked[name], -values[name], name))
