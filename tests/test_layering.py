@@ -76,7 +76,12 @@ ARROWS = {
         "optimizers.contract",
     },
     "sweeps.results": {"sweeps.planning"},
-    "sweeps.simulation": {"optimizers.contract", "sweeps.planning", "sweeps.results"},
+    "sweeps.simulation": {
+        "optimizers.contract",
+        "sweeps.board",
+        "sweeps.planning",
+        "sweeps.results",
+    },
     "sweeps.timing": {
         "distill_bench.networks",
         "distill_bench.tasks",

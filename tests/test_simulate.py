@@ -178,7 +178,7 @@ def test_luck_is_measured_within_surfaces():
 def field(regret, noise=QUIET):
     """Entrants of this regret, and a baseline without any."""
     ladder = Procedure(96, 8).horizons
-    return boards.Field([np.zeros((4, 8))], [np.full((14, 6), regret)], ladder, (96, 384), noise)
+    return boards.Field([np.zeros((4, 8))], [np.full((14, 6), regret)], ladder, (96, 384), noise, 5)
 
 
 def test_boards_without_noise_measure_the_true_speedups():

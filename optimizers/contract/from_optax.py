@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from optimizers.contract.api import EXTRA_ARGS, Optimizer, offer, schedule_settings
+from optimizers.contract.api import EXTRA_ARGS, Optimizer, offer
 from optimizers.contract.domains import Log, Value
 from optimizers.contract.repairs import keep_dtypes, schedule_free_eval_params
 from optimizers.contract.schedules import SCHEDULES
+from optimizers.contract.signatures import schedule_settings
 
 _RATE = "learning_rate"
 # Sets of extra arguments that an `update` may need, tried in this order.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from distill_bench.training.lane_state import Saved
 from distill_bench.training.train import train
 from optimizers.contract import source_digest
 from sweeps.execution import announce, multihost
+from sweeps.execution.due import every
 from sweeps.execution.export import Exporter
 from sweeps.execution.profiling import Profiler
 from sweeps.execution.progress import Display
@@ -150,7 +151,7 @@ class _Runner:
             return ray_executor.run(self.plan.task.name, self.resources, opts, trials, keep)
         lanes = [candidate.lane(trial) for candidate, trial in jobs]
         names = [candidate.optimizer.name for candidate, _ in jobs]
-        due, diagnose = _every(self.resources.checkpoint_seconds), self.resources.diagnose()
+        due, diagnose = every(self.resources.checkpoint_seconds), self.resources.diagnose()
         if self.resources.executor == "multihost":
             return multihost.lead(
                 lambda: self._open(names), names, lanes, resume, due, diagnose, keep
@@ -173,23 +174,6 @@ class _Runner:
             )
             self.display.suspect(sorted(set(names)))
         return self.engine
-
-
-def _every(seconds: float) -> Callable[[], bool]:
-    """Returns True every `seconds`, timed from the end of the previous checkpoint. That end is the
-    first call after a True."""
-    last, was_due = time.monotonic(), False
-
-    def due() -> bool:
-        nonlocal last, was_due
-        now = time.monotonic()
-        if was_due and seconds:
-            last, was_due = now, False
-        else:
-            was_due = now - last >= seconds
-        return was_due
-
-    return due
 
 
 def execute(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,10 +187,14 @@ def _spread(search: Search, stage: Stage) -> Iterator[dict[str, Any]]:
 
 def _model(search: Search, tried: tuple[Tried, ...]) -> surface.Surface | None:
     """The surface through the results; None if they are too few, or on a grid of listed values."""
-    enough = sum(math.isfinite(loss) for _, _, loss in tried) >= 2 * (len(search.space) + 1)
-    if not enough or len(search.combinations) > 1:
+    if not _enough(search.space, tried) or len(search.combinations) > 1:
         return None
     return _fitted(search.space, tried)
+
+
+def _enough(space: Collection[Any], tried: Sequence[Tried]) -> bool:
+    """Whether the results are as many as a surface over the space needs."""
+    return sum(math.isfinite(loss) for _, _, loss in tried) >= 2 * (len(space) + 1)
 
 
 @functools.lru_cache(maxsize=256)
@@ -286,8 +290,7 @@ def select(space: Mapping[str, Domain], tried: Sequence[Tried], horizon: int) ->
     if not here:
         return None
     lowest = min(loss for _, _, loss in here)
-    finite = sum(math.isfinite(loss) for _, _, loss in tried)
-    if not space or finite < 2 * (len(space) + 1):
+    if not space or not _enough(space, tried):
         return next(place for _, place, loss in here if loss == lowest)
     close = [one for one in here if one[2] <= lowest * math.exp(CLOSE)]
     places = _places(list(space.items()), [place for _, place, _ in close])

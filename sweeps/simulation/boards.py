@@ -12,7 +12,7 @@ from sweeps.results.comparison import Comparison
 from sweeps.results.summary import Row
 from sweeps.simulation.tuning import Noise
 
-FLOOR, SCALE, POWER = 0.0294, 0.063, 0.69  # of the baseline's loss, fitted to its entry
+FLOOR, SCALE, POWER = 0.0294, 0.063, 0.69  # of the baseline's loss on the first digits board
 BASELINE = "baseline"
 SPEEDUPS = (1.0, 1.1, 1.4)
 TWELVE = 12
@@ -43,7 +43,7 @@ class Field:
     ladder: tuple[int, ...]
     trials: tuple[int, int]
     noise: Noise
-    seeds: int = 5
+    seeds: int
 
 
 @dataclass(frozen=True)

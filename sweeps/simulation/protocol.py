@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import get_args
 
 from distill_bench.log import LOG
+from sweeps.board.protocol import BASELINE_FACTOR, BASELINE_OCTAVES, SEEDS
 from sweeps.simulation import boards, surfaces
 from sweeps.simulation.boards import Field
 from sweeps.simulation.report import Outcome
 from sweeps.simulation.surfaces import Kind, Surface, Trials
 from sweeps.simulation.tuning import Bank, Noise, Procedure
 
-ENTRANT_RUNGS, BASELINE_RUNGS = 6, 8  # 125 to 4000, and to 16000
-BASELINE_FACTOR = 4  # of the trials
+ENTRANT_RUNGS = 6  # 125 to 4000
+BASELINE_RUNGS = ENTRANT_RUNGS + BASELINE_OCTAVES
 LINE_SECONDS = 10.0
 
 
@@ -92,7 +93,7 @@ def _outcome(
     found = [bank.regrets(*job) for job in jobs]
     entrants, base = found[: len(own)], found[len(own) :]
     trials = (setting.entrant.trials, setting.baseline.trials)
-    field = Field(base, entrants, setting.baseline.horizons, trials, noise)
+    field = Field(base, entrants, setting.baseline.horizons, trials, noise, SEEDS)
     progress = _Progress(f"judging boards on {kind} surfaces", setting.boards)
     return Outcome(
         entrants, base, boards.play(field, setting.boards, setting.seed, progress.advance)
