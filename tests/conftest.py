@@ -9,8 +9,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Test programs run for a moment and took five times as long to compile as to run. Scripts under
 # test are compiled as for users; `XLA_FLAGS= pytest` compiles the tests that way too.
 _USERS_XLA_FLAGS = os.environ.get("XLA_FLAGS", "")
+# Eight devices that share a batch meet at each step. On a busy machine of two cores that can take
+# longer than the 40 s after which XLA ends the process.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=300",
 )
 
 import jax
