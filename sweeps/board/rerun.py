@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from distill_bench import settings
 from distill_bench.errors import UserError
 from distill_bench.tasks import catalogue
 from distill_bench.training.events import Event, Finished, Point
@@ -187,6 +188,7 @@ def optimizer_of(entry: Entry, trust: bool) -> Iterator[tuple[Optimizer, list[st
 
 
 def _resolve(entry: Entry, spec: str) -> registry.Resolved:
+    before = settings.current()
     try:
         return registry.resolve(spec)
     except registry.UnknownOptimizer as error:
@@ -196,6 +198,8 @@ def _resolve(entry: Entry, spec: str) -> registry.Resolved:
             f"The code in {entry.path} cannot be imported. Its error:\n\n"
             f"{traceback.format_exc(limit=-2)}"
         ) from None
+    finally:
+        before.restore()
 
 
 def _checked(entry: Entry, found: registry.Resolved) -> tuple[Optimizer, list[str]]:
