@@ -42,7 +42,7 @@ def test_verdicts_add_up_and_a_smaller_one_takes_nothing_away(entry):
     kept = verdicts.record(entry, reruns(entry, [1], THERE, 1.001))
     assert kept == verdicts.of(entry)
     assert (kept.verdict, len(kept.runs), kept.environments) == ("reproduced", 18, [HERE, THERE])
-    assert kept.detail.startswith("15 runs at horizons 4, 8, 16 gave the recorded probe losses")
+    assert kept.detail.startswith("15 runs at horizons 4, 8, 16 gave the recorded numbers")
     assert [run["environment"] for run in kept.runs].count(1) == 3
     # Without its entry's content, all of it counts no more.
     entry.path.write_text(entry.path.read_text() + " ")

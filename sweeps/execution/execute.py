@@ -32,7 +32,7 @@ from sweeps.execution.progress import Display
 from sweeps.execution.request import Faults
 from sweeps.execution.resources import Resources
 from sweeps.execution.tensorboard import write_layout
-from sweeps.execution.trial_sink import ExportSink, TrialSink
+from sweeps.execution.trial_sink import ExportSink, TrialSink, losses_compare
 from sweeps.planning.environment import environment
 from sweeps.planning.plan import Candidate, Job, Plan
 from sweeps.planning.stopwatch import Stopwatch
@@ -136,8 +136,7 @@ class _Runner:
             self.environment,
             self.display.say,
             resumes=self.resources.executor != "ray",
-            # With trained weights to start from, no student is untrained.
-            losses_compare=not task.start and (not task.teaching.labels or task.temperature == 1.0),
+            losses_compare=losses_compare(task),
         )
 
     def _events(self, jobs: Sequence[Job], resume: dict[int, Saved], keep: bool) -> Iterator[Event]:
