@@ -155,7 +155,9 @@ def _noises(entry: Entry, runs: Sequence[Run]) -> dict[str, Noise]:
 
 
 def _against_altered(runs: Sequence[Run], found: Sequence[Run]) -> str:
-    named = ", ".join(f"{_names([run])} {', '.join(run.differs or ())}" for run in found[:_NAMED])
+    named = ", ".join(
+        " ".join([_names([run]), ", ".join(run.differs or ())]).strip() for run in found[:_NAMED]
+    )
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     if equal := len({run.key for run in runs if run.identical}):
         return (
