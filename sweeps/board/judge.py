@@ -81,8 +81,8 @@ def judge(
     if found := altered(runs, alike):
         reasons = [_against_altered(runs, found)]
     reasons += _against_cost(entry, cost)
-    exact = not unsettled(finals)
-    unverified = _unverified(finals, others, exact, cost is not None)
+    exact = not unsettled(finals) and all(run.differs is not None for run in finals)
+    unverified = _unverified(others, exact, cost is not None)
     what = _what(runs)
     if reasons:
         detail = f"of {what}, {'; '.join(reasons)}"
@@ -112,12 +112,10 @@ def _test(exact: bool) -> Literal["exact", "intervals"]:
     return "exact" if exact else "intervals"
 
 
-def _unverified(
-    finals: Sequence[Run], others: Mapping[str, Mean], exact: bool, cost: bool
-) -> tuple[str, ...]:
-    covered = {COST} if cost else set()
-    if all(run.differs is not None for run in finals):
-        covered |= {*COLUMNS} - {COST} if exact else {*others}
+def _unverified(others: Mapping[str, Mean], exact: bool, cost: bool) -> tuple[str, ...]:
+    covered = {*others, COST} if cost else {*others}
+    if exact:
+        covered |= {*COLUMNS} - {COST}
     return tuple(name for name in COLUMNS if name not in covered)
 
 
