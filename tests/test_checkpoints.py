@@ -262,15 +262,15 @@ def member(header, size):
     [
         (
             (3,),
-            2**21,
-            "holds 2097152 bytes for resnet/head/conv2d/bias, whose header states 12",
+            2**18,
+            "holds 262144 bytes for resnet/head/conv2d/bias, whose header states 12",
         ),
         (
             (2**60,),
             12,
             "holds 12 bytes for resnet/head/conv2d/bias, whose header states 4611686018427387904",
         ),
-        ((2**19,), 2**21, r"bias with shape \(524288,\)"),
+        ((2**16,), 2**18, r"bias with shape \(65536,\)"),
         ((2**23,), 2**25, r"bytes and claims to hold 33,\d+,\d+, which is more than 20 times"),
     ],
 )

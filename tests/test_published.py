@@ -207,7 +207,7 @@ def test_a_refused_request_is_not_repeated(tmp_path, status):
 def test_a_file_that_is_not_an_npz_is_refused(tmp_path):
     with (
         serve(b"<html>please log in</html>") as served,
-        pytest.raises(UserError, match="refused, because it cannot be read as an .npz"),
+        pytest.raises(UserError, match=r"refused, because it cannot be read as an .npz"),
     ):
         fetch(served, tmp_path)
     assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == []
