@@ -150,7 +150,7 @@ def run(
             f"Use some of {', '.join(map(str, subject.horizons))}."
         )
     study = replace(subject.study, versions=versions())
-    resolved = registry.Resolved(subject.optimizer, subject.path, study.source_sha256)
+    resolved = registry.Resolved(subject.optimizer, subject.path, subject.sources)
     search = Search(study.optimizer, (), (), 1, tuple(subject.horizons))  # nothing is searched
     candidate = Candidate(subject.spec, resolved, study, search)
     winners = {

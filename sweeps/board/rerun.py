@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from distill_bench.tasks import catalogue
 from distill_bench.training.events import Event, Finished, Point
 from optimizers.contract import registry, source_digest
 from optimizers.contract.api import Optimizer
+from optimizers.contract.reach import beyond
+from optimizers.contract.syntax import declared_in
 from sweeps.board.agreement import Run
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.draw import Drawn, Request, draw
@@ -156,17 +158,10 @@ def optimizer_of(entry: Entry, trust: bool) -> Iterator[tuple[Optimizer, list[st
     if spec in registry.builtins() or (
         spec.startswith("optax:") and spec.removeprefix("optax:").isidentifier()
     ):
-        yield _checked(entry, _resolve(entry, spec))
+        yield _checked(entry, _resolve(entry, lambda: registry.resolve(spec)))
         return
     declaring = [
-        name
-        for name, text in entry.sources.items()
-        if study.optimizer in source_digest.declared_in(text)
-    ]
-    carried = [
-        f"  {name}, {len(text.splitlines())} lines"
-        for name, text in entry.sources.items()
-        if name in declaring
+        name for name, text in entry.sources.items() if study.optimizer in declared_in(text)
     ]
     if len(declaring) != 1:
         raise UserError(
@@ -177,18 +172,27 @@ def optimizer_of(entry: Entry, trust: bool) -> Iterator[tuple[Optimizer, list[st
         raise UserError(
             f"The optimizer of {entry.path} is not built in. "
             "Rerunning it would run code from the entry:\n"
-            + "\n".join(carried)
+            + "\n".join(_files_to_read(source_digest.own_files(entry.sources)))
             + "\nRead this code in the entry, under 'sources', then pass --trust to run it."
         )
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(declaring[0]).name
-        path.write_text(entry.sources[declaring[0]])
-        yield _checked(entry, _resolve(entry, f"{path}:{study.optimizer}"))
+        carried = (entry.sources, declaring[0], study.optimizer, Path(folder))
+        yield _checked(entry, _resolve(entry, lambda: registry.resolve_carried(*carried)))
 
 
-def _resolve(entry: Entry, spec: str) -> registry.Resolved:
+def _files_to_read(own: Mapping[str, str]) -> list[str]:
+    """A line for each file: its length, and what it reaches beyond arrays."""
+    reached = beyond(own)
+    return [
+        f"  {name}, {len(text.splitlines())} lines"
+        + (f"; reaches {', '.join(reached[name])}" if name in reached else "")
+        for name, text in own.items()
+    ]
+
+
+def _resolve(entry: Entry, resolve: Callable[[], registry.Resolved]) -> registry.Resolved:
     try:
-        return registry.resolve(spec)
+        return resolve()
     except registry.UnknownOptimizer as error:
         raise UserError(str(error)) from None
     except Exception:
@@ -205,7 +209,7 @@ def _checked(entry: Entry, found: registry.Resolved) -> tuple[Optimizer, list[st
             f"its runs are those of {found.optimizer.name}, not of {entry.study.optimizer}"
         )
     if found.source_sha256 != entry.study.source_sha256:
-        here = source_digest.source_files(found.path)
+        here = found.sources
         differ = sorted(
             name
             for name in {*here, *entry.sources}
