@@ -157,6 +157,11 @@ class Engine:
                     raise error
                 yield spec, error
 
+    def forget(self, spec: RuleSpec) -> None:
+        """Drops the programs of an update rule."""
+        for island in self.islands:
+            island.rules.pop(spec, None)
+
     def knows(self, spec: RuleSpec) -> bool:
         """Whether the update rule is compiled."""
         return spec in self.islands[0].rules

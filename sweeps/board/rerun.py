@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from distill_bench import settings
 from distill_bench.errors import UserError
 from distill_bench.tasks import catalogue
 from distill_bench.training.events import Event, Finished, Point
@@ -191,6 +192,7 @@ def _files_to_read(own: Mapping[str, str]) -> list[str]:
 
 
 def _resolve(entry: Entry, resolve: Callable[[], registry.Resolved]) -> registry.Resolved:
+    before = settings.current()
     try:
         return resolve()
     except registry.UnknownOptimizer as error:
@@ -200,6 +202,8 @@ def _resolve(entry: Entry, resolve: Callable[[], registry.Resolved]) -> registry
             f"The code in {entry.path} cannot be imported. Its error:\n\n"
             f"{traceback.format_exc(limit=-2)}"
         ) from None
+    finally:
+        before.restore()
 
 
 def _checked(entry: Entry, found: registry.Resolved) -> tuple[Optimizer, list[str]]:

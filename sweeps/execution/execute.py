@@ -23,7 +23,7 @@ from distill_bench.training.events import (
 )
 from distill_bench.training.lane_state import Saved
 from distill_bench.training.train import train
-from sweeps.execution import announce, multihost
+from sweeps.execution import announce, multihost, shards
 from sweeps.execution.due import every
 from sweeps.execution.export import Exporter
 from sweeps.execution.profiling import Profiler
@@ -76,10 +76,8 @@ class _Runner:
         jobs of dead optimizers end without running."""
         names = {candidate.optimizer.name for candidate, _ in jobs}
         alive = names - self.faults.dead.keys()
-        groups = [
-            alive - self.faults.alone,
-            *({name} for name in sorted(alive & self.faults.alone)),
-        ]
+        alone = self.faults.alone | {c.optimizer.name for c, _ in jobs if c.alone}
+        groups = [alive - alone, *({name} for name in sorted(alive & alone))]
         for group in groups:
             self._train(label, [job for job in jobs if job[0].optimizer.name in group])
         for job in jobs:
@@ -147,7 +145,8 @@ class _Runner:
 
             trials = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
             opts = [candidate.spec for candidate, _ in jobs]
-            return ray_executor.run(self.plan.task.name, self.resources, opts, trials, keep)
+            task, versions = self.plan.task.name, jobs[0][0].study.versions
+            return ray_executor.run(task, self.resources, versions, opts, trials, keep)
         lanes = [candidate.lane(trial) for candidate, trial in jobs]
         names = [candidate.optimizer.name for candidate, _ in jobs]
         due, diagnose = every(self.resources.checkpoint_seconds), self.resources.diagnose()
@@ -190,6 +189,7 @@ def execute(
     If the plan is a shard, each stage of tuning waits until all shards have run the one before, and
     the finals wait for all of it: the shard ends, and runs again.
     """
+    shards.refuse_to_mix(plan, root)
     folders = [
         _open_study(root, candidate, candidate.entry.sources, display)
         for candidate in plan.candidates
