@@ -25,7 +25,9 @@ from distill_bench.tasks import catalogue
 from distill_bench.training.engine import Engine
 from distill_bench.training.events import Compiled, Event, Losses
 from distill_bench.weights import files
+from optimizers.contract import registry
 from sweeps import cli
+from sweeps.board.entries import Entry
 from sweeps.planning.study import TUNING_SEED, Result, Trial
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +38,8 @@ _LAST_LINES = 12
 
 def rerun(
     engine: Engine,
-    spec: str,
+    entry: Entry,
+    name: str,
     trials: Sequence[Trial],
     folder: Path,
     watch: Callable[[Event, int], None],
@@ -45,7 +48,8 @@ def rerun(
 
     Args:
       engine: the task, in this process.
-      spec: the file with the code, and the name of the optimizer: "/path/mine.py:mine".
+      entry: carries the code.
+      name: the carried file that declares the optimizer.
       trials: what to train.
       folder: an empty folder for what the other process writes.
       watch: called with each event of training, as far as it shows progress, and the number of all
@@ -56,7 +60,9 @@ def rerun(
     """
     request = {
         "task": engine.source.task.name,
-        "spec": spec,
+        "sources": dict(entry.sources),
+        "name": name,
+        "optimizer": entry.study.optimizer,
         "folder": str(folder),
         "trials": [asdict(trial) for trial in trials],
     }
@@ -159,10 +165,12 @@ def main() -> None:
     cli.set_up_jax(None)
     from sweeps.board.train_again import train_again
     from sweeps.execution.resources import Resources
-    from sweeps.planning.plug_ins import resolve
 
     folder = Path(request["folder"])
-    opt = resolve(request["spec"]).optimizer
+    code = folder / "code"
+    code.mkdir()
+    carried = (request["sources"], request["name"], request["optimizer"], code)
+    opt = registry.resolve_carried(*carried).optimizer
     engine = Resources().open_engine(catalogue.get(request["task"]))
 
     def watch(event: Event, steps: int) -> None:

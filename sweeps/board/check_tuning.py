@@ -19,7 +19,7 @@ from optimizers.contract.api import Optimizer
 from optimizers.contract.domains import Choice
 from sweeps.board import entries
 from sweeps.board.entries import Entry
-from sweeps.board.rerun import optimizer_of
+from sweeps.board.entry_code import optimizer_of
 from sweeps.execution.execute import execute_jobs
 from sweeps.execution.progress import Display
 from sweeps.execution.resources import Resources
@@ -150,7 +150,7 @@ def run(
             f"Use some of {', '.join(map(str, subject.horizons))}."
         )
     study = replace(subject.study, versions=versions())
-    resolved = registry.Resolved(subject.optimizer, subject.path, study.source_sha256)
+    resolved = registry.Resolved(subject.optimizer, subject.path, subject.sources)
     search = Search(study.optimizer, (), (), 1, tuple(subject.horizons))  # nothing is searched
     candidate = Candidate(subject.spec, resolved, study, search)
     winners = {

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_bench.tasks import catalogue
-from sweeps.board import protocol
+from sweeps.board import identity, protocol
 from sweeps.board.folder import BASELINE as BASELINE
 from sweeps.board.folder import FOLDER as FOLDER
 from sweeps.planning.study import TUNING_SEED, Result, Study, Trial
@@ -286,14 +286,12 @@ def load(
         for path in sorted((folder / name).glob(f"{only or '*'}.json")):
             try:
                 entry = read(path)
+                study = entry.study
+                if study.fingerprint != catalogue.get(name).fingerprint():
+                    raise BadEntry(f"it ran on another version of the task ({study.fingerprint})")
+                if reason := identity.objection(study, entry.spec, entry.sources):
+                    raise BadEntry(reason)
+                found.append(entry)
             except BadEntry as error:
                 warnings.append(f"{path} is not counted: {error}.")
-                continue
-            if entry.study.fingerprint != catalogue.get(name).fingerprint():
-                warnings.append(
-                    f"{path} is not counted: it ran on another version of the task "
-                    f"({entry.study.fingerprint})."
-                )
-            else:
-                found.append(entry)
     return found, warnings

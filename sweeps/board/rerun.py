@@ -1,29 +1,22 @@
-"""Verifies an entry: looks for contradictions in it, then repeats runs that the verifier drew.
-
-Code carried by an entry runs only if the user trusts it. Built-in optimizers and factories of optax
-run from this installation.
-"""
+"""Verifies an entry: looks for contradictions in it, then repeats runs that the verifier drew."""
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from distill_bench import settings
-from distill_bench.errors import UserError
 from distill_bench.tasks import catalogue
 from distill_bench.tasks.task import Task
 from distill_bench.training.events import Event
-from optimizers.contract import registry, source_digest
+from optimizers.contract import registry
 from optimizers.contract.api import Optimizer
 from sweeps.board import carried
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.draw import Drawn, Request, draw
 from sweeps.board.entries import BASELINE, METRICS, Entry
+from sweeps.board.entry_code import installed, is_carried, other_package_files, trusted_file
 from sweeps.board.judge import judge
 from sweeps.board.reruns import Run
 from sweeps.board.run_records import differences
@@ -31,7 +24,6 @@ from sweeps.board.train_again import train_again
 from sweeps.board.verdicts import Verdict, here
 from sweeps.execution.resources import Resources
 from sweeps.planning.environment import versions
-from sweeps.planning.plan import describe_domain
 from sweeps.planning.study import Result
 
 
@@ -81,18 +73,18 @@ def verify(
         found = [f"it ran on another version of the task ({entry.study.fingerprint})"]
         return Outcome(_failed(entry, found), confirms=False)
     if is_carried(entry):
-        with carried_code(entry, trust) as spec, tempfile.TemporaryDirectory() as folder:
-            engine = Resources().open_engine(task)
-            trials = [result.trial for _, result in _chosen(drawn)]
-            path = Path(spec.rpartition(":")[0])
-            if contradictions := _other_source(entry, path, source_digest.source_sha256(path)):
-                return Outcome(_failed(entry, contradictions), confirms=False)
-            results, found = carried.rerun(engine, spec, trials, Path(folder), watch)
+        name = trusted_file(entry, trust)
+        if contradictions := other_package_files(entry):
+            return Outcome(_failed(entry, contradictions), confirms=False)
+        engine = Resources().open_engine(task)
+        trials = [result.trial for _, result in _chosen(drawn)]
+        with tempfile.TemporaryDirectory() as folder:
+            results, found = carried.rerun(engine, entry, name, trials, Path(folder), watch)
         if found:
             return Outcome(_failed(entry, found))
         runs, cost = _compared(entry, drawn, results), None
     else:
-        opt, contradictions = _checked(entry, _resolve(entry, entry.spec))
+        opt, contradictions = installed(entry)
         if contradictions:
             return Outcome(_failed(entry, contradictions), confirms=False)
         runs = rerun(entry, opt, drawn, watch)
@@ -180,111 +172,3 @@ def _run(entry: Entry, index: int | None, recorded: Result, again: Result) -> Ru
         differs=differences(entry, recorded, again),
         metrics={name: (old[name], new[name]) for name in others},
     )
-
-
-def is_carried(entry: Entry) -> bool:
-    """Whether the optimizer is not part of this installation, so that its code must come from the
-    entry."""
-    spec = entry.spec
-    built_in = spec in registry.builtins()
-    return not built_in and not (
-        spec.startswith("optax:") and spec.removeprefix("optax:").isidentifier()
-    )
-
-
-@contextlib.contextmanager
-def optimizer_of(entry: Entry, trust: bool) -> Iterator[tuple[Optimizer, list[str]]]:
-    """Yields the entry's optimizer, and the signs that it is not the one that ran.
-
-    Raises:
-      UserError: if it is not built in and `trust` is false, or its code is missing or fails to
-        import.
-    """
-    if not is_carried(entry):
-        yield _checked(entry, _resolve(entry, entry.spec))
-        return
-    with carried_code(entry, trust) as spec:
-        yield _checked(entry, _resolve(entry, spec))
-
-
-@contextlib.contextmanager
-def carried_code(entry: Entry, trust: bool) -> Iterator[str]:
-    """Writes the code that the entry carries into a folder of its own, and yields its name there,
-    such as "/tmp/x/mine.py:mine".
-
-    Raises:
-      UserError: if `trust` is false or the code is missing.
-    """
-    study = entry.study
-    own = {name: text for name, text in entry.sources.items() if not _is_ours(name)}
-    declaring = [n for n, text in own.items() if study.optimizer in source_digest.declared_in(text)]
-    if len(declaring) != 1:
-        raise UserError(
-            f"{entry.path} cannot be rerun: it must carry exactly one file that declares "
-            f"{study.optimizer}, and it carries {len(declaring)}."
-        )
-    if not trust:
-        carried = [f"  {name}, {len(text.splitlines())} lines" for name, text in own.items()]
-        raise UserError(
-            f"The optimizer of {entry.path} is not built in. "
-            "Rerunning it would run code from the entry:\n"
-            + "\n".join(carried)
-            + "\nRead this code in the entry, under 'sources', then pass --trust to run it."
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        for name, text in own.items():
-            path = Path(folder, name).resolve()
-            if not path.is_relative_to(Path(folder).resolve()):
-                raise UserError(f"{entry.path} carries a file with the name {name!r}.")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        yield f"{Path(folder, declaring[0])}:{study.optimizer}"
-
-
-def _is_ours(name: str) -> bool:
-    return name.startswith(f"{source_digest.PACKAGE.name}/")
-
-
-def _resolve(entry: Entry, spec: str) -> registry.Resolved:
-    before = settings.current()
-    try:
-        return registry.resolve(spec)
-    except registry.UnknownOptimizer as error:
-        raise UserError(str(error)) from None
-    except Exception:
-        raise UserError(
-            f"The code in {entry.path} cannot be imported. Its error:\n\n"
-            f"{traceback.format_exc(limit=-2)}"
-        ) from None
-    finally:
-        before.restore()
-
-
-def _checked(entry: Entry, found: registry.Resolved) -> tuple[Optimizer, list[str]]:
-    contradictions = []
-    if found.optimizer.name != entry.study.optimizer:
-        contradictions.append(
-            f"its runs are those of {found.optimizer.name}, not of {entry.study.optimizer}"
-        )
-    contradictions += _other_source(entry, found.path, found.source_sha256)
-    if {
-        name: describe_domain(domain) for name, domain in found.optimizer.space.items()
-    } != entry.study.space:
-        contradictions.append("its search space is not the one that its source declares")
-    return found.optimizer, contradictions
-
-
-def _other_source(entry: Entry, path: Path, sha256: str) -> list[str]:
-    """A sentence that says which files differ if the digest of the code here is not the entry's."""
-    if sha256 == entry.study.source_sha256:
-        return []
-    here = source_digest.source_files(path)
-    differ = sorted(
-        name
-        for name in {*here, *entry.sources}
-        if source_digest.digest({name: here.get(name, "")})
-        != source_digest.digest({name: entry.sources.get(name, "")})
-    )
-    return [
-        f"its source differs from the one here ({', '.join(differ)}), so it cannot be confirmed"
-    ]

@@ -142,6 +142,15 @@ def tune_check_lines(board: Mapping[str, Any], task: str) -> list[str]:
     ]
 
 
+def reach_lines(board: Mapping[str, Any], task: str) -> list[str]:
+    """A line for each entry whose code reaches beyond jax, optax and numpy."""
+    return [
+        f"{entry['optimizer']} reaches beyond jax, optax and numpy ({'; '.join(entry['reaches'])})"
+        for entry in board["entries"]
+        if entry["task"] == task and entry["reaches"]
+    ]
+
+
 def print_board(board: Mapping[str, Any]) -> None:
     """Prints the leaderboard and its warnings on the terminal."""
     from rich import box
@@ -171,7 +180,8 @@ def print_board(board: Mapping[str, Any]) -> None:
             previous = row[0]
         console.print(table)
         tuned = [f"Tuning: {line}." for line in tune_check_lines(board, task["name"])]
-        for line in [caption(board, task), *tuned, *certificate(task)]:
+        code = [f"Code to read: {line}." for line in reach_lines(board, task["name"])]
+        for line in [caption(board, task), *code, *tuned, *certificate(task)]:
             console.print(Text(line))
     if not board["entries"]:
         console.print(
@@ -203,7 +213,8 @@ def markdown(board: Mapping[str, Any]) -> str:
             "\n".join(f"| {' | '.join(line)} |" for line in lines),
             f"`{task['name']}`. {caption(board, task)}",
         ]
-        lines = [f"- Tuning: {_escape(line)}." for line in tune_check_lines(board, task["name"])]
+        lines = [f"- Code to read: {_escape(line)}." for line in reach_lines(board, task["name"])]
+        lines += [f"- Tuning: {_escape(line)}." for line in tune_check_lines(board, task["name"])]
         parts += ["\n".join(lines + [f"- Validity: {line}" for line in certificate(task)])]
     return "\n\n".join(part for part in parts if part)
 

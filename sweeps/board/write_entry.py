@@ -10,25 +10,56 @@ from typing import Any
 
 from distill_bench.errors import UserError
 from distill_bench.tasks import catalogue
-from sweeps.board import protocol
+from sweeps.board import identity, protocol
 from sweeps.board.entries import FOLDER, SCHEMA, BadEntry, Cost, validate
 from sweeps.board.run_records import final_record, tuning_record
-from sweeps.planning.study import Result
+from sweeps.planning.study import Result, Study
 from sweeps.results.store import Loaded, write_atomically
 from sweeps.results.summary import finals, winner
 
 
-def check(loaded: Loaded) -> None:
+def check(loaded: Loaded, folder: Path = FOLDER, replace: bool = False) -> None:
     """Checks that a study may become an entry.
+
+    Args:
+      loaded: the study, from a store.
+      folder: the leaderboard's folder.
+      replace: whether it may replace an entry of another source.
 
     Raises:
       UserError: lists every reason against it.
     """
-    if found := _objections(loaded):
+    study = loaded.study
+    found = _objections(loaded)
+    if why := identity.objection(study, loaded.spec, loaded.sources):
+        found.insert(0, why)
+    if not replace and (other := _of_another_source(folder / study.task, study)):
+        found.append(
+            f"{other} is the entry of another source. Rename the optimizer, or pass --replace to "
+            "put this study in its place."
+        )
+    if found:
         raise UserError(
-            f"{loaded.study.optimizer} ({loaded.folder}) cannot be an entry yet:\n"
+            f"{study.optimizer} ({loaded.folder}) cannot be an entry yet:\n"
             + "\n".join(f"- {objection}" for objection in found)
         )
+
+
+def _of_another_source(folder: Path, study: Study) -> Path | None:
+    """The file that the study's entry would replace, unless it holds the same code.
+
+    Names that differ in case only are one file on some systems.
+    """
+    for path in sorted(folder.glob("*.json")):
+        if path.stem.casefold() == study.optimizer.casefold():
+            try:
+                there = json.loads(path.read_bytes())["study"]
+                same = (there["optimizer"], there["source_sha256"])
+            except (OSError, ValueError, LookupError, TypeError, RecursionError):
+                return path
+            if same != (study.optimizer, study.source_sha256):
+                return path
+    return None
 
 
 def _objections(loaded: Loaded) -> list[str]:
@@ -94,13 +125,14 @@ def _rungs(loaded: Loaded) -> tuple[int, ...]:
     return tuple(horizon for horizon in ladder if horizon in ran)
 
 
-def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
-    """Writes the study's entry and replaces any earlier entry of the optimizer.
+def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER, replace: bool = False) -> Path:
+    """Writes the study's entry in place of any earlier entry of the same source.
 
     Args:
       loaded: the study, from a store.
       cost: cost of the update rule; None if it was not measured.
       folder: the leaderboard's folder.
+      replace: whether it may replace an entry of another source.
 
     Returns:
       The entry's file.
@@ -108,7 +140,7 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
     Raises:
       UserError: if the study fails `check` or the entry does not fit the schema.
     """
-    check(loaded)
+    check(loaded, folder, replace)
     study = loaded.study
     tuned = protocol.searched(study, loaded.results, _rungs(loaded)) if study.space else []
     entry = {

@@ -23,7 +23,6 @@ from distill_bench.training.events import (
 )
 from distill_bench.training.lane_state import Saved
 from distill_bench.training.train import train
-from optimizers.contract import source_digest
 from sweeps.execution import announce, multihost, shards
 from sweeps.execution.due import every
 from sweeps.execution.export import Exporter
@@ -191,7 +190,7 @@ def execute(
     """
     shards.refuse_to_mix(plan, root)
     folders = [
-        _open_study(root, candidate, source_digest.source_files(candidate.entry.path), display)
+        _open_study(root, candidate, candidate.entry.sources, display)
         for candidate in plan.candidates
     ]
     write_layout(root)

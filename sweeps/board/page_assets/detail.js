@@ -165,6 +165,11 @@ function provenance(entry) {
     ["--opt", name(entry.spec ?? NONE)],
     ["source SHA-256", h("code", {}, plain(entry.source_sha256 ?? NONE))],
   ];
+  if (entry.reaches.length)
+    pairs.push([
+      "reaches beyond jax, optax and numpy",
+      h("span", { class: "long" }, prose(entry.reaches.join("; "))),
+    ]);
   const { update_ms, baseline_ms, gradient_ms } = entry.cost ?? {};
   if (number(update_ms) !== null)
     pairs.push([
