@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from distill_bench.files import write_atomically
 from sweeps.board.agreement import Run
 from sweeps.board.draw import finals_of, trials_of
 from sweeps.board.entries import Entry
 from sweeps.board.judge import judge
 from sweeps.planning.environment import environment
-from sweeps.results.store import write_atomically
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from distill_bench.errors import UserError
+from distill_bench.files import write_atomically
 from distill_bench.tasks import catalogue
 from distill_bench.training.exams import CURVE
 from sweeps.board import protocol
 from sweeps.board.entries import FOLDER, METRICS, SCHEMA, BadEntry, Cost, validate
 from sweeps.planning.study import Result
-from sweeps.results.store import Loaded, write_atomically
+from sweeps.results.store import Loaded
 from sweeps.results.summary import finals, winner
 
 
