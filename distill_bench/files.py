@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -29,7 +29,7 @@ def replace_atomically(path: Path, write: Any) -> None:
     If anything fails, the file at `path` stays as it was. What an earlier process that was killed
     left of the same write is removed.
     """
-    remove_abandoned(path)
+    remove_abandoned(path.parent, {path.name})
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with _claimed(temporary):
         try:
@@ -43,13 +43,14 @@ def replace_atomically(path: Path, write: Any) -> None:
             raise
 
 
-def remove_abandoned(path: Path) -> None:
-    """Removes the temporary files that killed processes left of `replace_atomically(path)`."""
+def remove_abandoned(folder: Path, names: Collection[str]) -> None:
+    """Removes the temporary files that killed processes left in the folder, of `replace_atomically`
+    for files of these names."""
     if sys.platform == "win32":
         return
-    start = f".{path.name}."
-    for temporary in path.parent.iterdir():
-        if temporary.name.startswith(start) and temporary.name.removeprefix(start).isdecimal():
+    for temporary in folder.iterdir():
+        start, _, process = temporary.name.rpartition(".")
+        if start.startswith(".") and start[1:] in names and process.isdecimal():
             with suppress(OSError), open(temporary, "r+b") as file:
                 if _try_lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
                     temporary.unlink()

@@ -58,7 +58,7 @@ def test_a_temporary_file_is_removed_once_its_writer_is_dead_and_not_before(tmp_
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"writing\n"
         temporary = tmp_path / f".state.npz.{writer.pid}"
-        remove_abandoned(path)
+        remove_abandoned(tmp_path, {"state.npz", "other"})
         assert temporary.read_bytes() == b"half"
         write_atomically(path, "mine")  # beside it
         writer.communicate(b"go on\n", timeout=60)

@@ -24,7 +24,7 @@ from support.stores import files
 
 KILLS = int(os.environ.get("DISTILL_BENCH_KILLS", "6"))
 MARK = "DISTILL_BENCH_KILL"
-FLAGS = [f"--opt={CALM}", "--horizons=60,120", "--trials=3", "--seeds=1", "--checkpoint_seconds=0"]
+FLAGS = [f"--opt={CALM}", "--horizons=300,600", "--trials=3", "--seeds=1", "--checkpoint_seconds=0"]
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 TARGETS = ["supervisor", "worker", "group"]
 LIMIT = 1800  # seconds, for whatever a busy machine may take

@@ -52,7 +52,7 @@ class TrialSink:
           resumes: whether to continue from the checkpoint that an earlier run left.
           losses_compare: whether training losses and probe losses are the same measure.
         """
-        self._root, self._say = root, say
+        self._say = say
         self._folder = store.study_folder(root, candidate.study) / trial.name
         study = candidate.study
         self._owner = {

@@ -86,9 +86,9 @@ def study_folders(root: Path) -> list[Path]:
 def _tidy(root: Path) -> None:
     """Removes the temporary files of processes that were killed, and checkpoints of trials that
     have finished. A file that a live process is writing stays."""
-    remove_abandoned(root / "writable")  # of earlier versions
+    remove_abandoned(root, {"writable"})  # of earlier versions
     for study in study_folders(root):
-        remove_abandoned(study / "study.json")
+        remove_abandoned(study, {"study.json"})
         for folder in study.iterdir():
             if folder.is_dir():
                 trial_files.tidy(folder)

@@ -156,8 +156,7 @@ def misplaced(folder: Path) -> str | None:
 def tidy(folder: Path) -> None:
     """Removes what killed processes left in a trial's folder, and the checkpoint of a trial that
     has finished."""
-    for name in (_RECORDS, _RESULT, CHECKPOINT):
-        remove_abandoned(folder / name)
+    remove_abandoned(folder, {_RECORDS, _RESULT, CHECKPOINT})
     refused = folder.glob("refused-*.npz")  # checkpoints that earlier versions set aside
     ended = [folder / CHECKPOINT] if (folder / _RESULT).exists() else []
     for path in (*refused, *ended):
