@@ -11,8 +11,9 @@ from contextlib import contextmanager
 
 from absl import flags
 
+from distill_bench import settings
 from distill_bench.errors import SweepFailed, UserError, suggestion
-from distill_bench.log import listen, to_stderr
+from distill_bench.log import LOG, listen, to_stderr
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -93,6 +94,8 @@ def run(
             print(f"{usage.strip()}\n\n{values.grouped_help()}")
             return OK
         arguments = values(argv)[1:]
+        if removed := settings.take_over():
+            LOG.info("Ignored, because it changes numbers: %s", ", ".join(removed))
         if takes_arguments:
             return work(arguments)
         if arguments:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -56,8 +55,6 @@ def set_up_jax(compilation_cache: str | None, cpu_devices: int = 1) -> None:
         each core, unless it spans several hosts.
     """
     machine.pin_threads()
-    # One LAPACK thread for each call, because the lanes already keep every core busy.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 
     jax.config.update("jax_num_cpu_devices", cpu_devices)

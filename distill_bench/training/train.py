@@ -10,7 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from distill_bench import settings
 from distill_bench.errors import UserError
+from distill_bench.settings import Settings
 from distill_bench.training.dispatch import (
     Assignment,
     Dispatch,
@@ -79,19 +81,23 @@ def train(
     diagnose: a pure function from an update rule's state to scalars, which come with every `Point`.
     keep: a lane that ends well yields a `Student` before `Finished`.
     """
-    began = time.perf_counter()
-    groups, crashes = _plan(engine, lanes)
+    began, before = time.perf_counter(), settings.current()
+    groups, crashes = _plan(engine, lanes, before)
     yield from crashes
     new = [group for group in groups if not engine.knows(group.rule)]
     yield from _compile(engine, new)
+    yield from _without_changes(engine, new, before)
     live = [group for group in groups if group.live()]
     yield from _scatter(engine, live, resume or {}, diagnose)
     compiled = sum(engine.knows(group.rule) for group in new)
     yield Compiled(compiled, time.perf_counter() - began, _static_numbers(groups))
     yield from _run(engine, groups, snapshot_due, keep)
+    before.restore()  # a rule may call Python while it runs
 
 
-def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[Group], list[Finished]]:
+def _plan(
+    engine: Engine, lanes: Sequence[Lane], before: Settings
+) -> tuple[list[Group], list[Finished]]:
     """Groups lanes by update rule, long horizons first; lanes whose rule cannot be built crash."""
     shapes = jax.eval_shape(lambda: init_student(engine.source.task, 0))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
@@ -105,6 +111,8 @@ def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[Group], list[Fini
                 traced[lane.build] = traceable(lane, params)
             except Exception as error:  # the plug-in's own
                 traced[lane.build] = _describe(error)
+            if changed := before.restore():
+                traced[lane.build] = _changes(changed)
         names = traced[lane.build]
         if isinstance(names, str):
             crashes.append(Finished(i, "crashed", 0, names))
@@ -127,6 +135,30 @@ def _compile(engine: Engine, new: list[Group]) -> Iterator[Event]:
             yield from _crash(group, error)
         if left:
             yield Compiling([group.assignments[0].lane for group in left.values()], len(new))
+
+
+def _without_changes(engine: Engine, new: list[Group], before: Settings) -> Iterator[Event]:
+    """If settings changed while rules were compiled, compiles them again, one after the other.
+
+    The lanes of a rule that changes settings end: its numbers would compare with nobody's.
+    """
+    if not before.restore():
+        return
+    alive = [group for group in new if engine.knows(group.rule)]
+    for group in alive:
+        engine.forget(group.rule)
+    for group in alive:
+        yield from _compile(engine, [group])
+        if changed := before.restore():
+            yield from _crash(group, UserError(_changes(changed)))
+
+
+def _changes(changed: Sequence[str]) -> str:
+    return (
+        f"It changes settings of jax while it is compiled: {', '.join(changed)}. They are set "
+        "back, because they would change the numbers of every optimizer.\n"
+        "For a part of its own arithmetic, use a context, such as `with jax.enable_x64(True):`."
+    )
 
 
 def _scatter(

@@ -24,11 +24,11 @@ from distill_bench.tasks import catalogue
 from distill_bench.training.events import Event
 from optimizers.contract import registry, source_digest
 from sweeps.board import entries, rerun, verdicts, write_entry
-from sweeps.board.agreement import Run
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.draw import Drawn, finals_of
 from sweeps.board.entries import Entry
 from sweeps.board.judge import TO_THE_LAST_DIGIT
+from sweeps.board.reruns import Run
 from sweeps.board.verdicts import RESTAMPED, Verdict
 from sweeps.planning.environment import environment
 from sweeps.planning.plan import describe_domain

@@ -82,11 +82,12 @@ def _percent(trend: Mapping[str, Any] | None) -> str:
 
 
 def _rerun(verdict: Mapping[str, Any], runs: int) -> str:
-    """The number of reproduced final runs out of all, or "failed"."""
+    """The number of reproduced final runs out of all, and "=" if to the last digit; or "failed"."""
     if verdict["verdict"] != "reproduced":
         return "failed"
     finals = [run for run in verdict["runs"] if run["kind"] == "final"]
-    return f"{len({(run['horizon'], run['seed']) for run in finals})}/{runs}"
+    exact = " =" if verdict["test"] == "exact" else ""
+    return f"{len({(run['horizon'], run['seed']) for run in finals})}/{runs}{exact}"
 
 
 def _range(values: list[int]) -> str:
@@ -115,7 +116,8 @@ def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
         "state B/param: size of its state in bytes per parameter. "
         "trials: tuning trials at the shortest horizon. "
         "failed: runs that diverged, crashed or ended above the untrained student's loss. "
-        "reproduced: final runs that were rerun and agreed, of all final runs."
+        "reproduced: final runs that were rerun and agreed, of all final runs; '=' if to the last "
+        "digit."
     )
 
 

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill_bench.files import write_atomically
-from sweeps.board.agreement import Run
+from distill_bench.training.exams import CURVE
 from sweeps.board.draw import finals_of, trials_of
-from sweeps.board.entries import Entry
-from sweeps.board.judge import judge
+from sweeps.board.entries import METRICS, Entry
+from sweeps.board.judge import COLUMNS, judge
+from sweeps.board.reruns import Run
+from sweeps.board.run_records import CURVES
 from sweeps.planning.environment import environment
 
 
@@ -33,10 +35,16 @@ class Verdict:
       detail: one sentence: what was rerun, and the outcome.
       entry_sha256: digest of the verified file; the verdict does not count for other content.
       environment: machine and versions of the latest rerun.
-      runs: the reruns, each with the fields of `agreement.Run`: numbers and its kind. The latest
+      runs: the reruns, each with the fields of `reruns.Run`: numbers and its kind. The latest
         one of a run in each environment.
       environments: the environments that runs name by their index.
       draws: for each verification the seed of its draw and how many runs it drew.
+      test: "exact" if every final run gave the recorded numbers to the last digit on some machine,
+        else "intervals".
+      unverified: columns of the board that no rerun covers.
+      cost: the latest measurement of the update rule's cost, with fields of `entries.Cost`; None if
+        there is none.
+      sha256: digest of all the other fields; "" in a verdict that is not written yet.
     """
 
     verdict: Literal["reproduced", "failed"]
@@ -46,10 +54,21 @@ class Verdict:
     runs: list[dict[str, Any]]
     environments: list[dict[str, Any]] = field(default_factory=list)
     draws: list[dict[str, int]] = field(default_factory=list)
+    test: Literal["exact", "intervals"] = "intervals"
+    unverified: list[str] = field(default_factory=lambda: list(COLUMNS))
+    cost: dict[str, float] | None = None
+    sha256: str = ""
+
+    def stamped(self) -> Verdict:
+        """The same verdict with its digest."""
+        content = asdict(dataclasses.replace(self, sha256=""))
+        text = json.dumps(content, sort_keys=True)
+        return dataclasses.replace(self, sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
 _MAX_BYTES = 1 << 20
 _MAX_DETAIL = 1000
+_DIFFERING = {"status", CURVES, CURVE, *METRICS}
 _LARGEST = 1e39
 RESTAMPED = "; re-stamped later: "
 """Stands in a verdict's detail before what re-stamping found."""
@@ -81,7 +100,7 @@ def path_of(entry: Entry) -> Path:
 
 def record(entry: Entry, verdict: Verdict) -> Verdict:
     """Adds the verdict to the file beside the entry, and returns what the file now says."""
-    merged = merge(entry, of(entry), verdict)
+    merged = merge(entry, of(entry), verdict).stamped()
     write(entry, merged)
     return merged
 
@@ -91,7 +110,7 @@ def write(entry: Entry, verdict: Verdict) -> None:
 
     A file that cannot be read is not overwritten: it gets another name.
     """
-    path = path_of(entry)
+    path, verdict = path_of(entry), verdict.stamped()
     path.parent.mkdir(exist_ok=True)
     if os.path.lexists(path) and read(path) is None:
         path.rename(path.with_name(f"{path.name}.unreadable"))
@@ -130,7 +149,8 @@ def merge(entry: Entry, kept: Verdict | None, new: Verdict) -> Verdict:
             if run.key in known and known[run.key] == run.recorded:
                 runs.pop((run.key, run.environment), None)
                 runs[run.key, run.environment] = run
-    judged = judge(entry, list(runs.values())) if new.runs else new
+    cost = new.cost or (kept.cost if kept else None)
+    judged = judge(entry, list(runs.values()), environments, cost) if new.runs else new
     _, restamped, how = kept.detail.partition(RESTAMPED) if kept else ("", "", "")
     return Verdict(
         judged.verdict,
@@ -140,6 +160,9 @@ def merge(entry: Entry, kept: Verdict | None, new: Verdict) -> Verdict:
         [asdict(run) for run in runs.values()],
         environments,
         draws,
+        judged.test,
+        list(judged.unverified),
+        cost,
     )
 
 
@@ -164,6 +187,8 @@ def run_of(plain: Mapping[str, Any]) -> Run:
         plain["recorded"],
         plain["rerun"],
         plain.get("environment") or 0,
+        None if plain.get("differs") is None else tuple(plain["differs"]),
+        {name: (pair[0], pair[1]) for name, pair in plain.get("metrics", {}).items()},
     )
 
 
@@ -174,13 +199,18 @@ def of(entry: Entry) -> Verdict | None:
 
 
 def read(path: Path) -> Verdict | None:
-    """The verdict in a file; None if missing, unreadable or not what `record` writes."""
+    """The verdict in a file; None if missing, unreadable or not what `record` writes.
+
+    Its digest must be that of its content: a verdict is made by a rerun, not by an editor.
+    """
     try:
         if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_BYTES:
             return None
         content = json.loads(path.read_text(), parse_constant=_refuse_constant)
         found = Verdict(**content)
         if not _valid(found):
+            return None
+        if found.stamped().sha256 != found.sha256:
             return None
         runs = [asdict(run_of(run)) for run in found.runs]
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
@@ -200,6 +230,9 @@ def _valid(found: Verdict) -> bool:
             for one in [found.environment, *found.environments]
         )
         and all(isinstance(value, int) for draw in found.draws for value in draw.values())
+        and found.test in ("exact", "intervals")
+        and {*found.unverified} <= {*COLUMNS}
+        and (found.cost is None or all(0 < value < _LARGEST for value in found.cost.values()))
         and all(map(_valid_run, found.runs))
     )
 
@@ -212,6 +245,11 @@ def _valid_run(run: Mapping[str, Any]) -> bool:
         and all(
             run[name] is None or (isinstance(run[name], int | float) and 0 < run[name] < _LARGEST)
             for name in ("recorded", "rerun")
+        )
+        and {*(run.get("differs") or ())} <= _DIFFERING
+        and all(
+            name in COLUMNS and len(pair) == 2 and all(0 <= value < _LARGEST for value in pair)
+            for name, pair in run.get("metrics", {}).items()
         )
     )
 

@@ -25,7 +25,7 @@ from distill_bench.training.events import (
 from distill_bench.training.lane_state import Saved
 from distill_bench.training.train import train
 from optimizers.contract import source_digest
-from sweeps.execution import announce, multihost
+from sweeps.execution import announce, multihost, shards
 from sweeps.execution.due import every
 from sweeps.execution.export import Exporter
 from sweeps.execution.profiling import Profiler
@@ -33,7 +33,7 @@ from sweeps.execution.progress import Display
 from sweeps.execution.request import Faults
 from sweeps.execution.resources import Resources
 from sweeps.execution.tensorboard import write_layout
-from sweeps.execution.trial_sink import ExportSink, TrialSink
+from sweeps.execution.trial_sink import ExportSink, TrialSink, losses_compare
 from sweeps.planning.environment import environment
 from sweeps.planning.plan import Candidate, Job, Plan
 from sweeps.planning.stopwatch import Stopwatch
@@ -79,10 +79,8 @@ class _Runner:
         jobs of dead optimizers end without running."""
         names = {candidate.optimizer.name for candidate, _ in jobs}
         alive = names - self.faults.dead.keys()
-        groups = [
-            alive - self.faults.alone,
-            *({name} for name in sorted(alive & self.faults.alone)),
-        ]
+        alone = self.faults.alone | {c.optimizer.name for c, _ in jobs if c.alone}
+        groups = [alive - alone, *({name} for name in sorted(alive & alone))]
         for group in groups:
             self._train(label, [job for job in jobs if job[0].optimizer.name in group])
         for job in jobs:
@@ -143,8 +141,7 @@ class _Runner:
             self.environment,
             self.display.say,
             resumes=self.resources.executor != "ray",
-            # With trained weights to start from, no student is untrained.
-            losses_compare=not task.start and (not task.teaching.labels or task.temperature == 1.0),
+            losses_compare=losses_compare(task),
         )
 
     def _events(self, jobs: Sequence[Job], resume: dict[int, Saved], keep: bool) -> Iterator[Event]:
@@ -153,7 +150,8 @@ class _Runner:
 
             trials = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
             opts = [candidate.spec for candidate, _ in jobs]
-            return ray_executor.run(self.plan.task.name, self.resources, opts, trials, keep)
+            task, versions = self.plan.task.name, jobs[0][0].study.versions
+            return ray_executor.run(task, self.resources, versions, opts, trials, keep)
         lanes = [candidate.lane(trial) for candidate, trial in jobs]
         names = [candidate.optimizer.name for candidate, _ in jobs]
         due, diagnose = every(self.resources.checkpoint_seconds), self.resources.diagnose()
@@ -196,6 +194,7 @@ def execute(
     If the plan is a shard, each stage of tuning waits until all shards have run the one before, and
     the finals wait for all of it: the shard ends, and runs again.
     """
+    shards.refuse_to_mix(plan, root)
     folders = [
         _open_study(root, candidate, source_digest.source_files(candidate.entry.path), display)
         for candidate in plan.candidates

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,24 +31,39 @@ TrialSpec = tuple[dict[str, Any], int, int]  # hyperparameters, horizon, seed
 
 
 @functools.cache
-def _open(task: str, resources: Resources) -> Engine:
-    """This Ray worker's engine, kept for its next units."""
+def _open(task: str, resources: Resources, expected: tuple[tuple[str, str], ...]) -> Engine:
+    """This Ray worker's engine, kept for its next units.
+
+    Raises:
+      UserError: if the worker's versions are not the `expected` ones: its numbers are others.
+    """
     from distill_bench.tasks import catalogue
     from sweeps import cli
+    from sweeps.planning import environment
 
     cli.set_up_jax(resources.cache)
+    if differing := environment.differences(environment.versions(), dict(expected)):
+        raise UserError(
+            f"The Ray worker on {socket.gethostname()} would compute other numbers than this "
+            f"process: {differing}.\nUse machines of one kind, with the same versions."
+        )
     return resources.open_engine(catalogue.get(task))
 
 
 def _unit(
-    task: str, resources: Resources, opt: str, trials: Sequence[TrialSpec], keep: bool
+    task: str,
+    resources: Resources,
+    expected: Mapping[str, str],
+    opt: str,
+    trials: Sequence[TrialSpec],
+    keep: bool,
 ) -> list[Event]:
-    """Trains the trials, on a Ray worker, and returns their events."""
+    """Trains the trials, on a Ray worker whose versions are as expected; returns their events."""
     from distill_bench.training.train import train
     from sweeps.planning.plan import lane_of
     from sweeps.planning.plug_ins import resolve
 
-    engine = _open(task, resources)
+    engine = _open(task, resources, tuple(sorted(expected.items())))
     optimizer = resolve(opt).optimizer
     lanes = [
         lane_of(optimizer, hparams, optimizer.steps(horizon), seed)
@@ -78,6 +94,7 @@ def slices(optimizers: Sequence[str], workers: int) -> list[list[int]]:
 def run(
     task: str,
     resources: Resources,
+    versions: Mapping[str, str],
     opts: Sequence[str],
     trials: Sequence[TrialSpec],
     keep: bool = False,
@@ -85,10 +102,13 @@ def run(
     """Events of `trials`. Trial i uses the optimizer typed as opts[i]. The events of a unit come
     together, when it is done.
 
-    keep: see `train`.
+    Args:
+      versions: those of the study, which every Ray worker must have.
+      keep: see `train`.
 
     Raises:
-      UserError: if Ray is not installed or its cluster cannot be reached.
+      UserError: if Ray is not installed, its cluster cannot be reached, or one of its workers has
+        other versions.
     """
     try:
         import ray
@@ -111,7 +131,8 @@ def run(
     waiting = {}
     for indices in slices(opts, workers):
         spec = _absolute(opts[indices[0]])
-        waiting[unit.remote(task, resources, spec, [trials[i] for i in indices], keep)] = indices
+        own = [trials[i] for i in indices]
+        waiting[unit.remote(task, resources, versions, spec, own, keep)] = indices
     while waiting:
         yield Alive(next(iter(waiting.values()))[0])
         done, _ = ray.wait(list(waiting), timeout=_HEARTBEAT_SECONDS)

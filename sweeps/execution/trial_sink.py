@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from distill_bench.tasks.task import Task
 from distill_bench.training import lane_state
 from distill_bench.training.events import Student
 from distill_bench.training.lane_state import Saved
@@ -148,19 +149,27 @@ class TrialSink:
         return status, detail
 
     def _blown_up(self) -> str | None:
-        """Why the last metrics are those of a run that has failed; None if they are not."""
-        final = self._metrics.get("probe_loss")
-        if (
-            not self._losses_compare
-            or final is None
-            or self._untrained is None
-            or final <= BLOWN_UP * self._untrained
-        ):
-            return None
-        return (
-            f"blown up: its final probe loss of {final:.4g} is above the {self._untrained:.4g} of "
-            "the untrained student"
-        )
+        return blown_up(self._untrained, self._metrics) if self._losses_compare else None
+
+
+def losses_compare(task: Task) -> bool:
+    """Whether training losses and probe losses are the same measure, and the first training loss is
+    an untrained student's: not with trained weights to start from."""
+    return not task.start and (not task.teaching.labels or task.temperature == 1.0)
+
+
+def blown_up(untrained: float | None, final: Mapping[str, float]) -> str | None:
+    """Why a run with these last metrics has failed; None if it has not, or nobody knows.
+
+    untrained: loss of the untrained student.
+    """
+    loss = final.get("probe_loss")
+    if loss is None or untrained is None or loss <= BLOWN_UP * untrained:
+        return None
+    return (
+        f"blown up: its final probe loss of {loss:.4g} is above the {untrained:.4g} of the "
+        "untrained student"
+    )
 
 
 class ExportSink:

@@ -70,12 +70,14 @@ def _run(request: Request, channel: _Channel) -> list[Path]:
     from sweeps.execution import multihost
     from sweeps.execution.execute import execute
     from sweeps.execution.export import Exporter
+    from sweeps.planning.environment import versions
     from sweeps.planning.plan import make_plan
     from sweeps.results.outdir import locked, open_folder
 
     spans_hosts = resources.executor == "multihost"
     if spans_hosts:
         multihost.join(resources.hosts)
+        multihost.agree(versions())
     plan = make_plan(request.plan)
     if spans_hosts and not multihost.is_leader():
         _follow(plan, resources, channel)

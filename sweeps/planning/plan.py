@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distill_bench.errors import UserError, suggestion
@@ -16,7 +16,7 @@ from optimizers.contract.api import FUNCTIONS, Optimizer
 from optimizers.contract.evaluations import Audit
 from sweeps.planning.environment import versions
 from sweeps.planning.parsing import cast, parse_horizons, parse_settings, parse_shard
-from sweeps.planning.plug_ins import resolve
+from sweeps.planning.plug_ins import resolve_watched
 from sweeps.planning.request import PlanRequest
 from sweeps.planning.sampling import describe_domain
 from sweeps.planning.search import Search
@@ -42,12 +42,14 @@ class Candidate:
       entry: the resolved optimizer and its source.
       study: the study that its trials belong to.
       search: what to try.
+      alone: whether it trains by itself, because its file tried to change settings of jax.
     """
 
     spec: str
     entry: registry.Resolved
     study: Study
     search: Search
+    alone: bool = False
 
     @property
     def optimizer(self) -> Optimizer:
@@ -112,30 +114,35 @@ def make_plan(request: PlanRequest) -> Plan:
     if request.seeds < 1:
         raise UserError(f"--seeds={request.seeds} leaves no final run: use 1 or more.")
     specs = registry.builtins() if list(request.opts) == ["all"] else request.opts
-    entries = _resolve_all(specs)
+    resolved = _resolve_all(specs)
+    entries = [entry for entry, _ in resolved]
     values_by_name = parse_settings(request.learning_rates, request.settings)
     _check_declared(values_by_name, entries)
     candidates = tuple(
-        _candidate(spec, entry, task, request.trials, horizons, values_by_name)
-        for spec, entry in zip(specs, entries, strict=True)
+        replace(
+            _candidate(spec, entry, task, request.trials, horizons, values_by_name),
+            alone=bool(changed),
+        )
+        for spec, (entry, changed) in zip(specs, resolved, strict=True)
     )
     return Plan(task, candidates, horizons, request.seeds, parse_shard(request.shard))
 
 
-def _resolve_all(specs: Sequence[str]) -> list[registry.Resolved]:
+def _resolve_all(specs: Sequence[str]) -> list[tuple[registry.Resolved, list[str]]]:
+    """Each optimizer, with the settings that its file tried to change."""
     if not specs:
         raise UserError(
             "Nothing to run: name an optimizer, such as --opt=shampoo.\n"
             f"Built in: {', '.join(registry.builtins())}. Your own: --opt=./my_opt.py"
         )
-    entries = [resolve(spec) for spec in specs]
-    names = [entry.optimizer.name for entry in entries]
+    found = [resolve_watched(spec) for spec in specs]
+    names = [entry.optimizer.name for entry, _ in found]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
             f"--opt names {repeated[0]!r} {names.count(repeated[0])} times. Results are stored by "
             "name: give one of them another name."
         )
-    return entries
+    return found
 
 
 def _check_declared(names: Mapping[str, Any], entries: Sequence[registry.Resolved]) -> None:
