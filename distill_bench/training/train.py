@@ -32,6 +32,7 @@ from distill_bench.training.events import (
     Finished,
     Losses,
     Point,
+    Refused,
     Status,
     Student,
     Waiting,
@@ -75,6 +76,7 @@ def train(
     rule ends all lanes of the rule as crashed. The other lanes go on.
 
     resume: saved states by lane; the events of such a lane continue where the saved state ends.
+      A saved state that does not fit the lane's update rule yields a `Refused`.
     snapshot_due: asked at the end of every chunk; if true, every running lane yields a `Snapshot`.
     diagnose: a pure function from an update rule's state to scalars, which come with every `Point`.
     keep: a lane that ends well yields a `Student` before `Finished`.
@@ -85,7 +87,8 @@ def train(
     new = [group for group in groups if not engine.knows(group.rule)]
     yield from _compile(engine, new)
     yield from _without_changes(engine, new, before)
-    _scatter(engine, [group for group in groups if group.live()], resume or {}, diagnose)
+    live = [group for group in groups if group.live()]
+    yield from _scatter(engine, live, resume or {}, diagnose)
     compiled = sum(engine.knows(group.rule) for group in new)
     yield Compiled(compiled, time.perf_counter() - began, _static_numbers(groups))
     yield from _run(engine, groups, snapshot_due, keep)
@@ -160,11 +163,12 @@ def _changes(changed: Sequence[str]) -> str:
 
 def _scatter(
     engine: Engine, groups: list[Group], resume: Mapping[int, Saved], diagnose: Diagnose | None
-) -> None:
+) -> Iterator[Refused]:
     """Assigns the groups' lanes to the devices."""
     loads = [0] * len(engine.islands)
     for group in groups:
-        scatter(engine, group, resume, loads)
+        for lane, why in scatter(engine, group, resume, loads).items():
+            yield Refused(lane, f"does not fit the update rule: {why}")
         if diagnose and jax.eval_shape(diagnose, group.dispatches[0].state.rule):
             program = make_diagnose(engine.source, diagnose)
             group.diagnose = {

@@ -21,6 +21,7 @@ from distill_bench.tasks import catalogue
 from sweeps.board import identity, protocol
 from sweeps.board.folder import BASELINE as BASELINE
 from sweeps.board.folder import FOLDER as FOLDER
+from sweeps.planning.sampling import parse_domain
 from sweeps.planning.study import TUNING_SEED, Result, Study, Trial
 
 SCHEMA = 4
@@ -196,13 +197,13 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_sound(domain: Mapping[str, Any]) -> bool:
-    if domain["kind"] == "Choice":
-        return bool(domain["values"])
-    low, high = domain["low"], domain["high"]
-    if not (_is_number(low) and _is_number(high)):
+    if not all(_is_number(domain[bound]) for bound in ("low", "high") if bound in domain):
         return False
-    within = {"Log": low > 0, "Decay": low >= 0 and high < 1}.get(domain["kind"], True)
-    return within and low < high
+    try:
+        parse_domain(domain)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _contains(domain: Mapping[str, Any], value: Any) -> bool:

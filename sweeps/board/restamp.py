@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distill_bench.errors import UserError
+from distill_bench.files import write_atomically
 from distill_bench.tasks import catalogue
 from distill_bench.training.events import Event
 from optimizers.contract import registry, source_digest
@@ -32,7 +33,6 @@ from sweeps.board.verdicts import RESTAMPED, Verdict
 from sweeps.planning.environment import environment
 from sweeps.planning.plan import describe_domain
 from sweeps.planning.study import Result
-from sweeps.results.store import write_atomically
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_bench.errors import UserError
-from sweeps.results.store import write_atomically
+from distill_bench.files import write_atomically
 
 BEGIN, END = (
     "<!-- leaderboard: python sweeps/leaderboard.py --readme=README.md -->",

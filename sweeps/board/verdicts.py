@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from distill_bench.files import write_atomically
 from distill_bench.training.exams import CURVE
 from sweeps.board.draw import finals_of, trials_of
 from sweeps.board.entries import METRICS, Entry
@@ -23,7 +24,6 @@ from sweeps.board.judge import COLUMNS, judge
 from sweeps.board.reruns import Run
 from sweeps.board.run_records import CURVES
 from sweeps.planning.environment import environment
-from sweeps.results.store import write_atomically
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from distill_bench.errors import UserError
+from distill_bench.files import write_atomically
 from distill_bench.tasks import catalogue
 from sweeps.board import identity, protocol
 from sweeps.board.entries import FOLDER, SCHEMA, BadEntry, Cost, validate
 from sweeps.board.run_records import final_record, tuning_record
 from sweeps.planning.study import Result, Study
-from sweeps.results.store import Loaded, write_atomically
+from sweeps.results.store import Loaded
 from sweeps.results.summary import finals, winner
 
 

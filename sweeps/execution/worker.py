@@ -72,7 +72,7 @@ def _run(request: Request, channel: _Channel) -> list[Path]:
     from sweeps.execution.export import Exporter
     from sweeps.planning.environment import versions
     from sweeps.planning.plan import make_plan
-    from sweeps.results import store
+    from sweeps.results.outdir import locked, open_folder
 
     spans_hosts = resources.executor == "multihost"
     if spans_hosts:
@@ -84,10 +84,10 @@ def _run(request: Request, channel: _Channel) -> list[Path]:
         return []
     from sweeps.execution import preflight  # makes arrays, which `join` forbids
 
-    outdir = store.open_folder(request.outdir)
+    outdir = open_folder(request.outdir)
     exporter = Exporter.open(request.export, plan.task, channel.say) if request.export else None
     i, n = plan.shard
-    with store.locked(outdir, f"{i}/{n}" if n > 1 else ""):
+    with locked(outdir, channel.say, f"{i}/{n}" if n > 1 else ""):
         # A suspect of an earlier process has no second chance to end this one before it trains.
         suspected = request.faults.alone | request.faults.dead.keys()
         preflight.warn(plan.candidates, resources.cache, channel, suspected)

@@ -22,6 +22,8 @@ from sweeps.planning.sampling import describe_domain
 from sweeps.planning.search import Search
 from sweeps.planning.study import TUNING_SEED, Study, Trial
 
+MOST_SEARCHED = 100  # hyperparameters; a search of a few hundred trials learns nothing of more
+
 
 def lane_of(opt: Optimizer, hparams: Mapping[str, Any], steps: int, seed: int) -> Lane:
     """One run of the optimizer, in the form that the engine trains."""
@@ -167,16 +169,19 @@ def _candidate(
         for name, texts in values_by_name.items()
         if name in opt.defaults
     }
+    searched = {name: domain for name, domain in opt.space.items() if name not in listed}
+    if len(searched) > MOST_SEARCHED:
+        raise UserError(
+            f"{opt.name} searches {len(searched)} hyperparameters; at most {MOST_SEARCHED} can be "
+            "searched. Leave the domains of the others out, so that they keep their defaults, or "
+            "give them values with --set."
+        )
     study = Study(
         task=task.name,
         fingerprint=task.fingerprint(),
         optimizer=opt.name,
         source_sha256=entry.source_sha256,
-        space={
-            name: describe_domain(domain)
-            for name, domain in opt.space.items()
-            if name not in listed
-        },
+        space={name: describe_domain(domain) for name, domain in searched.items()},
         fixed={
             name: values[0] if len(values) == 1 else list(values) for name, values in listed.items()
         },
@@ -184,7 +189,7 @@ def _candidate(
     )
     search = Search(
         opt.name,
-        tuple((name, domain) for name, domain in opt.space.items() if name not in listed),
+        tuple(searched.items()),
         tuple((name, tuple(values)) for name, values in listed.items()),
         trials,
         horizons,
