@@ -2,6 +2,9 @@
 
 A file collects the reruns of all verifications of an entry's present content, on any machine. Its
 verdict is judged from all of them together, so that a small rerun never replaces a large one.
+
+Verdicts are other people's files, like entries: leaderboard/verdict.schema.json says what they may
+hold.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill_bench.files import write_atomically
-from distill_bench.training.exams import CURVE
+from sweeps.board import untrusted
 from sweeps.board.draw import finals_of, trials_of
-from sweeps.board.entries import METRICS, Entry
+from sweeps.board.entries import Entry
 from sweeps.board.judge import COLUMNS, judge
 from sweeps.board.reruns import Run
-from sweeps.board.run_records import CURVES
+from sweeps.board.untrusted import BadFile
 from sweeps.planning.environment import environment
 
 
@@ -66,10 +69,7 @@ class Verdict:
         return dataclasses.replace(self, sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
-_MAX_BYTES = 1 << 20
-_MAX_DETAIL = 1000
-_DIFFERING = {"status", CURVES, CURVE, *METRICS}
-_LARGEST = 1e39
+_MAX_DETAIL = 999
 RESTAMPED = "; re-stamped later: "
 """Stands in a verdict's detail before what re-stamping found."""
 
@@ -154,7 +154,7 @@ def merge(entry: Entry, kept: Verdict | None, new: Verdict) -> Verdict:
     _, restamped, how = kept.detail.partition(RESTAMPED) if kept else ("", "", "")
     return Verdict(
         judged.verdict,
-        f"{judged.detail}{restamped}{how}"[: _MAX_DETAIL - 1],
+        f"{judged.detail}{restamped}{how}"[:_MAX_DETAIL],
         entry.sha256,
         new.environment,
         [asdict(run) for run in runs.values()],
@@ -192,6 +192,17 @@ def run_of(plain: Mapping[str, Any]) -> Run:
     )
 
 
+def load(entry: Entry) -> Verdict | None:
+    """The verdict on this entry's present content; None if there is none.
+
+    Raises:
+      BadFile: if the file beside the entry is not a verdict.
+    """
+    path = path_of(entry)
+    found = _load(path) if os.path.lexists(path) else None
+    return found if found and found.entry_sha256 == entry.sha256 else None
+
+
 def of(entry: Entry) -> Verdict | None:
     """The verdict on this entry's present content; None if missing or unreadable."""
     found = read(path_of(entry))
@@ -199,60 +210,17 @@ def of(entry: Entry) -> Verdict | None:
 
 
 def read(path: Path) -> Verdict | None:
-    """The verdict in a file; None if missing, unreadable or not what `record` writes.
-
-    Its digest must be that of its content: a verdict is made by a rerun, not by an editor.
-    """
+    """The verdict in a file; None if missing or unreadable."""
     try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            return None
-        content = json.loads(path.read_text(), parse_constant=_refuse_constant)
-        found = Verdict(**content)
-        if not _valid(found):
-            return None
-        if found.stamped().sha256 != found.sha256:
-            return None
-        runs = [asdict(run_of(run)) for run in found.runs]
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        return _load(path)
+    except BadFile:
         return None
-    return dataclasses.replace(found, runs=runs)
 
 
-def _valid(found: Verdict) -> bool:
-    return (
-        found.verdict in ("reproduced", "failed")
-        and isinstance(found.detail, str)
-        and len(found.detail) < _MAX_DETAIL
-        and found.detail.isprintable()
-        and isinstance(found.entry_sha256, str)
-        and all(
-            isinstance(one, dict) and all(isinstance(value, str | int) for value in one.values())
-            for one in [found.environment, *found.environments]
-        )
-        and all(isinstance(value, int) for draw in found.draws for value in draw.values())
-        and found.test in ("exact", "intervals")
-        and {*found.unverified} <= {*COLUMNS}
-        and (found.cost is None or all(0 < value < _LARGEST for value in found.cost.values()))
-        and all(map(_valid_run, found.runs))
-    )
-
-
-def _valid_run(run: Mapping[str, Any]) -> bool:
-    whole = [run["horizon"], run["seed"], run.get("trial") or 0, run.get("environment") or 0]
-    return (
-        run.get("kind", "final") in ("final", "tuning")
-        and all(isinstance(value, int) and value >= 0 for value in whole)
-        and all(
-            run[name] is None or (isinstance(run[name], int | float) and 0 < run[name] < _LARGEST)
-            for name in ("recorded", "rerun")
-        )
-        and {*(run.get("differs") or ())} <= _DIFFERING
-        and all(
-            name in COLUMNS and len(pair) == 2 and all(0 <= value < _LARGEST for value in pair)
-            for name, pair in run.get("metrics", {}).items()
-        )
-    )
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not a JSON number")
+def _load(path: Path) -> Verdict:
+    content, _ = untrusted.parse(path)
+    untrusted.check(content, "verdict.schema.json")
+    found = Verdict(**content)
+    if found.stamped().sha256 != found.sha256:
+        raise BadFile("its digest is not that of its content: verify the entry again")
+    return dataclasses.replace(found, runs=[asdict(run_of(run)) for run in found.runs])
