@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from distill_bench.errors import UserError
+from distill_bench.networks import bit
 from distill_bench.tasks import catalogue
 from distill_bench.training.engine import Engine
 from distill_bench.training.events import Compiled, Event, Losses
@@ -135,7 +136,8 @@ def _result(trial: Trial, found: Mapping[str, Any]) -> Result:
 
 def _unlike(engine: Engine, results: Sequence[Result], folder: Path) -> list[str]:
     """Runs whose students are not as good as their process said, by measuring them here."""
-    wrong = []
+    network, wrong = engine.source.task.student, []
+    assert isinstance(network, bit.BiTConfig)  # as of every task that has a leaderboard
     for i, result in enumerate(results):
         if result.final is None:
             continue
@@ -145,7 +147,7 @@ def _unlike(engine: Engine, results: Sequence[Result], folder: Path) -> list[str
             wrong.append(f"{name}: its process left no student")
             continue
         try:
-            params = files.read(path, engine.source.task.student)[0]
+            params = files.read(path, network)[0]
         except UserError as error:
             wrong.append(f"{name}: its student cannot be read: {error}")
             continue
