@@ -63,8 +63,8 @@ def test_a_name_is_one_part_of_a_path_and_fits(trial):
 
 
 def test_a_name_that_fits_says_everything():
-    trial = Trial("0123456789ab", {"lr": 0.05, "b2": 0.95, "nesterov": True}, 250, 3)
-    assert trial.name == f"h250_lr=0.05_b2=0.95_nesterov=True_seed3_{trial.id[:6]}"
+    trial = Trial("0123456789ab", {"lr": 0.05, "b2": 0.95, "centred": True}, 250, 3)
+    assert trial.name == f"h250_lr=0.05_b2=0.95_centred=True_seed3_{trial.id[:6]}"
 
 
 def test_long_names_that_begin_alike_differ():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distill_bench.errors import UserError
+from support.stores import unseal
 from sweeps.planning.study import Study, Trial
 from sweeps.results import outdir, store
 from sweeps.results.trial_files import TrialWriter
@@ -84,18 +85,11 @@ def change(path, old, new):
     path.write_text(text.replace(old, new, 1))
 
 
-def as_earlier_versions_wrote_it(path):
-    """Takes the digest out of a JSON file."""
-    content = json.loads(path.read_text())
-    del content["sha256"]
-    path.write_text(json.dumps(content, indent=1))
-
-
 def old_and_changed(old, new):
     """A change that no digest shows."""
 
     def damage(folder):
-        as_earlier_versions_wrote_it(folder / "result.json")
+        unseal(folder / "result.json")
         change(folder / "records.jsonl", old, new)
 
     return damage
@@ -151,7 +145,7 @@ def test_files_of_earlier_versions_without_a_digest_are_read_as_before(tmp_path)
     folder = write(tmp_path)
     now = store.load(tmp_path)
     for path in (folder / "result.json", folder.parent / "study.json"):
-        as_earlier_versions_wrote_it(path)
+        unseal(path)
     assert store.load(tmp_path) == now
     (loaded,) = now
     assert (len(loaded.results), loaded.problems) == (1, [])
@@ -209,7 +203,7 @@ def test_a_damaged_study_is_told_and_written_anew_by_the_next_sweep(tmp_path, da
 
 def test_a_study_whose_space_makes_no_sense_is_told(tmp_path):
     path = write(tmp_path).parent / "study.json"
-    as_earlier_versions_wrote_it(path)
+    unseal(path)
     change(path, '"space": {}', '"space": {"lr": {"kind": "Log", "low": 1, "high": Infinity}}')
     with pytest.raises(UserError, match="holds no valid search space"):
         store.load(tmp_path)

@@ -53,6 +53,13 @@ def contents(folder):
     return found
 
 
+def unseal(path: Path) -> None:
+    """Takes the digest out of a result.json or study.json, as earlier versions wrote it."""
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    path.write_text(json.dumps(content, indent=1))
+
+
 def files(root: Path) -> dict[str, bytes | list[bytes]]:
     """Every file of a store with its bytes, and every folder.
 
