@@ -15,6 +15,7 @@ from distill_bench.tasks import catalogue
 from distill_bench.training.exams import CURVE
 from sweeps.board import protocol
 from sweeps.board.entries import FOLDER, METRICS, SCHEMA, BadEntry, Cost, validate
+from sweeps.board.untrusted import MAX_BYTES
 from sweeps.planning.study import Result
 from sweeps.results.store import Loaded, write_atomically
 from sweeps.results.summary import finals, winner
@@ -108,7 +109,7 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
       The entry's file.
 
     Raises:
-      UserError: if the study fails `check` or the entry does not fit the schema.
+      UserError: if the study fails `check` or the entry would not be valid.
     """
     check(loaded)
     study = loaded.study
@@ -125,6 +126,8 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
     path = folder / study.task / f"{study.optimizer}.json"
     content = as_text(entry)
     try:
+        if (size := len(content)) > MAX_BYTES:
+            raise BadEntry(f"it would have {size:,} bytes, but an entry has at most {MAX_BYTES:,}")
         validate(json.loads(content))
     except BadEntry as error:
         raise UserError(
