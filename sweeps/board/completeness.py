@@ -13,6 +13,7 @@ from optimizers.contract.domains import Choice, Domain
 from sweeps.board import protocol
 from sweeps.board.untrusted import BadFile
 from sweeps.planning.sampling import parse_domain
+from sweeps.planning.search import key
 from sweeps.planning.study import TUNING_SEED, Study
 
 _SLACK = 1e-9  # of a range: platforms round differently
@@ -71,14 +72,16 @@ def _check_rung(rung: Mapping[str, Any], space: Mapping[str, Domain], trials: in
         raise BadFile(
             f"{place} it has {len(rung['tuning'])} tuning trials, but every entry has {trials}"
         )
-    ended_well = [run["hparams"] for run in rung["tuning"] if run["status"] == "ok"]
-    if trials and rung["winner"] not in ended_well:
-        raise BadFile(f"{place} its winner is not one of its tuning trials that ended well")
+    if len({key(run["hparams"]) for run in rung["tuning"]}) < trials:
+        raise BadFile(f"{place} two of its tuning trials have the same hyperparameters")
     for hparams in [rung["winner"], *(run["hparams"] for run in rung["tuning"])]:
         if hparams.keys() != space.keys():
             raise BadFile(f"{place} hyperparameters are not those of its space")
         if not all(_contains(domain, hparams[name]) for name, domain in space.items()):
             raise BadFile(f"{place} hyperparameters lie outside its space")
+    ended_well = [run["hparams"] for run in rung["tuning"] if run["status"] == "ok"]
+    if trials and rung["winner"] not in ended_well:
+        raise BadFile(f"{place} its winner is not one of its tuning trials that ended well")
     for run in rung["finals"]:
         if len(run["curve"]["step"]) != len(run["curve"]["loss"]):
             raise BadFile(f"{place} a training curve has not one loss for each step")

@@ -83,7 +83,7 @@ class Entry:
 
 
 def validate(content: Any) -> None:
-    """Checks an entry's content against the schema.
+    """Checks an entry's content: its schema, and whether it holds what every entry must.
 
     Raises:
       BadEntry: names an error.
@@ -93,6 +93,8 @@ def validate(content: Any) -> None:
         raise BadEntry(f"it has schema {str(found)[:40]!r}, but this version reads {SCHEMA}")
     try:
         untrusted.check(content, "entry.schema.json")
+        completeness.check(Study(**content["study"]), content["rungs"])
+        completeness.check_sources(content["sources"])
     except BadFile as error:
         raise BadEntry(str(error)) from None
 
@@ -101,23 +103,17 @@ def read(path: Path) -> Entry:
     """Reads and checks an entry.
 
     Raises:
-      BadEntry: if it cannot be parsed (see `untrusted.parse`), does not fit the schema, has another
-        name than its file, carries sources that are not Python, or lacks what an entry needs.
+      BadEntry: if it cannot be parsed (see `untrusted.parse`), is not valid, or has another name
+        than its file.
     """
     try:
-        return _read(path)
+        content, raw = untrusted.parse(path)
     except BadFile as error:
         raise BadEntry(str(error)) from None
-
-
-def _read(path: Path) -> Entry:
-    content, raw = untrusted.parse(path)
     validate(content)
     study = Study(**content["study"])
     if (path.parent.name, path.name) != (study.task, f"{study.optimizer}.json"):
         raise BadEntry(f"its content is that of {study.task}/{study.optimizer}.json")
-    completeness.check(study, content["rungs"])
-    completeness.check_sources(content["sources"])
     results, curves = _results(study, content["rungs"])
     cost = Cost(**content["cost"]) if content["cost"] else None
     return Entry(
@@ -169,7 +165,7 @@ def _results(
     for result in found:
         needed = METRICS[:1] if result.trial.seed == TUNING_SEED else METRICS
         if result.status == "ok" and not (result.points and {*needed} <= {*result.points[-1][1]}):
-            raise BadFile(f"a run at horizon {result.trial.horizon} has status ok but no metrics")
+            raise BadEntry(f"a run at horizon {result.trial.horizon} has status ok but no metrics")
     return tuple(found), curves
 
 

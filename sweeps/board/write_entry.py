@@ -14,6 +14,7 @@ from distill_bench.tasks import catalogue
 from sweeps.board import identity, protocol
 from sweeps.board.entries import FOLDER, SCHEMA, BadEntry, Cost, validate
 from sweeps.board.run_records import final_record, tuning_record
+from sweeps.board.untrusted import MAX_BYTES
 from sweeps.planning.study import Result, Study
 from sweeps.results.store import Loaded
 from sweeps.results.summary import finals, winner
@@ -139,7 +140,7 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER, replace: boo
       The entry's file.
 
     Raises:
-      UserError: if the study fails `check` or the entry does not fit the schema.
+      UserError: if the study fails `check` or the entry would not be valid.
     """
     check(loaded, folder, replace)
     study = loaded.study
@@ -156,6 +157,8 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER, replace: boo
     path = folder / study.task / f"{study.optimizer}.json"
     content = as_text(entry)
     try:
+        if (size := len(content)) > MAX_BYTES:
+            raise BadEntry(f"it would have {size:,} bytes, but an entry has at most {MAX_BYTES:,}")
         validate(json.loads(content))
     except BadEntry as error:
         raise UserError(

@@ -9,7 +9,7 @@ const dashOf = (style) => (typeof style === "number" ? DASHES[style % DASHES.len
 const shapeOf = (style) => (typeof style === "number" ? SHAPES[style % SHAPES.length] : "ring");
 
 function scale([low, high], [from, to], logarithmic) {
-  const f = logarithmic ? Math.log : (x) => x;
+  const f = logarithmic ? (x) => Math.log(Math.max(x, Number.MIN_VALUE)) : (x) => x;
   return (x) => from + ((f(x) - f(low)) / (f(high) - f(low) || 1)) * (to - from);
 }
 
