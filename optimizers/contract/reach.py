@@ -121,7 +121,7 @@ def _reached(tree: ast.Module, own: set[str]) -> Iterator[str]:
     modules = {full for n in nodes if isinstance(n, ast.Import) for _, full in bindings(n)}
     calls = {id(node.func): node for node in nodes if isinstance(node, ast.Call)}
     bases = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
-    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    statements = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     for node in nodes:
         yield from _of_imports(node, own)
         if isinstance(node, ast.Name | ast.Attribute):
@@ -136,7 +136,8 @@ def _reached(tree: ast.Module, own: set[str]) -> Iterator[str]:
                 yield node.id
         if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
             yield from (f"changes {full}" for full in _meant(_changed(node), imported))
-        names = [] if id(node) in docstrings else list(_used(node))
+        is_docstring = isinstance(node, ast.Constant) and id(node) in statements
+        names = [] if is_docstring else list(_used(node))
         yield from (name for name in names if name in _ATTRIBUTES)
         yield from {one for name in names for one in _DUNDER.findall(name)} - _ORDINARY
 
