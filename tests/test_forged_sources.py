@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import py_compile
 import sys
+import zipfile
 
 import pytest
 from hypothesis import example, given, settings
@@ -70,6 +71,13 @@ def test_a_helper_beside_the_file_is_found_from_every_folder(resolved, tmp_path,
     assert scale(registry.resolve(str(tmp_path / "a" / "mine.py"))) == 9.0
 
 
+def test_what_lies_beside_it_goes_before_other_folders(resolved, tmp_path, monkeypatch):
+    first, second = FILES["a helper beside it"]
+    resolved(first, "a")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "a"), *sys.path])
+    assert scale(resolved(second, "b")) == 9.0
+
+
 def test_a_file_beside_it_does_not_hide_an_installed_package(resolved):
     found = resolved({"mine.py": "import optax\n" + DECLARATION + "SCALE = 1.0\n", "optax.py": ""})
     assert found.optimizer.make.__globals__["optax"].__file__.endswith("optax/__init__.py")
@@ -102,6 +110,37 @@ def test_code_without_text_counts_by_its_bytes(resolved, tmp_path):
         assert found.sources["helper.pyc"].startswith("sha256 ")
         digests.add(found.source_sha256)
     assert len(digests) == 2
+
+
+def test_an_archive_counts_by_its_bytes(resolved, tmp_path):
+    found = []
+    for folder, value in zip("ab", ("1.0", "9.0"), strict=True):
+        (tmp_path / folder).mkdir()
+        with zipfile.ZipFile(tmp_path / folder / "lib.zip", "w") as archive:
+            archive.writestr("deep/__init__.py", "")
+            archive.writestr("deep/helper.py", f"SCALE = {value}\n")
+        mine = "import sys\nsys.path.insert(0, 'lib.zip')\nfrom deep.helper import SCALE\n"
+        found.append(resolved({"mine.py": mine + DECLARATION}, folder))
+    assert list(map(scale, found)) == [1.0, 9.0]
+    assert found[0].source_sha256 != found[1].source_sha256
+    assert found[0].sources.keys() > {"lib.zip", "mine.py"}
+
+
+def test_a_file_that_changes_and_is_loaded_again_is_refused(resolved):
+    """Else its later text would stand for what ran first."""
+    mine = "SCALE = 9.0\nimport pathlib\npath = pathlib.Path('mine.py')\n"
+    mine += "if __name__ != 'mine':\n    path.write_text(path.read_text().replace('9.0', '1.0'))\n"
+    mine += "    import mine as again\n"
+    with pytest.raises(ImportError, match="changed while it was imported"):
+        resolved({"mine.py": mine + DECLARATION})
+
+
+def test_a_linked_helper_goes_by_the_name_of_its_module(resolved, tmp_path):
+    (tmp_path / "real.py").write_text("SCALE = 1.0\n")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "helper.py").symlink_to(tmp_path / "real.py")
+    found = resolved({"mine.py": "from helper import SCALE\n" + DECLARATION})
+    assert found.sources["helper.py"] == "SCALE = 1.0\n"
 
 
 @pytest.mark.parametrize("folder", ["optimizers", "optimizers/contract"])

@@ -67,6 +67,8 @@ def reached(text):
         ("from optimizers.contract import registry", ["optimizers.contract.registry"]),
         ("import jax\njax.make_jaxpr(value_fn)", ["make_jaxpr"]),
         ("mark = 'loss_pass'", ["loss_pass"]),
+        ("def f(x: '(open(1), float)[1]'): pass", ["open"]),
+        ("from typing import Any\ndef f(x: Any) -> 'Any | eval(1)': pass", ["eval"]),
         ("ｅｘｅｃ('x')", ["exec"]),  # Python reads these letters as plain ones
         ("f.ſetattr", []),
     ],

@@ -18,7 +18,7 @@ import sysconfig
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -103,19 +103,23 @@ class _Loader(SourceFileLoader):
 
     def source_to_code(self, data: Any, path: Any, **options: Any) -> CodeType:
         text = decoded(bytes(data), str(path))
-        self._loaded.texts[Path(path).resolve()] = text
+        if self._loaded.texts.setdefault(Path(path).resolve(), text) != text:
+            raise ImportError(f"{path} changed while it was imported: import it once, as it is.")
         return super().source_to_code(text, path, **options)
 
 
 @dataclass(frozen=True)
 class _Finder:
-    """Finds modules as Python does; those that are local get a `_Loader`.
+    """Finds modules as Python does, and those beside the plug-in; local ones get a `_Loader`.
 
     own: a package that counts as local though it is installed.
+    home: the plug-in's folder. It goes before other local folders, but what is installed goes
+      first: a jax.py beside the plug-in hides nothing.
     """
 
     loaded: Loaded
     own: str
+    home: Path | None
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -123,25 +127,35 @@ class _Finder:
         others = [finder for finder in sys.meta_path if finder is not self]
         found = (finder.find_spec(name, path, target) for finder in others)
         spec = next((spec for spec in found if spec), None)
+        if path is None and self.home and not (spec and _is_installed(spec)):
+            spec = PathFinder.find_spec(name, [str(self.home)]) or spec
         if spec and spec.has_location and spec.origin:
-            file = Path(spec.origin).resolve()
-            if name.partition(".")[0] == self.own or is_local(file):
-                self._record(name, file, spec)
+            if name.partition(".")[0] == self.own or not _is_installed(spec):
+                self._record(name, Path(spec.origin).resolve(), spec)
         elif spec and any(is_local(Path(one)) for one in spec.submodule_search_locations or ()):
             _recorded.add(name)  # a folder that is a package though it has no __init__.py
         return spec
 
     def _record(self, name: str, file: Path, spec: ModuleSpec) -> None:
         package = name if spec.submodule_search_locations else name.rpartition(".")[0]
-        self.loaded.names[file] = "/".join([*filter(None, package.split(".")), file.name])
-        self.loaded.modules[name] = file
+        folders = [one for one in package.split(".") if one]
         _recorded.add(name)
         if type(spec.loader) is SourceFileLoader:
+            self.loaded.modules[name] = file
+            self.loaded.names[file] = "/".join([*folders, Path(str(spec.origin)).name])
             spec.loader = _Loader(name, str(spec.origin), self.loaded)
             return
         while not file.is_file():  # a module in an archive
             file = file.parent
+        self.loaded.modules[name] = file
+        self.loaded.names[file] = file.name
         self.loaded.binaries[file] = hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _is_installed(spec: ModuleSpec) -> bool:
+    if spec.origin in ("built-in", "frozen"):
+        return True
+    return bool(spec.has_location and spec.origin and not is_local(Path(spec.origin).resolve()))
 
 
 _recorded: set[str] = set()  # modules that the last import recorded
@@ -152,7 +166,7 @@ _PREFIX = "_optimizer_"  # of the names of plug-ins' own files
 
 
 @contextlib.contextmanager
-def _recording(own: str = "") -> Iterator[Loaded]:
+def _recording(own: str, home: Path | None) -> Iterator[Loaded]:
     """Records the local modules that are loaded in the block.
 
     What an earlier block recorded is loaded afresh: one plug-in's helper is not another's, though
@@ -165,7 +179,7 @@ def _recording(own: str = "") -> Iterator[Loaded]:
     _recorded.clear()
     importlib.invalidate_caches()
     before = dict(sys.modules)
-    finder = _Finder(Loaded(), own)
+    finder = _Finder(Loaded(), own, home)
     sys.meta_path.insert(0, finder)
     try:
         yield finder.loaded
@@ -201,9 +215,9 @@ def local_file(module: ModuleType) -> Path | None:
 
 def import_file(path: Path) -> tuple[ModuleType, Loaded]:
     """Imports a file by itself. It may import what lies beside it, or in its package."""
-    file = path.resolve()
+    file, home = path.resolve(), root_of(path.resolve())
     name = f"{_PREFIX}{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
-    with _searching(root_of(file)), _recording() as loaded:
+    with _searching(home), _recording("", home) as loaded:
         loaded.names[file] = file.name
         loader = _Loader(name, str(path), loaded)
         spec = importlib.util.spec_from_file_location(name, path, loader=loader)
@@ -223,7 +237,7 @@ def import_package(target: str, folder: Path | None = None) -> tuple[ModuleType,
     local."""
     top = target.partition(".")[0]
     own = "" if top in (PACKAGE.name, *HARNESS) else top
-    with _searching(folder), _recording(own) as loaded:
+    with _searching(folder), _recording(own, folder) as loaded:
         return importlib.import_module(target), loaded
 
 

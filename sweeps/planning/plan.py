@@ -150,7 +150,7 @@ def _check_files(specs: Sequence[str], entries: Sequence[registry.Resolved]) -> 
     known: dict[str, tuple[str, str]] = {}  # file -> (its text, the plug-in)
     for spec, entry in zip(specs, entries, strict=True):
         for name, text in own_files(entry.sources).items():
-            if name == entry.path.name:
+            if name == entry.path.resolve().name:
                 continue  # the plug-in's own file has a module name of its own
             other = known.setdefault(name, (text, spec))
             if other[0] != text:

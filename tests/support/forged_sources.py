@@ -66,6 +66,16 @@ WORDS = {
         "import helper\ndef f(): '{S}'\nSCALE = helper.read(f)\n",
         helper="def read(f): return float(f.__doc__)\n",
     ),
+    "a docstring that jax finds by a computed name": pair(
+        "import jax\nclass A: '{S}'\n"
+        "jax.tree_util.register_dataclass(A, data_fields=['__do' + 'c__'], meta_fields=[])\n"
+        "SCALE = float(jax.tree.leaves(A())[0])\n"
+    ),
+    "a docstring that numpy prints": pair(
+        "import numpy as np\ndef f(): '{S}'\nSAID = []\n"
+        "class Out: write = lambda self, text: SAID.append(text)\n"
+        "np.info(f, output=Out())\nSCALE = float(''.join(SAID).split()[-1])\n"
+    ),
     "a comment read from its file": pair(
         "# {S}\nwith open(__file__) as file: SCALE = float(file.readline()[2:])\n"
     ),
