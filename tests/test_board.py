@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distill_bench.errors import UserError
+from support.copies import made_up
 from sweeps.board import build, entries, protocol, tables
 from sweeps.board.entries import BASELINE
 from sweeps.results import statistics
@@ -99,12 +100,13 @@ def test_a_twin_of_the_baseline_is_as_fast_at_any_length(board_folder):
 
 def copy_with_losses(path, name, factor):
     """A copy of the entry under another name, its final losses multiplied by `factor`."""
-    content = json.loads(path.read_text())
-    content["study"]["optimizer"] = name
-    for rung in content["rungs"]:
-        for run in rung["finals"]:
-            run["points"][-1]["probe_loss"] *= factor
-    path.with_name(f"{name}.json").write_text(json.dumps(content))
+
+    def multiply(content):
+        for rung in content["rungs"]:
+            for run in rung["finals"]:
+                run["points"][-1]["probe_loss"] *= factor
+
+    made_up(path, name, multiply)
 
 
 def test_a_clearly_lower_loss_ranks_first_and_equal_losses_tie(board_folder):

@@ -112,6 +112,20 @@ def test_wrong_input_is_refused(changes, message):
         plan(**changes)
 
 
+def test_plug_ins_whose_helpers_have_one_name_run_apart(tmp_path):
+    for folder, scale in (("a", "1.0"), ("b", "1.0"), ("c", "2.0")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "helper.py").write_text(f"SCALE = {scale}\n")
+        (tmp_path / folder / "mine.py").write_text(
+            "from optimizers import optimizer\n"
+            f"@optimizer\ndef mine_{folder}(lr: float = 1.0):\n    import helper\n"
+        )
+    a, b, c = (str(tmp_path / folder / "mine.py") for folder in "abc")
+    assert len(plan(opts=[a, b]).candidates) == 2  # the same text
+    with pytest.raises(UserError, match=r"a/mine\.py and --opt=.*different files called helper"):
+        plan(opts=[a, c])
+
+
 def test_a_plug_ins_error_is_shown_from_its_own_frame_on(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("import optax\n\n\ndef help_me():\n    return 1 / 0\n\n\nhelp_me()\n")

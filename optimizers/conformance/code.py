@@ -11,7 +11,7 @@ import jax
 
 from optimizers.conformance.problems import PARAMS, build, quadratic, take_step
 from optimizers.contract.api import Optimizer
-from optimizers.contract.local_modules import HARNESS, local_file
+from optimizers.contract.local_modules import HARNESS, local_since
 from optimizers.contract.used_files import paths_read, source_files
 
 
@@ -23,13 +23,9 @@ def loads_its_code_when_imported(opt: Optimizer) -> str | None:
         jax.eval_shape(
             lambda params: take_step(opt, rule, quadratic, params, rule.init(params))[:2], PARAMS
         )
-    late = [
-        module.__name__
-        for name, module in list(sys.modules.items())
-        if module is not before.get(name)
-        and (file := local_file(module))
-        and file not in paths_read(_file_of(opt))
-    ]
+    new = local_since(before)
+    known = paths_read(_file_of(opt)) if new else set()
+    late = [name for name, file in new.items() if file not in known]
     if not late:
         return None
     return (

@@ -6,7 +6,7 @@ import ast
 import copy
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -68,10 +68,6 @@ class _Module:
         return imported_names(self.tree)
 
     @functools.cached_property
-    def bound(self) -> set[str]:
-        return {name for node in ast.walk(self.tree) for name, full in bindings(node) if not full}
-
-    @functools.cached_property
     def definitions(self) -> dict[str, ast.stmt]:
         """Name -> the last statement at the top of the file that binds it."""
         return {
@@ -93,92 +89,142 @@ class _Program:
 
     def __init__(self, modules: Mapping[str, _Module]):
         self.modules = modules
-        self._own = set().union(*(module.bound for module in modules.values()))
-        self._numbers: dict[_Definition | str, int] = {}
+        nodes = [(one, node) for one in modules.values() for node in ast.walk(one.stripped)]
+        self.keywords = {
+            keyword.arg
+            for one, node in nodes
+            if isinstance(node, ast.Call) and self._is_ours(node.func, one)
+            for keyword in node.keywords
+        }
+        self.fields = self.keywords | {name for _, node in nodes for name in _fields(node)}
+        self._numbers: dict[Hashable, int] = {}
         self._pending: list[_Definition] = []
 
     def digest(self, start: _Definition) -> str:
         whole = hashlib.sha256()
-        self.number(start)
+        self.of_definition(start)
         for module, name in self._pending:  # grows while it is read
-            node = self.modules[module].definitions[name]
-            renamed = _Renamed(self, module).visit(copy.deepcopy(node))
-            whole.update("".join(written(renamed)).encode())
+            node = copy.deepcopy(self.modules[module].definitions[name])
+            whole.update("".join(written(_Renamed(self, module).visit(node))).encode())
         return whole.hexdigest()
 
-    def number(self, what: _Definition | str) -> str:
-        if what not in self._numbers:
-            self._numbers[what] = len(self._numbers)
-            if isinstance(what, tuple):
-                self._pending.append(what)
-        return f"<{self._numbers[what]}>"
+    def number(self, what: Hashable) -> str:
+        return f"<{self._numbers.setdefault(what, len(self._numbers))}>"
 
-    def stands_for(self, module: str, name: str) -> str:
-        """What a name in a module is called here."""
-        one = self.modules[module]
-        if name in one.imported:
-            return self.of_import(one.imported[name])
-        if name in one.definitions:
-            return self.number((module, name))
-        return self.number(name) if name in one.bound else name
+    def of_definition(self, what: _Definition) -> str:
+        if what not in self._numbers:
+            self._pending.append(what)
+        return self.number(what)
 
     def of_import(self, full: str) -> str:
+        """What an imported name stands for: a definition in the carried files, or its own name."""
+        module, name = self._place(full)
+        if module in self.modules and name in self.modules[module].definitions:
+            return self.of_definition((module, name))
+        return f"{module}.{name}"
+
+    def _place(self, full: str) -> _Definition:
         package, _, name = full.rpartition(".")
         module = exports().get(name, package) if package == "optimizers" else package
         if module.startswith("."):  # relative: the carried files are one package
             tail = "." + module.strip(".")
             module = next((one for one in self.modules if f".{one}".endswith(tail)), module)
-        known = self.modules.get(module)
-        if known and name in known.definitions:
-            return self.number((module, name))
-        return f"{module}.{name}"
+        return module, name
 
-    def of_attribute(self, name: str) -> str:
-        return self.number(name) if name in self._own else name
+    def _is_ours(self, called: ast.expr, module: _Module) -> bool:
+        full = dotted(called, module.imported)
+        return not full or self._place(full)[0] in self.modules
 
 
 class _Renamed(ast.NodeTransformer):
-    """A definition with numbers in place of the names that its author chose."""
+    """A definition with numbers in place of the names that its author chose.
+
+    Variables are numbered for each function, attributes and keywords for the whole program.
+    """
 
     def __init__(self, program: _Program, module: str):
-        self._program, self._module = program, module
-        self._imported = program.modules[module].imported
+        self._program, self._name = program, module
+        self._module = program.modules[module]
+        self._scopes: list[tuple[object, set[str]]] = []
+
+    def _variable(self, name: str) -> str:
+        for scope, bound in reversed(self._scopes):
+            if name in bound:
+                return self._program.number((scope, name))
+        if name in self._module.imported:
+            return self._program.of_import(self._module.imported[name])
+        if name in self._module.definitions:
+            return self._program.of_definition((self._name, name))
+        return name
+
+    def _attribute(self, name: str) -> str:
+        return self._program.number(name) if name in self._program.fields else name
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
-        return ast.Name(self._program.stands_for(self._module, node.id))
+        return ast.Name(self._variable(node.id))
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        if full := dotted(node, self._imported):
+        if full := dotted(node, self._module.imported):
             return ast.Name(self._program.of_import(full))
-        value = self.visit(node.value)
-        return ast.Attribute(value, self._program.of_attribute(node.attr))
+        return ast.Attribute(self.visit(node.value), self._attribute(node.attr))
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         called = self.visit(node.func)
-        outside = isinstance(called, ast.Name) and not called.id.startswith("<")
+        ours = not isinstance(called, ast.Name) or called.id.startswith("<")
+        for keyword in node.keywords:
+            if keyword.arg and ours:
+                keyword.arg = self._attribute(keyword.arg)
         arguments = [self.visit(one) for one in node.args]
-        keywords = [
-            ast.keyword(
-                one.arg if outside or one.arg is None else self._program.of_attribute(one.arg),
-                self.visit(one.value),
-            )
-            for one in node.keywords
-        ]
-        return ast.Call(called, arguments, keywords)
+        return ast.Call(called, arguments, [self.visit(one) for one in node.keywords])
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
-        return ast.arg(self._program.number(node.arg))
+        keyword = self._attribute(node.arg) if node.arg in self._program.keywords else ""
+        return ast.arg(self._variable(node.arg) + keyword)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.name = self._program.stands_for(self._module, node.name)
-        return self.generic_visit(node)
+        node.name = self._variable(node.name)
+        return self._inside(node)
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        return self._inside(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        node.name = self._program.stands_for(self._module, node.name)
+        node.name = self._variable(node.name)
         return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if isinstance(node.target, ast.Name) and not self._scopes:  # a field of a class
+            node.target.id = self._attribute(node.target.id)
+            return node
+        return self.generic_visit(node)
+
+    def _inside(self, node: ast.FunctionDef | ast.Lambda) -> ast.AST:
+        self._scopes.append((self._program.number(object()), _variables(node)))
+        try:
+            return self.generic_visit(node)
+        finally:
+            self._scopes.pop()
 
     def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
         return None  # what it binds is resolved where it is used
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         return None
+
+
+def _fields(node: ast.AST) -> set[str]:
+    """Names of a class's fields."""
+    body = node.body if isinstance(node, ast.ClassDef) else []
+    assigned = [one.target for one in body if isinstance(one, ast.AnnAssign)]
+    return {target.id for target in assigned if isinstance(target, ast.Name)}
+
+
+def _variables(function: ast.FunctionDef | ast.Lambda) -> set[str]:
+    """Names that a function binds itself, not those of functions inside it."""
+    found, pending = set(), list(ast.iter_child_nodes(function))
+    while pending:
+        node = pending.pop()
+        found |= {name for name, full in bindings(node) if not full}
+        if not isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+            pending += ast.iter_child_nodes(node)
+    return found

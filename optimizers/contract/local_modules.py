@@ -16,9 +16,9 @@ import site
 import sys
 import sysconfig
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -103,19 +103,23 @@ class _Loader(SourceFileLoader):
 
     def source_to_code(self, data: Any, path: Any, **options: Any) -> CodeType:
         text = decoded(bytes(data), str(path))
-        self._loaded.texts[Path(path).resolve()] = text
+        if self._loaded.texts.setdefault(Path(path).resolve(), text) != text:
+            raise ImportError(f"{path} changed while it was imported: import it once, as it is.")
         return super().source_to_code(text, path, **options)
 
 
 @dataclass(frozen=True)
 class _Finder:
-    """Finds modules as Python does; those that are local get a `_Loader`.
+    """Finds modules as Python does, and those beside the plug-in; local ones get a `_Loader`.
 
     own: a package that counts as local though it is installed.
+    home: the plug-in's folder. It goes before other local folders, but what is installed goes
+      first: a jax.py beside the plug-in hides nothing.
     """
 
     loaded: Loaded
     own: str
+    home: Path | None
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -123,59 +127,81 @@ class _Finder:
         others = [finder for finder in sys.meta_path if finder is not self]
         found = (finder.find_spec(name, path, target) for finder in others)
         spec = next((spec for spec in found if spec), None)
-        if spec is None or not spec.has_location or not spec.origin:
-            return spec
-        file = Path(spec.origin).resolve()
-        if name.partition(".")[0] == self.own or is_local(file):
-            self._record(name, file, spec)
+        if path is None and self.home and not (spec and _is_installed(spec)):
+            spec = PathFinder.find_spec(name, [str(self.home)]) or spec
+        if spec and spec.has_location and spec.origin:
+            if name.partition(".")[0] == self.own or not _is_installed(spec):
+                self._record(name, Path(spec.origin).resolve(), spec)
+        elif spec and any(is_local(Path(one)) for one in spec.submodule_search_locations or ()):
+            _recorded.add(name)  # a folder that is a package though it has no __init__.py
         return spec
 
     def _record(self, name: str, file: Path, spec: ModuleSpec) -> None:
         package = name if spec.submodule_search_locations else name.rpartition(".")[0]
-        self.loaded.names[file] = "/".join([*filter(None, package.split(".")), file.name])
-        self.loaded.modules[name] = file
+        folders = [one for one in package.split(".") if one]
         _recorded.add(name)
         if type(spec.loader) is SourceFileLoader:
+            self.loaded.modules[name] = file
+            self.loaded.names[file] = "/".join([*folders, Path(str(spec.origin)).name])
             spec.loader = _Loader(name, str(spec.origin), self.loaded)
             return
         while not file.is_file():  # a module in an archive
             file = file.parent
+        self.loaded.modules[name] = file
+        self.loaded.names[file] = file.name
         self.loaded.binaries[file] = hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+def _is_installed(spec: ModuleSpec) -> bool:
+    if spec.origin in ("built-in", "frozen"):
+        return True
+    return bool(spec.has_location and spec.origin and not is_local(Path(spec.origin).resolve()))
+
+
 _recorded: set[str] = set()  # modules that the last import recorded
-_folders: list[str] = []  # of plug-ins, which are searched after all others
+_at_the_end: dict[str, ModuleType] = {}  # of the last import: all modules that were loaded
+_homes: set[Path] = set()  # folders of plug-ins
+_folders: list[str] = []  # those of them that are on the path for no other reason
+_PREFIX = "_optimizer_"  # of the names of plug-ins' own files
 
 
 @contextlib.contextmanager
-def _recording(own: str = "") -> Iterator[Loaded]:
+def _recording(own: str, home: Path | None) -> Iterator[Loaded]:
     """Records the local modules that are loaded in the block.
 
     What an earlier block recorded is loaded afresh: one plug-in's helper is not another's, though
     they have the same name, and what is loaded does not depend on who came before.
     """
+    late = local_since(_at_the_end).items()
+    _recorded.update(name for name, file in late if not _homes.isdisjoint(file.parents))
     for name in _recorded:
         sys.modules.pop(name, None)
     _recorded.clear()
     importlib.invalidate_caches()
     before = dict(sys.modules)
-    finder = _Finder(Loaded(), own)
+    finder = _Finder(Loaded(), own, home)
     sys.meta_path.insert(0, finder)
     try:
         yield finder.loaded
+        _add_unfound(finder.loaded, before)
     finally:
         sys.meta_path.remove(finder)
-    _add_unfound(finder.loaded, before)
+        _recorded.update(n for n in local_since(before) if not n.startswith(_PREFIX))
+        _at_the_end.clear()
+        _at_the_end.update(sys.modules)
 
 
 def _add_unfound(loaded: Loaded, before: dict[str, ModuleType]) -> None:
     """Adds local modules that the block made without the import system, from their files."""
-    for name, module in list(sys.modules.items()):
-        file = local_file(module)
-        if file and module is not before.get(name) and file not in loaded.names:
-            loaded.names[file] = relative(file, root_of(file))
-            loaded.texts[file] = decoded(file.read_bytes(), str(file))
-            _recorded.add(name)
+    for file in set(local_since(before).values()) - loaded.names.keys():
+        loaded.names[file] = relative(file, root_of(file))
+        loaded.texts[file] = decoded(file.read_bytes(), str(file))
+
+
+def local_since(before: Mapping[str, ModuleType]) -> dict[str, Path]:
+    """Name -> file of the local modules that are loaded and were not in `before`."""
+    new = {n: module for n, module in sys.modules.items() if module is not before.get(n)}
+    return {name: file for name, module in new.items() if (file := local_file(module))}
 
 
 def local_file(module: ModuleType) -> Path | None:
@@ -189,10 +215,9 @@ def local_file(module: ModuleType) -> Path | None:
 
 def import_file(path: Path) -> tuple[ModuleType, Loaded]:
     """Imports a file by itself. It may import what lies beside it, or in its package."""
-    file, folder = path.resolve(), str(root_of(path.resolve()))
-    search_last(folder)
-    name = f"_optimizer_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
-    with _recording() as loaded:
+    file, home = path.resolve(), root_of(path.resolve())
+    name = f"{_PREFIX}{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    with _searching(home), _recording("", home) as loaded:
         loaded.names[file] = file.name
         loader = _Loader(name, str(path), loaded)
         spec = importlib.util.spec_from_file_location(name, path, loader=loader)
@@ -207,17 +232,26 @@ def import_file(path: Path) -> tuple[ModuleType, Loaded]:
     return module, loaded
 
 
-def import_package(target: str) -> tuple[ModuleType, Loaded]:
-    """Imports a module by its dotted name. All of its package counts as local."""
+def import_package(target: str, folder: Path | None = None) -> tuple[ModuleType, Loaded]:
+    """Imports a module by its dotted name, also from `folder`. All of its package counts as
+    local."""
     top = target.partition(".")[0]
-    with _recording("" if top in (PACKAGE.name, *HARNESS) else top) as loaded:
+    own = "" if top in (PACKAGE.name, *HARNESS) else top
+    with _searching(folder), _recording(own, folder) as loaded:
         return importlib.import_module(target), loaded
 
 
-def search_last(folder: str) -> None:
-    """Puts a folder on the import path, behind all but the folders of earlier plug-ins."""
-    if folder not in sys.path or folder in _folders:
-        earlier = [one for one in _folders if one != folder]
-        others = [one for one in sys.path if one not in _folders]
-        _folders[:] = [folder, *earlier]
-        sys.path[:] = [*others, *_folders]
+@contextlib.contextmanager
+def _searching(folder: Path | None) -> Iterator[None]:
+    """Puts a folder on the import path, behind all others. Those of earlier plug-ins are not on it
+    in the block, and after it they are searched last: their functions may still import."""
+    if folder:
+        _homes.add(folder)
+    others = [one for one in sys.path if one not in _folders]
+    mine = [str(folder)] if folder and str(folder) not in others else []
+    _folders[:] = [*mine, *(one for one in _folders if one not in mine)]
+    sys.path[:] = [*others, *mine]
+    try:
+        yield
+    finally:
+        sys.path += [one for one in _folders if one not in sys.path]

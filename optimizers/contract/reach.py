@@ -12,6 +12,7 @@ together is.
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -39,8 +40,8 @@ _TELLING = _names(
     jax.experimental.array_serialization jax.experimental.compilation_cache
     jax.experimental.host_callback jax.experimental.multihost_utils
     jax.experimental.serialize_executable
-    numpy.ctypeslib numpy.distutils numpy.f2py numpy.lib numpy.load numpy.random numpy.save
-    numpy.savez numpy.testing
+    numpy.ctypeslib numpy.distutils numpy.f2py numpy.info numpy.lib numpy.load numpy.random
+    numpy.save numpy.savez numpy.testing
     optimizers.conformance optimizers.contract.evaluations optimizers.contract.local_modules
     optimizers.contract.registry optimizers.contract.source_digest"""
 )
@@ -76,8 +77,11 @@ _ORDINARY = frozenset(
 _OF_TUPLES = _names("_asdict _fields _make _replace")
 _DUNDER = re.compile(r"__\w+__")
 
-# What shows a program the messages of exceptions and warnings, or attributes by a made-up format.
-_WORDS = _names("__exit__ ExitStack catch_warnings formatwarning push")
+# What shows a program the messages of exceptions and warnings, or attributes by made-up names.
+_WORDS = _names(
+    """__exit__ ExitStack Formatter catch_warnings formatwarning _fields make_dataclass push
+    register_dataclass"""
+)
 _FORMATTING = _names("format format_map")
 
 
@@ -115,13 +119,13 @@ def sees_words(text: str) -> bool:
 
 
 def _reached(tree: ast.Module, own: set[str]) -> Iterator[str]:
-    tree = without_type_checking(tree)
-    nodes = list(ast.walk(tree))
+    nodes = list(ast.walk(without_type_checking(tree)))
+    nodes += [inner for node in nodes for inner in _in_annotations(node)]
     imported = _imports(nodes)
     modules = {full for n in nodes if isinstance(n, ast.Import) for _, full in bindings(n)}
     calls = {id(node.func): node for node in nodes if isinstance(node, ast.Call)}
     bases = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
-    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    statements = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     for node in nodes:
         yield from _of_imports(node, own)
         if isinstance(node, ast.Name | ast.Attribute):
@@ -136,9 +140,20 @@ def _reached(tree: ast.Module, own: set[str]) -> Iterator[str]:
                 yield node.id
         if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
             yield from (f"changes {full}" for full in _meant(_changed(node), imported))
-        names = [] if id(node) in docstrings else list(_used(node))
+        is_docstring = isinstance(node, ast.Constant) and id(node) in statements
+        names = [] if is_docstring else list(_used(node))
         yield from (name for name in names if name in _ATTRIBUTES)
         yield from {one for name in names for one in _DUNDER.findall(name)} - _ORDINARY
+
+
+def _in_annotations(node: ast.AST) -> Iterator[ast.AST]:
+    """The code in texts that stand as annotations: `@optimizer` evaluates them."""
+    for field in ("annotation", "returns"):
+        annotation = getattr(node, field, None)
+        for part in ast.walk(annotation) if isinstance(annotation, ast.AST) else ():
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                with contextlib.suppress(SyntaxError):
+                    yield from ast.walk(ast.parse(part.value.strip(), mode="eval"))
 
 
 def _imports(nodes: Sequence[ast.AST]) -> dict[str, set[str]]:

@@ -18,7 +18,6 @@ from optimizers.contract.local_modules import (
     Loaded,
     import_file,
     import_package,
-    search_last,
 )
 from optimizers.contract.source_digest import digest, own_files
 from optimizers.contract.syntax import declared_in
@@ -149,8 +148,9 @@ def resolve_carried(
         path.write_text(text, encoding="utf-8", newline="\n")
     if "/" not in name:
         return resolve(f"{folder / name}:{optimizer}")
-    search_last(str(folder))
-    return resolve(f"{'.'.join(PurePosixPath(name).with_suffix('').parts)}:{optimizer}")
+    spec = f"{'.'.join(PurePosixPath(name).with_suffix('').parts)}:{optimizer}"
+    module, loaded = import_package(spec.partition(":")[0], folder)
+    return _plug_in(module, _file_of(module, spec), optimizer, spec, loaded)
 
 
 def _file_of(module: ModuleType, spec: str) -> Path:

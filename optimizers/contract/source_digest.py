@@ -34,7 +34,7 @@ def digest(files: Mapping[str, str]) -> str:
     """
     own = own_files(files)
     python = {name: text for name, text in own.items() if name.endswith(".py")}
-    exact = bool(beyond(python)) or any(map(sees_words, python.values()))
+    exact = len(python) < len(own) or bool(beyond(python)) or any(map(sees_words, python.values()))
     whole = hashlib.sha256()
     for name, text in sorted(files.items()):
         if name not in own:

@@ -14,6 +14,7 @@ from distill_bench.training.rules import Contract, Lane
 from optimizers.contract import registry
 from optimizers.contract.api import FUNCTIONS, Optimizer
 from optimizers.contract.evaluations import Audit
+from optimizers.contract.source_digest import own_files
 from sweeps.planning.environment import versions
 from sweeps.planning.parsing import cast, parse_horizons, parse_settings, parse_shard
 from sweeps.planning.plug_ins import resolve_watched
@@ -142,7 +143,23 @@ def _resolve_all(specs: Sequence[str]) -> list[tuple[registry.Resolved, list[str
             f"--opt names {repeated[0]!r} {names.count(repeated[0])} times. Results are stored by "
             "name: give one of them another name."
         )
+    _check_files(specs, [entry for entry, _ in found])
     return found
+
+
+def _check_files(specs: Sequence[str], entries: Sequence[registry.Resolved]) -> None:
+    """Refuses plug-ins whose helpers have one name: a function of one might import the other's."""
+    known: dict[str, tuple[str, str]] = {}  # file -> (its text, the plug-in)
+    for spec, entry in zip(specs, entries, strict=True):
+        for name, text in own_files(entry.sources).items():
+            if name == entry.path.resolve().name:
+                continue  # the plug-in's own file has a module name of its own
+            other = known.setdefault(name, (text, spec))
+            if other[0] != text:
+                raise UserError(
+                    f"--opt={other[1]} and --opt={spec} use different files called {name}. Python "
+                    "keeps one module of a name: rename one of them, or run two sweeps."
+                )
 
 
 def _check_declared(names: Mapping[str, Any], entries: Sequence[registry.Resolved]) -> None:
