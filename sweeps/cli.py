@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from distill_bench import command, machine
+from distill_bench import command, import_path, machine
+from distill_bench.errors import UserError
 
 OK, FAILED = command.OK, command.FAILED
 
@@ -20,7 +20,7 @@ def run(
     main: Callable[..., int], values: command.Flags, usage: str, takes_arguments: bool = False
 ) -> None:
     """Runs `main` as the command that was typed, and exits with its code; see command.run."""
-    signal.signal(signal.SIGTERM, _terminate)
+    import_path.user_folder_last()
     code = command.run(
         main,
         values,
@@ -28,40 +28,71 @@ def run(
         sys.argv,
         takes_arguments=takes_arguments,
         after_interrupt="The same command continues from the last checkpoint.",
-        explain=lambda error: disk_trouble(error, Path.cwd()),
+        explain=lambda error: storage_trouble(error, Path.cwd()),
     )
     sys.exit(code)
 
 
-def _terminate(signum: int, frame: object) -> None:
-    raise SystemExit(128 + signum)
+def storage_trouble(error: OSError, place: Path) -> str | None:
+    """The message for a disk that is full or gone, or a file that cannot be used; None for any
+    other error.
 
-
-def disk_trouble(error: OSError, place: Path) -> str | None:
-    """The message for a disk that is full or has gone away; None for any other error."""
-    if error.errno not in _DISK_TROUBLE:
+    place: what was being written, if the error names no file.
+    """
+    if error.errno in _DISK_TROUBLE:
+        what = f"{error.filename or place} could not be written: {error.strerror}."
+        remedy = "Free some space"
+    elif error.filename is not None:
+        what = f"{error.filename} cannot be used: {error.strerror}."
+        remedy = "Remove the cause"
+    else:
         return None
     return (
-        f"{place} could not be written: {error.strerror}.\nNothing finished is lost. "
-        "Free some space; the same command then continues from the last checkpoint."
+        f"{what}\nNothing finished is lost. "
+        f"{remedy}; the same command then continues from the last checkpoint."
     )
 
 
-def set_up_jax(compilation_cache: str | None, cpu_devices: int = 1) -> None:
+def pin_settings() -> None:
+    """Sets what training relies on, whatever the environment or the file of an optimizer set."""
+    import jax
+
+    # Programs are compiled before they run, which jax refuses without jit.
+    jax.config.update("jax_disable_jit", False)
+
+
+def set_up_jax(
+    compilation_cache: str | None, cpu_devices: int = 1, spans_hosts: bool = False
+) -> None:
     """Pins XLA's threads and keeps compiled programs. Call before any computation.
 
     Args:
       compilation_cache: folder that keeps compiled programs between runs; None for none.
       cpu_devices: number of devices that jax itself makes of a CPU. A sweep makes its own, one for
         each core, unless it spans several hosts.
+      spans_hosts: jax looks for devices later, when the hosts have met.
+
+    Raises:
+      UserError: if there is no device of the platform that the environment asks for.
     """
     machine.pin_threads()
     # One LAPACK thread for each call, because the lanes already keep every core busy.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 
+    pin_settings()
     jax.config.update("jax_num_cpu_devices", cpu_devices)
     if compilation_cache:
         jax.config.update("jax_compilation_cache_dir", compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if spans_hosts:
+        return
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"jax cannot start: {error}\n"
+            f"JAX_PLATFORMS={platforms} names the platform; unset, jax takes the fastest it finds."
+        ) from None

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from distill_bench.errors import UserError
+from distill_bench.errors import UserError, clip
 from distill_bench.training.dispatch import (
     Assignment,
     Dispatch,
@@ -41,6 +41,9 @@ from distill_bench.training.rules import Lane, RuleSpec, spec_of, traceable
 from distill_bench.training.source import init_student
 
 Diagnose = Callable[[Any], dict[str, jax.Array]]
+
+# What the code of a plug-in may raise; anything else is meant to end the process.
+_PLUG_IN_ERRORS = (Exception, SystemExit)
 
 
 CURVE_POINTS = 13  # of a final run, the last at its end
@@ -82,7 +85,7 @@ def train(
     yield from crashes
     new = [group for group in groups if not engine.knows(group.rule)]
     yield from _compile(engine, new)
-    _scatter(engine, [group for group in groups if group.live()], resume or {}, diagnose)
+    yield from _scatter(engine, [group for group in groups if group.live()], resume or {}, diagnose)
     compiled = sum(engine.knows(group.rule) for group in new)
     yield Compiled(compiled, time.perf_counter() - began, _static_numbers(groups))
     yield from _run(engine, groups, snapshot_due, keep)
@@ -100,7 +103,7 @@ def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[Group], list[Fini
         if lane.build not in traced:
             try:
                 traced[lane.build] = traceable(lane, params)
-            except Exception as error:  # the plug-in's own
+            except _PLUG_IN_ERRORS as error:
                 traced[lane.build] = _describe(error)
         names = traced[lane.build]
         if isinstance(names, str):
@@ -128,11 +131,15 @@ def _compile(engine: Engine, new: list[Group]) -> Iterator[Event]:
 
 def _scatter(
     engine: Engine, groups: list[Group], resume: Mapping[int, Saved], diagnose: Diagnose | None
-) -> None:
-    """Assigns the groups' lanes to the devices."""
+) -> Iterator[Finished]:
+    """Assigns the groups' lanes to the devices. The lanes of a rule whose `init` raises end."""
     loads = [0] * len(engine.islands)
     for group in groups:
-        scatter(engine, group, resume, loads)
+        try:
+            scatter(engine, group, resume, loads)
+        except _PLUG_IN_ERRORS as error:
+            yield from _crash(group, error)
+            continue
         if diagnose and jax.eval_shape(diagnose, group.dispatches[0].state.rule):
             program = make_diagnose(engine.source, diagnose)
             group.diagnose = {
@@ -168,7 +175,7 @@ def _run(
                 yield from snapshots(dispatch, first)
             try:
                 advance(engine, group, dispatch, chunks, first)
-            except Exception as error:  # the plug-in's own, raised by its program
+            except _PLUG_IN_ERRORS as error:  # raised by its program
                 yield from _crash(group, error)
         if not upcoming:
             for group in groups:
@@ -195,7 +202,7 @@ def _drain(group: Group, dispatch: Dispatch, announced: set[int], keep: bool) ->
                 {name: np.asarray(value) for name, value in values.items()}
                 for values in (results.metrics, results.diagnostics)
             )
-        except Exception as error:  # the plug-in's own, raised while its program ran
+        except _PLUG_IN_ERRORS as error:  # raised while its program ran
             yield from _crash(group, error)
             return
         for d, place in enumerate(dispatch.assignments):
@@ -252,7 +259,7 @@ def _end(assignment: Assignment, status: Status, step: int, detail: str | None =
 def _describe(error: BaseException) -> str:
     if isinstance(error, UserError):  # says all by itself
         return str(error)
-    return "".join(traceback.format_exception(error)).rstrip()
+    return clip("".join(traceback.format_exception(error)).rstrip())
 
 
 def _crash(group: Group, error: BaseException) -> Iterator[Finished]:

@@ -147,7 +147,7 @@ class _Runner:
             from sweeps.execution import ray_executor
 
             trials = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
-            opts = [candidate.spec for candidate, _ in jobs]
+            opts = [candidate.located for candidate, _ in jobs]
             return ray_executor.run(self.plan.task.name, self.resources, opts, trials, keep)
         lanes = [candidate.lane(trial) for candidate, trial in jobs]
         names = [candidate.optimizer.name for candidate, _ in jobs]

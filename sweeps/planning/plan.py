@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from optimizers.contract.api import FUNCTIONS, Optimizer
 from optimizers.contract.evaluations import Audit
 from sweeps.planning.environment import versions
 from sweeps.planning.parsing import cast, parse_horizons, parse_settings, parse_shard
-from sweeps.planning.plug_ins import resolve
+from sweeps.planning.plug_ins import absolute, resolve
 from sweeps.planning.request import PlanRequest
 from sweeps.planning.sampling import describe_domain
 from sweeps.planning.search import Search
@@ -50,6 +50,12 @@ class Candidate:
     @property
     def optimizer(self) -> Optimizer:
         return self.entry.optimizer
+
+    @property
+    def located(self) -> str:
+        """`spec` with the absolute path if it names a file, for a process in another folder."""
+        target, colon, attribute = self.spec.partition(":")
+        return f"{self.entry.path}{colon}{attribute}" if target.endswith(".py") else self.spec
 
     @property
     def first(self) -> dict[str, Any]:
@@ -97,12 +103,16 @@ class Plan:
         return range(TUNING_SEED + 1, TUNING_SEED + 1 + self.seeds)
 
 
-def make_plan(request: PlanRequest) -> Plan:
+def make_plan(request: PlanRequest, importing: Callable[[str], None] = lambda spec: None) -> Plan:
     """Checks the request and lists its trials.
+
+    importing: called with each optimizer, as typed, before its file is imported.
 
     Raises:
       UserError: at the first mistake.
     """
+    # Before anything is imported, because a plug-in may change the current folder.
+    files = {spec: absolute(spec) for spec in request.opts}
     task = vary(catalogue.get(request.task), request.variation)
     horizons = parse_horizons(request.horizons, task)
     if request.trials < 1:
@@ -110,9 +120,11 @@ def make_plan(request: PlanRequest) -> Plan:
     if request.seeds < 1:
         raise UserError(f"--seeds={request.seeds} leaves no final run: use 1 or more.")
     specs = registry.builtins() if list(request.opts) == ["all"] else request.opts
-    entries = _resolve_all(specs)
+    specs = request.part or specs
+    entries = _resolve_all(specs, files, importing)
     values_by_name = parse_settings(request.learning_rates, request.settings)
-    _check_declared(values_by_name, entries)
+    if not request.part:  # a name may be declared by an optimizer of another part
+        _check_declared(values_by_name, entries)
     candidates = tuple(
         _candidate(spec, entry, task, request.trials, horizons, values_by_name)
         for spec, entry in zip(specs, entries, strict=True)
@@ -120,13 +132,18 @@ def make_plan(request: PlanRequest) -> Plan:
     return Plan(task, candidates, horizons, request.seeds, parse_shard(request.shard))
 
 
-def _resolve_all(specs: Sequence[str]) -> list[registry.Resolved]:
+def _resolve_all(
+    specs: Sequence[str], files: Mapping[str, str], importing: Callable[[str], None]
+) -> list[registry.Resolved]:
     if not specs:
         raise UserError(
             "Nothing to run: name an optimizer, such as --opt=shampoo.\n"
             f"Built in: {', '.join(registry.builtins())}. Your own: --opt=./my_opt.py"
         )
-    entries = [resolve(spec) for spec in specs]
+    entries = []
+    for spec in specs:
+        importing(spec)
+        entries.append(resolve(spec, files.get(spec)))
     names = [entry.optimizer.name for entry in entries]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(

@@ -10,19 +10,31 @@ from distill_bench.errors import UserError
 from optimizers.contract import registry
 
 
-def resolve(spec: str) -> registry.Resolved:
+def absolute(spec: str) -> str:
+    """The spec with an absolute path if it names a file that exists."""
+    target, colon, attribute = spec.partition(":")
+    path = Path(target).expanduser()
+    if not (target.endswith(".py") and path.is_file()):
+        return spec
+    return f"{path.absolute()}{colon}{attribute}"
+
+
+def resolve(spec: str, found: str | None = None) -> registry.Resolved:
     """The optimizer that `spec` names, in any form that `registry.resolve` accepts.
+
+    found: the same as `absolute` returned earlier, in case the current folder has changed.
 
     Raises:
       UserError: if it does not exist, or its file raises; the message then holds the part of the
         stack trace that lies in the file.
     """
+    found = found or absolute(spec)
     try:
-        return registry.resolve(spec)
+        return registry.resolve(found)
     except registry.UnknownOptimizer as error:
         raise UserError(str(error)) from None
-    except Exception as error:  # a plug-in's file may raise anything
-        path = str(Path(spec.partition(":")[0]).resolve())
+    except (Exception, SystemExit) as error:  # a plug-in's file may raise anything
+        path = found.partition(":")[0]
         own = own_traceback(traceback.format_exception(error), path)
         raise UserError(f"--opt={spec} cannot be imported; its own error:\n\n{own}") from None
 
