@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from distill_bench import command, import_path, machine
+from distill_bench import command, machine
 from distill_bench.errors import UserError
 
 OK, FAILED = command.OK, command.FAILED
+ROOT = Path(__file__).resolve().parent.parent  # the folder of the packages
 
 _DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -20,7 +21,7 @@ def run(
     main: Callable[..., int], values: command.Flags, usage: str, takes_arguments: bool = False
 ) -> None:
     """Runs `main` as the command that was typed, and exits with its code; see command.run."""
-    import_path.user_folder_last()
+    user_folder_last()
     code = command.run(
         main,
         values,
@@ -31,6 +32,31 @@ def run(
         explain=lambda error: storage_trouble(error, Path.cwd()),
     )
     sys.exit(code)
+
+
+def user_folder_last() -> None:
+    """Moves the current folder to the end of sys.path: a file there, such as jax.py, then cannot
+    hide a module that this project needs. Paths become absolute, because the code of an optimizer
+    may change the current folder."""
+    here = os.getcwd()
+    others = _without(here, sys.path)
+    sys.path[:] = others if os.path.samefile(here, ROOT) else [*others, here]
+
+
+def python_path() -> str:
+    """PYTHONPATH for a process that runs this project: its folder, then the user's PYTHONPATH
+    without the current folder."""
+    typed = os.environ.get("PYTHONPATH")
+    given = typed.split(os.pathsep) if typed else []
+    return os.pathsep.join(dict.fromkeys([str(ROOT), *_without(os.getcwd(), given)]))
+
+
+def _without(folder: str, paths: Iterable[str]) -> list[str]:
+    """The paths, absolute, without `folder` unless it is ROOT."""
+    hidden = {os.path.realpath(folder)} - {os.path.realpath(ROOT)}
+    # What does not exist may be no path at all, but the mark of an import hook.
+    found = [os.path.abspath(path) if os.path.exists(path or ".") else path for path in paths]
+    return [path for path in found if os.path.realpath(path) not in hidden]
 
 
 def storage_trouble(error: OSError, place: Path) -> str | None:

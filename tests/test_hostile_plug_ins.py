@@ -120,7 +120,7 @@ def test_what_an_optimizer_does_not_cause_is_not_blamed_on_it(script, tmp_path, 
             else:
                 process.send_signal(signal.SIGHUP)
                 process.send_signal(signal.SIGINT)
-            said = process.communicate(timeout=120)[1]
+            said = process.communicate(timeout=300)[1]
         finally:
             process.kill()
     assert "Traceback" not in said

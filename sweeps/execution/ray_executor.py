@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from distill_bench import import_path, machine
+from distill_bench import machine
 from distill_bench.errors import UserError
 from distill_bench.training.events import Alive, Event, Finished, Losses, Point, Student
 
@@ -135,14 +135,14 @@ def _connect(address: str | None) -> None:
     """Connects to the Ray cluster at the address, or starts one here."""
     import ray
 
+    from sweeps import cli
+
     try:
         ray.init(
             address=address,
             include_dashboard=False,
             log_to_driver=False,
-            runtime_env={
-                "env_vars": machine.chosen_folders() | {"PYTHONPATH": import_path.for_worker()}
-            },
+            runtime_env={"env_vars": machine.chosen_folders() | {"PYTHONPATH": cli.python_path()}},
         )
     except ConnectionError as error:
         raise UserError(f"--ray_address={address} cannot be reached: {error}") from None

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill_bench import import_path, streams
+from distill_bench import streams
 from distill_bench.errors import UserError, clip
 from distill_bench.log import listen
 from sweeps import cli
@@ -135,7 +135,7 @@ def main() -> None:
     _die_with_parent()
     streams.make_ready()
     faulthandler.enable()
-    import_path.user_folder_last()
+    cli.user_folder_last()
     token, _, text = sys.stdin.read().partition("\n")
     request, channel = Request.from_json(text), Channel(int(sys.argv[1]), token)
     listen(channel.say)

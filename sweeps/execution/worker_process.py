@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from distill_bench import import_path
+from sweeps import cli
 
 # What Python runs: -u prints at once what comes before a crash, -P hides the current folder.
 COMMAND = ("-u", "-P", "-m", "sweeps.execution.worker")
@@ -28,7 +28,7 @@ def start() -> tuple[int, subprocess.Popen[bytes]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=[write],
-            env=os.environ | {"PYTHONPATH": import_path.for_worker()},
+            env=os.environ | {"PYTHONPATH": cli.python_path()},
             # A session of its own: what it starts can be ended with it, and no key reaches it.
             start_new_session=True,
         )
