@@ -109,7 +109,7 @@ def test_a_killed_sweep_ends_as_an_undisturbed_one(
         shutil.rmtree(store)
     else:
         pytest.fail("the sweep always ended before its kill")
-    assert wait_until(lambda: not marked(MARK, str(tmp_path)), LIMIT), "a process is left"
+    wait_until(lambda: not marked(MARK, str(tmp_path)), LIMIT, "a process is left")
     assert "defect" not in said, said
     again = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     what = f"{number.name} to the {target} at {moment:.2f}: {said}\n{again.stderr}"

@@ -12,15 +12,21 @@ import pytest
 
 from support import tiny
 from support.paths import CALM
+from support.processes import is_running
 from support.stores import contents, rows
 
 # It fails in its compiled program, at the 40th update, and in another way when it runs again.
 PLUG_IN = """
-import ctypes, os, pathlib, time
+import ctypes, os, pathlib, subprocess, time
 import jax, jax.numpy as jnp, numpy as np, optax
 from optimizers import Schedule, optimizer
 
 tried = pathlib.Path(__file__).with_name("tried")
+
+def leave_a_child():
+    child = subprocess.Popen(["sleep", "1000"], close_fds=False)  # it holds all that is open
+    tried.write_text(str(child.pid))
+    os._exit(7)
 
 def hoard():
     kept = bytearray(3 << 30)
@@ -48,7 +54,13 @@ def mine(lr: Schedule = 0.1):
 @pytest.mark.parametrize(
     ("first", "second", "flags", "status", "messages"),
     [
-        ("os._exit(7)", "ctypes.string_at(0)", [], "crashed", ["exit code 7", "ended by SIGSEGV"]),
+        (
+            "leave_a_child()",
+            "ctypes.string_at(0)",
+            ["--stall_seconds=280"],
+            "crashed",
+            ["exit code 7", "ended by SIGSEGV"],
+        ),
         (
             "hoard()",
             "time.sleep(1000)",
@@ -85,6 +97,7 @@ def test_a_plug_in_that_ends_its_process_costs_only_its_own_trials(
         assert message in done.stderr + end["detail"]
     if status == "crashed":
         assert "misbehave" in end["detail"]  # where it died, from its output
+        assert not is_running(int((tmp_path / "tried").read_text()))
         beside = contents(tmp_path / "runs")
         (tmp_path / "runs").rename(tmp_path / "before")
         assert (

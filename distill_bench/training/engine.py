@@ -145,7 +145,7 @@ class Engine:
 
     def compile(
         self, wanted: Iterable[tuple[RuleSpec, Lane, frozenset[str]]]
-    ) -> Iterator[tuple[RuleSpec, Exception | None]]:
+    ) -> Iterator[tuple[RuleSpec, BaseException | None]]:
         """Compiles the update rules that are new, several at once.
 
         Yields each of them as soon as it is compiled, with the exception if it raised one.
@@ -162,7 +162,7 @@ class Engine:
                 if error is None:
                     for island, programs in zip(self.islands, future.result(), strict=True):
                         island.rules[spec] = programs
-                elif not isinstance(error, Exception):
+                elif not isinstance(error, Exception | SystemExit):
                     raise error
                 yield spec, error
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from distill_bench import settings
-from distill_bench.errors import UserError
+from distill_bench.errors import UserError, clip
 from distill_bench.settings import Settings
 from distill_bench.training.dispatch import (
     Assignment,
@@ -44,6 +44,9 @@ from distill_bench.training.rules import Lane, RuleSpec, spec_of, traceable
 from distill_bench.training.source import init_student
 
 Diagnose = Callable[[Any], dict[str, jax.Array]]
+
+# What the code of a plug-in may raise; anything else is meant to end the process.
+_PLUG_IN_ERRORS = (Exception, SystemExit)
 
 
 CURVE_POINTS = 13  # of a final run, the last at its end
@@ -109,7 +112,7 @@ def _plan(
         if lane.build not in traced:
             try:
                 traced[lane.build] = traceable(lane, params)
-            except Exception as error:  # the plug-in's own
+            except _PLUG_IN_ERRORS as error:
                 traced[lane.build] = _describe(error)
             if changed := before.restore():
                 traced[lane.build] = _changes(changed)
@@ -163,11 +166,16 @@ def _changes(changed: Sequence[str]) -> str:
 
 def _scatter(
     engine: Engine, groups: list[Group], resume: Mapping[int, Saved], diagnose: Diagnose | None
-) -> Iterator[Refused]:
-    """Assigns the groups' lanes to the devices."""
+) -> Iterator[Refused | Finished]:
+    """Assigns the groups' lanes to the devices. The lanes of a rule whose `init` raises end."""
     loads = [0] * len(engine.islands)
     for group in groups:
-        for lane, why in scatter(engine, group, resume, loads).items():
+        try:
+            refused = scatter(engine, group, resume, loads)
+        except _PLUG_IN_ERRORS as error:
+            yield from _crash(group, error)
+            continue
+        for lane, why in refused.items():
             yield Refused(lane, f"does not fit the update rule: {why}")
         if diagnose and jax.eval_shape(diagnose, group.dispatches[0].state.rule):
             program = make_diagnose(engine.source, diagnose)
@@ -204,7 +212,7 @@ def _run(
                 yield from snapshots(dispatch, first)
             try:
                 advance(engine, group, dispatch, chunks, first)
-            except Exception as error:  # the plug-in's own, raised by its program
+            except _PLUG_IN_ERRORS as error:  # raised by its program
                 yield from _crash(group, error)
         if not upcoming:
             for group in groups:
@@ -231,7 +239,7 @@ def _drain(group: Group, dispatch: Dispatch, announced: set[int], keep: bool) ->
                 {name: np.asarray(value) for name, value in values.items()}
                 for values in (results.metrics, results.diagnostics)
             )
-        except Exception as error:  # the plug-in's own, raised while its program ran
+        except _PLUG_IN_ERRORS as error:  # raised while its program ran
             yield from _crash(group, error)
             return
         for d, place in enumerate(dispatch.assignments):
@@ -288,7 +296,7 @@ def _end(assignment: Assignment, status: Status, step: int, detail: str | None =
 def _describe(error: BaseException) -> str:
     if isinstance(error, UserError):  # says all by itself
         return str(error)
-    return "".join(traceback.format_exception(error)).rstrip()
+    return clip("".join(traceback.format_exception(error)).rstrip())
 
 
 def _crash(group: Group, error: BaseException) -> Iterator[Finished]:

@@ -148,7 +148,7 @@ class _Runner:
             from sweeps.execution import ray_executor
 
             trials = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
-            opts = [candidate.spec for candidate, _ in jobs]
+            opts = [candidate.located for candidate, _ in jobs]
             task, versions = self.plan.task.name, jobs[0][0].study.versions
             return ray_executor.run(task, self.resources, versions, opts, trials, keep)
         lanes = [candidate.lane(trial) for candidate, trial in jobs]

@@ -93,10 +93,8 @@ class TrialCurves:
             hparams_summary.hparams_pb(configuration, trial_id=group, start_time_secs=time.time())
         )
         steps = np.arange(0, trial.horizon, _RATE_EVERY)
-        if (rates := learning_rate(steps)) is not None:
-            rates = np.broadcast_to(np.asarray(rates), steps.shape)
-            for step, rate in zip(steps.tolist(), rates.tolist(), strict=True):
-                self._events.scalar(LEARNING_RATE, rate, step)
+        for step, rate in zip(steps.tolist(), _rates(learning_rate, steps), strict=False):
+            self._events.scalar(LEARNING_RATE, rate, step)
 
     def losses(self, first: int, values: np.ndarray) -> None:
         for i, value in enumerate(values.tolist()):
@@ -136,6 +134,16 @@ class TrialCurves:
         """The file is open only here, because a sweep may have a thousand."""
         with open(self._path, "ab") as file:
             file.write(self._events.take())
+
+
+def _rates(learning_rate: Callable[[np.ndarray], Any], steps: np.ndarray) -> list[float]:
+    """The learning rate at each step; none if it is not scheduled or the schedule, which may be a
+    plug-in's and need only work inside jit, does not accept the steps."""
+    try:
+        rates = learning_rate(steps)
+        return [] if rates is None else np.broadcast_to(rates, steps.shape).tolist()
+    except Exception:
+        return []
 
 
 def write_layout(root: Path, say: Say) -> None:

@@ -1,4 +1,4 @@
-"""Finds processes through /proc, by a variable in their environment and by their parent."""
+"""Other processes, through /proc: which there are, and what they are doing."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def children(parent: int) -> list[int]:
     return [int(pid) for pid in _read(Path(f"/proc/{parent}/task/{parent}/children")).split()]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether the condition became true within the time, which is a limit, not a pause."""
+def wait_until(
+    condition: Callable[[], object], seconds: float = 300, what: str = "the condition is not met"
+) -> None:
+    """Waits until the condition is true; `seconds` is a limit, not a pause."""
     deadline = time.monotonic() + seconds
     while not condition():
-        if time.monotonic() > deadline:
-            return False
+        assert time.monotonic() < deadline, what
         time.sleep(0.05)
-    return True
 
 
 def _read(path: Path) -> bytes:
@@ -37,3 +37,16 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:  # it has ended meanwhile, or is not ours
         return b""
+
+
+def state(pid: int) -> str:
+    """The letter of the process's state, such as "T" if it is stopped; "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process lives: not one that has ended and waits to be collected."""
+    return state(pid) not in ("", "Z")
