@@ -67,7 +67,7 @@ def _claimed(temporary: Path) -> Iterator[None]:
             # A file system without locks is no hindrance: nobody can remove the file there.
             _try_lock(file, fcntl.LOCK_EX)
             # Before it was locked, another process may have removed it.
-            if temporary.exists() and os.path.samestat(os.fstat(file.fileno()), temporary.stat()):
+            if _is_at(file, temporary):
                 yield
                 return
 
@@ -90,7 +90,7 @@ def locked_file(
       OSError: if the file cannot be opened or locked.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    with open(path, "a+") as file:
+    with open(path, "a+", errors="replace") as file:
         if patience is None:
             fcntl.flock(file, kind)
         else:
@@ -101,6 +101,13 @@ def locked_file(
                     raise FileInUse(file.read().strip() or "another process")
                 time.sleep(0.1)
         yield file
+
+
+def _is_at(file: IO[Any], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _try_lock(file: IO[Any], kind: int) -> bool:

@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from support.paths import ROOT, TESTS
 
 
+@pytest.mark.slow
 def test_a_trial_resumes_from_its_checkpoint_wherever_its_process_was_killed(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "support.crash_points", str(tmp_path / "stores")],

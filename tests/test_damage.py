@@ -22,7 +22,7 @@ from sweeps.planning.plan import make_plan
 from sweeps.planning.request import PlanRequest
 
 STEPS = 120  # chunks of 50
-LRS = [f"{lr:.2f}" for lr in np.linspace(0.1, 0.9, 12)]
+LRS = [f"{lr:.2f}" for lr in np.linspace(0.1, 0.9, 13)]
 
 
 class Stopped(BaseException):
@@ -43,9 +43,9 @@ class Stopping(Silent):
 
 
 def sweep(root, display=None):
-    """Tunes twelve trials and runs one final; returns what is told."""
+    """Tunes thirteen trials and runs one final; returns what is told."""
     display = display or Silent()
-    request = PlanRequest((str(CALM),), "tiny", (str(STEPS),), 12, 1, learning_rates=tuple(LRS))
+    request = PlanRequest((str(CALM),), "tiny", (str(STEPS),), 13, 1, learning_rates=tuple(LRS))
     resources = Resources(layout=LayoutOptions(devices=2), checkpoint_seconds=0)
     execute(make_plan(request), root, display, resources, Faults())
     return display.said
@@ -95,8 +95,8 @@ DAMAGES = [folder_in_place_of, link_in_place_of, empty, halve, garble, one_digit
 
 def remade(root):
     """What is in the store but for what was set aside."""
-    for aside in root.glob("*/*/damaged"):
-        shutil.rmtree(aside)
+    for aside in (root / "damaged", *root.glob("*/*/damaged")):
+        shutil.rmtree(aside, ignore_errors=True)
     return contents(root)
 
 
@@ -112,14 +112,15 @@ def test_damaged_trials_and_studies_are_made_again(undisturbed, tmp_path):
     """Also a digit that no reader would notice."""
     root = shutil.copytree(undisturbed, tmp_path / "runs")
     (study,) = (root / "tiny").iterdir()
-    trials = sorted(path.parent for path in study.glob("*_seed0_*/result.json"))
+    trials = sorted(path.parent for path in study.glob("*_seed0_*/result.json"))[:12]
     names = [name for name in ("records.jsonl", "result.json") for _ in DAMAGES]
     hurt = [trial / name for trial, name in zip(trials, names, strict=True)]
     for path, damage in zip(hurt, 2 * DAMAGES, strict=True):
         damage(path)
     halve(study / "study.json")
+    folder_in_place_of(next(root.glob("events.*.layout")))
     lines = damaged(sweep(root))
-    assert len(lines) == len(hurt) + 1
+    assert len(lines) == len(hurt) + 2
     for path in hurt:
         assert sum(str(path.parent) in line for line in lines) == 1
     assert remade(root) == contents(undisturbed)
@@ -155,7 +156,7 @@ def file_in_place_of(folder):
 def test_unfinished_trials_whose_files_are_damaged_start_again(undisturbed, tmp_path):
     root = tmp_path / "runs"
     with pytest.raises(Stopped):
-        sweep(root, Stopping(12 * 50 + 1))
+        sweep(root, Stopping(13 * 50 + 1))
     states = sorted(root.rglob("state.npz"))
     damages = [
         of_another_shape,
@@ -163,6 +164,7 @@ def test_unfinished_trials_whose_files_are_damaged_start_again(undisturbed, tmp_
         of_another_step(STEPS - 1),
         of_another_step("4"),
         folder_in_place_of,
+        link_in_place_of,
         halve,
         garble,
         empty,

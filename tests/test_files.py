@@ -94,6 +94,9 @@ def test_an_exclusive_lock_names_its_owner_and_ends_with_the_block(tmp_path):
     with locked_file(path, patience=0.0) as file:
         file.seek(0)
         assert file.read() == "process 1\n"
+        path.write_bytes(b"\xff\xfe")
+        with pytest.raises(FileInUse), locked_file(path, patience=0.0):
+            pass
 
 
 def test_shared_locks_exclude_only_exclusive_ones(tmp_path):
