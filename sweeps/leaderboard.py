@@ -74,6 +74,12 @@ with FLAGS.group("What to write instead"):
         flag_values=FLAGS,
     )
     flags.DEFINE_bool(
+        "replace",
+        False,
+        "With --add: also replace entries of the same name that other code made.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_bool(
         "cost",
         True,
         "With --add: also measure what each update rule costs, against the baseline's.",
@@ -182,9 +188,10 @@ def _add_entries() -> int:
     for versions in by_name.values():
         try:
             loaded = _only(versions)
-            write_entry.check(loaded)
+            write_entry.check(loaded, folder, FLAGS.replace)
             preflight.require(loaded, cache)
-            print(write_entry.write(loaded, _cost(loaded) if FLAGS.cost else None, folder))
+            cost = _cost(loaded) if FLAGS.cost else None
+            print(write_entry.write(loaded, cost, folder, FLAGS.replace))
         except UserError as error:
             refused = True
             print(error, file=sys.stderr)
@@ -254,7 +261,7 @@ def _gradient_ms(task: str) -> float:
 
 
 def _write(path: str, content: str) -> None:
-    from sweeps.results.store import write_atomically
+    from distill_bench.files import write_atomically
 
     try:
         write_atomically(Path(path), content)

@@ -11,6 +11,7 @@ import pytest
 
 from distill_bench.errors import UserError
 from distill_bench.training.exams import CURVE
+from support.stores import unseal
 from sweeps.board import entries, untrusted, write_entry
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.entries import BASELINE, BadEntry
@@ -270,6 +271,7 @@ def test_a_store_without_the_newer_metrics_gives_the_same_rows_and_entry(
     old = tmp_path / "old"
     shutil.copytree(finished, old)
     for path in old.rglob("records.jsonl"):
+        unseal(path.with_name("result.json"))
         records = [json.loads(line) for line in path.read_text().splitlines()]
         for record in records:
             if "metrics" in record:

@@ -74,6 +74,7 @@ def test_hostile_strings_are_shown_as_text(show, text):
                 spec=text,
                 source_sha256=text,
                 warnings=[text],
+                reaches=[text],
                 reproduce=[text],
                 space={text: {"kind": text}},
             )
@@ -131,6 +132,7 @@ def test_parts_missing_from_old_boards_are_no_error(show):
             "fixed",
             "reproduce",
             "warnings",
+            "reaches",
         ):
             board["entries"][2][key] = None
         for rung in board["entries"][2]["rungs"]:

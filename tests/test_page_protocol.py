@@ -47,6 +47,19 @@ def test_a_row_shows_the_speed_up_its_trend_and_what_it_is_in_time(show):
     assert cells("trend", "wall_clock") == ["–", "0.70×"]
 
 
+def test_what_code_reaches_is_shown_in_the_row_and_its_details(show):
+    def reaching(board):
+        board["entries"][1]["reaches"] = ["brisk.py: ctypes, exec"]
+
+    browser = show(boards.mutated(reaching))
+    notes = script(browser, "return all('tr.entry .note').map((note) => note.textContent)")
+    assert [note for note in notes if "reaches beyond jax" in note] == ["reaches beyond jax"]
+    pick(browser, "tr[data-entry='1'] .expand")
+    detail = script(browser, "return one('.detail').textContent")
+    assert "reaches beyond jax, optax and numpy" in detail
+    assert "brisk.py: ctypes, exec" in detail
+
+
 def test_the_baselines_longer_horizons_do_not_enter_its_overall_losses(show):
     board = boards.board(4, horizons=(250, 500))
     browser = show(board)

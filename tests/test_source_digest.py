@@ -1,4 +1,8 @@
-"""Words and layout leave the source digest as it is; whatever may change a number changes it."""
+"""Which changes of the code change the source digest, and which do not.
+
+Of this package's own files, words and layout leave it as it is; of a plug-in's, layout and
+docstrings.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizers.contract import source_digest
+from optimizers.contract import used_files
 from optimizers.contract.source_digest import digest, source_files, source_sha256
 from support.paths import ROOT
 
@@ -73,17 +77,20 @@ def replaced(old: str, new: str, text: str = PLUG_IN) -> str:
     return text.replace(old, new)
 
 
-def same(one: str, other: str) -> bool:
-    return digest({"a.py": one}) == digest({"a.py": other})
+def same(one: str, other: str, name: str = "optimizers/a.py") -> bool:
+    return digest({name: one}) == digest({name: other})
 
 
 def test_the_digest_of_a_source_is_the_same_on_every_python():
-    """If this fails on your Python only, its parsed trees differ: mend canonical_code.py.
+    """If this fails on your Python only, its parsed trees differ: mend tree_text.py.
 
     If it fails everywhere, the digest has changed: all stored results and entries lose their names.
     """
-    found = digest({"a.py": PLUG_IN + SYNTAX})
-    assert found == "e0619d40fe0638f45f8e28c1188d519c63e4c6e973056714b543ad48a9a05260"
+    found = [digest({name: PLUG_IN + SYNTAX}) for name in ("optimizers/a.py", "a.py")]
+    assert found == [
+        "f330b48ae9e4033004390e6a6eb03b005f179769c7f9814c6f14bbb56b3334ff",
+        "2815c40b62d9452540a5b5a4b391f723b13fff82309d3c8f469604ad809ecce0",
+    ]
 
 
 # What the versions of Python parse into different trees, or print differently.
@@ -138,8 +145,39 @@ async def later(x: int) -> int:
         ("    if rate < 0:", "    # Never below zero.\n\n    if (rate < 0):"),
     ],
 )
-def test_words_layout_and_types_leave_the_digest(old, new):
+def test_words_layout_and_types_leave_the_digest_of_our_own_files(old, new):
     assert same(PLUG_IN, replaced(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"""A rule."""', '"""A rule, in other words."""'),
+        ('    """count: steps taken."""\n\n', ""),
+        ("    every: int = 10  # steps", "    every: int = 10"),
+        ('"constant"', "'constant'"),
+        ("1.0 * rate", "(1.00 * (rate))"),
+        ("    if rate < 0:", "    # Never below zero.\n\n    if (rate < 0):"),
+    ],
+)
+def test_layout_and_docstrings_leave_the_digest_of_a_plug_in(old, new):
+    assert same(PLUG_IN, replaced(old, new), "a.py")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("use 0 or more.", "it must be 0 or more."),
+        ("rate: float,", "rate: Rate,"),
+        (") -> optax.GradientTransformation:", "):"),
+        ("from __future__ import annotations\n", ""),
+        ("import jax\nimport jax.numpy as jnp\n", "import jax.numpy as jnp\nimport jax\n"),
+        ("    from jax.sharding import Mesh", "    pass"),
+    ],
+)
+def test_what_a_plug_in_might_depend_on_changes_its_digest(old, new):
+    """Annotations, messages and the order of imports can act; nobody reviewed these."""
+    assert not same(PLUG_IN, replaced(old, new), "a.py")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +209,8 @@ def test_words_layout_and_types_leave_the_digest(old, new):
     ],
 )
 def test_whatever_may_change_a_number_changes_the_digest(old, new):
-    assert not same(PLUG_IN, replaced(old, new))
+    for name in ("optimizers/a.py", "a.py"):
+        assert not same(PLUG_IN, replaced(old, new), name)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +270,8 @@ def test_whatever_may_change_a_number_changes_the_digest(old, new):
     ],
 )
 def test_when_in_doubt_a_difference_stays(one, other):
-    assert not same(one, other)
+    for name in ("optimizers/a.py", "a.py"):
+        assert not same(one, other, name)
 
 
 def test_names_of_files_and_their_borders_are_in_the_digest():
@@ -297,15 +337,16 @@ EXPRESSIONS = st.recursive(
 def test_expressions_share_a_digest_only_if_they_are_the_same(one, other):
     texts = [f"def f(x, y):\n    return {ast.unparse(it)}\n" for it in (one, other)]
     trees = [ast.dump(ast.parse(text)) for text in texts]
-    assert same(*texts) == (trees[0] == trees[1])
-    assert same(texts[0], texts[0].replace("return ", "return (  # why\n") + ")")
-    assert not same(texts[0], texts[0].replace("return ", "return 0, "))
+    for name in ("optimizers/a.py", "a.py"):
+        assert same(*texts, name) == (trees[0] == trees[1])
+        assert same(texts[0], texts[0].replace("return ", "return (  # why\n") + ")", name)
+        assert not same(texts[0], texts[0].replace("return ", "return 0, "), name)
 
 
 def test_files_that_are_used_are_in_the_digest(tmp_path, monkeypatch):
     package = tmp_path / "optimizers"
     shutil.copytree(ROOT / "optimizers", package)
-    monkeypatch.setattr(source_digest, "PACKAGE", package)
+    monkeypatch.setattr(used_files, "PACKAGE", package)
     shampoo = package / "shampoo.py"
     before = source_sha256(shampoo)
 

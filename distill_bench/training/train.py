@@ -10,7 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from distill_bench.errors import UserError
+from distill_bench import settings
+from distill_bench.errors import UserError, clip
+from distill_bench.settings import Settings
 from distill_bench.training.dispatch import (
     Assignment,
     Dispatch,
@@ -30,6 +32,7 @@ from distill_bench.training.events import (
     Finished,
     Losses,
     Point,
+    Refused,
     Status,
     Student,
     Waiting,
@@ -41,6 +44,9 @@ from distill_bench.training.rules import Lane, RuleSpec, spec_of, traceable
 from distill_bench.training.source import init_student
 
 Diagnose = Callable[[Any], dict[str, jax.Array]]
+
+# What the code of a plug-in may raise; anything else is meant to end the process.
+_PLUG_IN_ERRORS = (Exception, SystemExit)
 
 
 CURVE_POINTS = 13  # of a final run, the last at its end
@@ -73,22 +79,28 @@ def train(
     rule ends all lanes of the rule as crashed. The other lanes go on.
 
     resume: saved states by lane; the events of such a lane continue where the saved state ends.
+      A saved state that does not fit the lane's update rule yields a `Refused`.
     snapshot_due: asked at the end of every chunk; if true, every running lane yields a `Snapshot`.
     diagnose: a pure function from an update rule's state to scalars, which come with every `Point`.
     keep: a lane that ends well yields a `Student` before `Finished`.
     """
-    began = time.perf_counter()
-    groups, crashes = _plan(engine, lanes)
+    began, before = time.perf_counter(), settings.current()
+    groups, crashes = _plan(engine, lanes, before)
     yield from crashes
     new = [group for group in groups if not engine.knows(group.rule)]
     yield from _compile(engine, new)
-    _scatter(engine, [group for group in groups if group.live()], resume or {}, diagnose)
+    yield from _without_changes(engine, new, before)
+    live = [group for group in groups if group.live()]
+    yield from _scatter(engine, live, resume or {}, diagnose)
     compiled = sum(engine.knows(group.rule) for group in new)
     yield Compiled(compiled, time.perf_counter() - began, _static_numbers(groups))
     yield from _run(engine, groups, snapshot_due, keep)
+    before.restore()  # a rule may call Python while it runs
 
 
-def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[Group], list[Finished]]:
+def _plan(
+    engine: Engine, lanes: Sequence[Lane], before: Settings
+) -> tuple[list[Group], list[Finished]]:
     """Groups lanes by update rule, long horizons first; lanes whose rule cannot be built crash."""
     shapes = jax.eval_shape(lambda: init_student(engine.source.task, 0))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
@@ -100,8 +112,10 @@ def _plan(engine: Engine, lanes: Sequence[Lane]) -> tuple[list[Group], list[Fini
         if lane.build not in traced:
             try:
                 traced[lane.build] = traceable(lane, params)
-            except Exception as error:  # the plug-in's own
+            except _PLUG_IN_ERRORS as error:
                 traced[lane.build] = _describe(error)
+            if changed := before.restore():
+                traced[lane.build] = _changes(changed)
         names = traced[lane.build]
         if isinstance(names, str):
             crashes.append(Finished(i, "crashed", 0, names))
@@ -126,13 +140,43 @@ def _compile(engine: Engine, new: list[Group]) -> Iterator[Event]:
             yield Compiling([group.assignments[0].lane for group in left.values()], len(new))
 
 
+def _without_changes(engine: Engine, new: list[Group], before: Settings) -> Iterator[Event]:
+    """If settings changed while rules were compiled, compiles them again, one after the other.
+
+    The lanes of a rule that changes settings end: its numbers would compare with nobody's.
+    """
+    if not before.restore():
+        return
+    alive = [group for group in new if engine.knows(group.rule)]
+    for group in alive:
+        engine.forget(group.rule)
+    for group in alive:
+        yield from _compile(engine, [group])
+        if changed := before.restore():
+            yield from _crash(group, UserError(_changes(changed)))
+
+
+def _changes(changed: Sequence[str]) -> str:
+    return (
+        f"It changes settings of jax while it is compiled: {', '.join(changed)}. They are set "
+        "back, because they would change the numbers of every optimizer.\n"
+        "For a part of its own arithmetic, use a context, such as `with jax.enable_x64(True):`."
+    )
+
+
 def _scatter(
     engine: Engine, groups: list[Group], resume: Mapping[int, Saved], diagnose: Diagnose | None
-) -> None:
-    """Assigns the groups' lanes to the devices."""
+) -> Iterator[Refused | Finished]:
+    """Assigns the groups' lanes to the devices. The lanes of a rule whose `init` raises end."""
     loads = [0] * len(engine.islands)
     for group in groups:
-        scatter(engine, group, resume, loads)
+        try:
+            refused = scatter(engine, group, resume, loads)
+        except _PLUG_IN_ERRORS as error:
+            yield from _crash(group, error)
+            continue
+        for lane, why in refused.items():
+            yield Refused(lane, f"does not fit the update rule: {why}")
         if diagnose and jax.eval_shape(diagnose, group.dispatches[0].state.rule):
             program = make_diagnose(engine.source, diagnose)
             group.diagnose = {
@@ -168,7 +212,7 @@ def _run(
                 yield from snapshots(dispatch, first)
             try:
                 advance(engine, group, dispatch, chunks, first)
-            except Exception as error:  # the plug-in's own, raised by its program
+            except _PLUG_IN_ERRORS as error:  # raised by its program
                 yield from _crash(group, error)
         if not upcoming:
             for group in groups:
@@ -195,7 +239,7 @@ def _drain(group: Group, dispatch: Dispatch, announced: set[int], keep: bool) ->
                 {name: np.asarray(value) for name, value in values.items()}
                 for values in (results.metrics, results.diagnostics)
             )
-        except Exception as error:  # the plug-in's own, raised while its program ran
+        except _PLUG_IN_ERRORS as error:  # raised while its program ran
             yield from _crash(group, error)
             return
         for d, place in enumerate(dispatch.assignments):
@@ -252,7 +296,7 @@ def _end(assignment: Assignment, status: Status, step: int, detail: str | None =
 def _describe(error: BaseException) -> str:
     if isinstance(error, UserError):  # says all by itself
         return str(error)
-    return "".join(traceback.format_exception(error)).rstrip()
+    return clip("".join(traceback.format_exception(error)).rstrip())
 
 
 def _crash(group: Group, error: BaseException) -> Iterator[Finished]:

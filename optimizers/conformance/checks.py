@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from optimizers.conformance.code import imports_no_harness, loads_its_code_when_imported
 from optimizers.conformance.fairness import (
     evaluates_as_declared,
     follows_its_schedule,
-    imports_no_harness,
     moves_to_the_end,
 )
 from optimizers.conformance.hyperparameters import has_no_dead_hyperparameter
@@ -31,6 +31,7 @@ from optimizers.contract.api import Optimizer
 Check = Callable[[Optimizer], str | None]
 
 QUICK: tuple[Check, ...] = (
+    loads_its_code_when_imported,  # before any other runs the optimizer
     builds,
     extras_match,
     state_is_arrays,

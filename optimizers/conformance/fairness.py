@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,7 +26,6 @@ from optimizers.conformance.problems import (
 )
 from optimizers.contract.api import FUNCTIONS, Optimizer, offer
 from optimizers.contract.evaluations import Audit, Counter, marked
-from optimizers.contract.source_digest import HARNESS, source_files
 
 COUNTED = (250, 4000)  # steps over which evaluations are counted: a short and a long run
 TOLERANCE = 1.01  # of their mean: the last step may begin another interval
@@ -37,21 +34,6 @@ MOVED = (1000, HORIZONS[-1])  # steps of the run; the second if the first moves 
 LEAST_SHARE = 1e-5
 """Of a run's path, what lies in its last tenth at least: 2e-3 with a cosine, 1e-3 with a quadratic
 decay, 1e-4 with a cubic one."""
-
-
-def imports_no_harness(opt: Optimizer) -> str | None:
-    """Its files do not import the harness: with the task at hand, a rule could train by itself."""
-    for name, text in source_files(Path(opt.make.__code__.co_filename)).items():
-        for node in ast.walk(ast.parse(text)):
-            modules = []
-            if isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                modules = [str(node.module)]
-            for module in modules:
-                if module.partition(".")[0] in HARNESS:
-                    return f"{name} imports {module}: an optimizer needs jax and optax only"
-    return None
 
 
 def evaluates_as_declared(opt: Optimizer) -> str | None:

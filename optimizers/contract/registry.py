@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import difflib
 import functools
-import hashlib
 import importlib
-import importlib.util
-import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
+from optimizers.contract import names
 from optimizers.contract.api import Optimizer
-from optimizers.contract.source_digest import PACKAGE, declared_in, source_sha256
+from optimizers.contract.local_modules import (
+    PACKAGE,
+    Loaded,
+    import_file,
+    import_package,
+)
+from optimizers.contract.source_digest import digest, own_files
+from optimizers.contract.syntax import declared_in
+from optimizers.contract.used_files import NamesClash, source_files
 
 ENTRY_POINTS = "distill_bench.optimizers"
 
@@ -30,12 +37,17 @@ class Resolved:
     Attributes:
       optimizer: the declared optimizer.
       path: the file that declares it.
-      source_sha256: digest of its code and of the code that it imports (see source_digest.py).
+      sources: name -> text of that file and of the files that it uses (see used_files.py).
     """
 
     optimizer: Optimizer
     path: Path
-    source_sha256: str
+    sources: Mapping[str, str]
+
+    @functools.cached_property
+    def source_sha256(self) -> str:
+        """The digest of its code and of the code that it uses (see source_digest.py)."""
+        return digest(self.sources)
 
 
 @functools.cache
@@ -50,6 +62,14 @@ def _builtin_files() -> dict[str, Path]:
 def builtins() -> list[str]:
     """Sorted names of the built-in optimizers, found without importing them."""
     return sorted(_builtin_files())
+
+
+def file_of(spec: str) -> Path | None:
+    """The file of this package that declares what `spec` names: a built-in optimizer, or one of
+    optax. None for others. Nothing is imported."""
+    if spec.partition(":")[0] == "optax":
+        return PACKAGE / "contract" / "from_optax.py"
+    return _builtin_files().get(spec)
 
 
 def resolve(spec: str) -> Resolved:
@@ -72,7 +92,8 @@ def resolve(spec: str) -> Resolved:
         path = Path(target).expanduser()
         if not path.is_file():
             raise UnknownOptimizer(f"No file {target!r} found (looked in {Path.cwd()}).")
-        return _entry(_import_file(path), path, attribute, spec)
+        module, loaded = import_file(path)
+        return _plug_in(module, path, attribute, spec, loaded)
     if target == "optax":
         from optimizers.contract import from_optax
 
@@ -81,30 +102,55 @@ def resolve(spec: str) -> Resolved:
         except LookupError as error:
             raise UnknownOptimizer(str(error)) from None
         path = Path(from_optax.__file__)
-        return Resolved(wrapped, path, source_sha256(path))
+        return Resolved(wrapped, path, source_files(path))
     if attribute:
         try:
-            module = importlib.import_module(target)
+            module, loaded = import_package(target)
         except ModuleNotFoundError as error:
             if error.name and target.startswith(error.name):
                 raise UnknownOptimizer(
                     f"No package {target!r} found for {spec!r}: is it installed?"
                 ) from None
             raise
-        return _entry(module, _file_of(module, spec), attribute, spec)
-    names = builtins()
-    if spec in names:
-        module = importlib.import_module(f"{PACKAGE.name}.{_builtin_files()[spec].stem}")
-        return _entry(module, _file_of(module, spec), spec, spec)
+        return _plug_in(module, _file_of(module, spec), attribute, spec, loaded)
+    if path := _builtin_files().get(spec):
+        module = importlib.import_module(f"{PACKAGE.name}.{path.stem}")
+        return Resolved(_declared(module, path, spec, spec), path, source_files(path))
     points = {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
     if spec in points:
         return resolve(points[spec].value)
-    near = difflib.get_close_matches(spec, [*names, *points], n=1)
+    near = difflib.get_close_matches(spec, [*builtins(), *points], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UnknownOptimizer(
         f"Unknown optimizer {spec!r}.{hint}\n"
-        f"Built in: {', '.join(names)}. Your own: --opt=./my_opt.py"
+        f"Built in: {', '.join(builtins())}. Your own: --opt=./my_opt.py"
     )
+
+
+def resolve_carried(
+    sources: Mapping[str, str], name: str, optimizer: str, folder: Path
+) -> Resolved:
+    """The optimizer of an entry, from the files that the entry carries. Runs their code.
+
+    Args:
+      sources: name -> text of the optimizer's file and of the files that it uses.
+      name: the file that declares it.
+      optimizer: its name.
+      folder: an empty folder. The files that are not of this package are written there.
+
+    Raises:
+      UnknownOptimizer: if the file does not declare it, or it may not be called so.
+      Exception: any exception that the code raises on import.
+    """
+    for one, text in own_files(sources).items():
+        path = folder / one
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+    if "/" not in name:
+        return resolve(f"{folder / name}:{optimizer}")
+    spec = f"{'.'.join(PurePosixPath(name).with_suffix('').parts)}:{optimizer}"
+    module, loaded = import_package(spec.partition(":")[0], folder)
+    return _plug_in(module, _file_of(module, spec), optimizer, spec, loaded)
 
 
 def _file_of(module: ModuleType, spec: str) -> Path:
@@ -115,22 +161,23 @@ def _file_of(module: ModuleType, spec: str) -> Path:
     return Path(module.__file__)
 
 
-def _import_file(path: Path) -> ModuleType:
-    name = f"_optimizer_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # typing looks the module up here to resolve string annotations
+def _plug_in(module: ModuleType, path: Path, attribute: str, spec: str, loaded: Loaded) -> Resolved:
+    """An optimizer that is not built in.
+
+    Raises:
+      UnknownOptimizer: if the module does not declare it, it may not be called so, or two of its
+        files have one name.
+    """
+    found = _declared(module, path, attribute, spec)
+    if why := names.objection(found.name, builtins()):
+        raise UnknownOptimizer(f"{spec}: {why}")
     try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+        return Resolved(found, path, source_files(path, loaded))
+    except NamesClash as error:
+        raise UnknownOptimizer(f"{spec}: {error}") from None
 
 
-def _entry(module: ModuleType, path: Path, attribute: str, spec: str) -> Resolved:
+def _declared(module: ModuleType, path: Path, attribute: str, spec: str) -> Optimizer:
     declared = {
         name: value
         for name, value in vars(module).items()
@@ -157,4 +204,4 @@ def _entry(module: ModuleType, path: Path, attribute: str, spec: str) -> Resolve
             f"{path} declares no optimizer: decorate the function that returns the transformation "
             "with @optimizer\n(from optimizers import optimizer)."
         )
-    return Resolved(found, path, source_sha256(path))
+    return found

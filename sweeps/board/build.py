@@ -14,7 +14,7 @@ import numpy as np
 
 from distill_bench import __version__
 from distill_bench.tasks import catalogue
-from sweeps.board import certificate, tune_checks, verdicts, wall_clock
+from sweeps.board import certificate, copies, identity, tune_checks, verdicts, wall_clock
 from sweeps.board.entries import BASELINE, FOLDER, Entry
 from sweeps.board.rung import describe_gain, describe_rung
 from sweeps.board.tune_checks import TuneCheck
@@ -31,11 +31,15 @@ SPECIAL_CASES: dict[str, list[str]] = json.loads((FOLDER / "special_cases.json")
 
 @dataclass(frozen=True)
 class _TaskEntries:
-    """All entries of one task, with their rows compared."""
+    """All entries of one task, with their rows compared.
+
+    copies: optimizer -> what it has in common with other entries that it should not.
+    """
 
     task: str
     entries: tuple[Entry, ...]
     comparison: Comparison
+    copies: Mapping[str, list[str]]
 
     def find(self, optimizer: str) -> Entry | None:
         return next((e for e in self.entries if e.study.optimizer == optimizer), None)
@@ -80,7 +84,7 @@ def make(
 
 def _task_entries(task: str, entries: Sequence[Entry]) -> _TaskEntries:
     rows = [row_of(e.study, e.results, h) for e in entries for h in e.horizons]
-    return _TaskEntries(task, tuple(entries), Comparison(BASELINE, rows))
+    return _TaskEntries(task, tuple(entries), Comparison(BASELINE, rows), copies.found(entries))
 
 
 def _task(of_task: _TaskEntries) -> dict[str, Any]:
@@ -183,6 +187,7 @@ def _entry(entry: Entry, of_task: _TaskEntries, warnings: list[str]) -> dict[str
         "cost": asdict(entry.cost) if entry.cost else None,
         "verification": asdict(verdict) if verdict else None,
         "tune_check": tune_checks.as_json(check) if check else None,
+        "reaches": identity.reaches(entry.spec, entry.sources),
         "warnings": _warnings(entry, of_task),
         "reproduce": [
             f"python sweeps/verify.py leaderboard/{study.task}/{name}.json",
@@ -218,12 +223,13 @@ def _wall_clock(entry: Entry, comparison: Comparison) -> dict[str, float | None]
 
 def _warnings(entry: Entry, of_task: _TaskEntries) -> list[str]:
     base = of_task.find(BASELINE)
+    found = list(of_task.copies.get(entry.study.optimizer, ()))
     at: dict[str, list[str]] = {}  # warning -> horizons at which it holds
     for h in entry.horizons:
         row = of_task.comparison.by_name[entry.study.optimizer, h]
         for warning in _rung_warnings(row, of_task.comparison):
             at.setdefault(warning, []).append(str(h))
-    found = [f"at {', '.join(horizons)}: {warning}" for warning, horizons in at.items()]
+    found += [f"at {', '.join(horizons)}: {warning}" for warning, horizons in at.items()]
     if base and any(
         entry.study.versions.get(k) != base.study.versions.get(k)
         for k in ("jax", "optax", "platform")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from optimizers.contract import source_digest
 from sweeps.board import protocol
 from sweeps.board.entries import Entry
+from sweeps.board.identity import digest_of
 from sweeps.planning.study import TUNING_SEED
 from sweeps.results.summary import winner
 
@@ -12,11 +12,7 @@ from sweeps.results.summary import winner
 def inconsistencies(entry: Entry) -> list[str]:
     """Signs that the entry was altered after it was made, one sentence each."""
     study, found = entry.study, []
-    try:
-        digest = source_digest.digest(entry.sources)
-    except (SyntaxError, ValueError) as error:
-        digest = f"none: {error}"
-    if digest != study.source_sha256:
+    if digest_of(entry.sources) != study.source_sha256:
         found.append("its source files do not match its source digest")
     tuned = protocol.searched(study, entry.results, entry.horizons) if study.space else []
     for horizon in entry.horizons:

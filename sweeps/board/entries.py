@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_bench.tasks import catalogue
-from sweeps.board import completeness, untrusted
+from sweeps.board import completeness, identity, untrusted
 from sweeps.board.folder import BASELINE as BASELINE
 from sweeps.board.folder import FOLDER as FOLDER
 from sweeps.board.untrusted import BadFile, printable
@@ -193,10 +193,11 @@ def load(
         for path in sorted((folder / name).glob(f"{only or '*'}.json")):
             try:
                 entry = read(path)
-                if entry.study.fingerprint != catalogue.get(name).fingerprint():
-                    raise BadEntry(
-                        f"it ran on another version of the task ({entry.study.fingerprint})"
-                    )
+                study = entry.study
+                if study.fingerprint != catalogue.get(name).fingerprint():
+                    raise BadEntry(f"it ran on another version of the task ({study.fingerprint})")
+                if reason := identity.objection(study, entry.spec, entry.sources):
+                    raise BadEntry(reason)
                 found.append(entry)
             except BadEntry as error:
                 warnings.append(untrusted.not_counted(path, error))

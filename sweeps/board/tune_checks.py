@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from distill_bench.files import write_atomically
 from sweeps.board import untrusted
 from sweeps.board.entries import Entry
 from sweeps.results.one_factor import Finding, Gain
-from sweeps.results.store import write_atomically
 
 
 @dataclass(frozen=True)

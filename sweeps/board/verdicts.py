@@ -19,14 +19,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from distill_bench.files import write_atomically
 from sweeps.board import untrusted
-from sweeps.board.agreement import Run
 from sweeps.board.draw import finals_of, trials_of
 from sweeps.board.entries import Entry
-from sweeps.board.judge import judge
+from sweeps.board.judge import COLUMNS, judge
+from sweeps.board.reruns import Run
 from sweeps.board.untrusted import BadFile
 from sweeps.planning.environment import environment
-from sweeps.results.store import write_atomically
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,16 @@ class Verdict:
       detail: one sentence: what was rerun, and the outcome.
       entry_sha256: digest of the verified file; the verdict does not count for other content.
       environment: machine and versions of the latest rerun.
-      runs: the reruns, each with the fields of `agreement.Run`: numbers and its kind. The latest
+      runs: the reruns, each with the fields of `reruns.Run`: numbers and its kind. The latest
         one of a run in each environment.
       environments: the environments that runs name by their index.
       draws: for each verification the seed of its draw and how many runs it drew.
+      test: "exact" if every final run gave the recorded numbers to the last digit on some machine,
+        else "intervals".
+      unverified: columns of the board that no rerun covers.
+      cost: the latest measurement of the update rule's cost, with fields of `entries.Cost`; None if
+        there is none.
+      sha256: digest of all the other fields; "" in a verdict that is not written yet.
     """
 
     verdict: Literal["reproduced", "failed"]
@@ -51,6 +57,16 @@ class Verdict:
     runs: list[dict[str, Any]]
     environments: list[dict[str, Any]] = field(default_factory=list)
     draws: list[dict[str, int]] = field(default_factory=list)
+    test: Literal["exact", "intervals"] = "intervals"
+    unverified: list[str] = field(default_factory=lambda: list(COLUMNS))
+    cost: dict[str, float] | None = None
+    sha256: str = ""
+
+    def stamped(self) -> Verdict:
+        """The same verdict with its digest."""
+        content = asdict(dataclasses.replace(self, sha256=""))
+        text = json.dumps(content, sort_keys=True)
+        return dataclasses.replace(self, sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
 _MAX_DETAIL = 999
@@ -84,7 +100,7 @@ def path_of(entry: Entry) -> Path:
 
 def record(entry: Entry, verdict: Verdict) -> Verdict:
     """Adds the verdict to the file beside the entry, and returns what the file now says."""
-    merged = merge(entry, of(entry), verdict)
+    merged = merge(entry, of(entry), verdict).stamped()
     write(entry, merged)
     return merged
 
@@ -94,7 +110,7 @@ def write(entry: Entry, verdict: Verdict) -> None:
 
     A file that cannot be read is not overwritten: it gets another name.
     """
-    path = path_of(entry)
+    path, verdict = path_of(entry), verdict.stamped()
     path.parent.mkdir(exist_ok=True)
     if os.path.lexists(path) and read(path) is None:
         path.rename(path.with_name(f"{path.name}.unreadable"))
@@ -133,7 +149,8 @@ def merge(entry: Entry, kept: Verdict | None, new: Verdict) -> Verdict:
             if run.key in known and known[run.key] == run.recorded:
                 runs.pop((run.key, run.environment), None)
                 runs[run.key, run.environment] = run
-    judged = judge(entry, list(runs.values())) if new.runs else new
+    cost = new.cost or (kept.cost if kept else None)
+    judged = judge(entry, list(runs.values()), environments, cost) if new.runs else new
     _, restamped, how = kept.detail.partition(RESTAMPED) if kept else ("", "", "")
     return Verdict(
         judged.verdict,
@@ -143,6 +160,9 @@ def merge(entry: Entry, kept: Verdict | None, new: Verdict) -> Verdict:
         [asdict(run) for run in runs.values()],
         environments,
         draws,
+        judged.test,
+        list(judged.unverified),
+        cost,
     )
 
 
@@ -167,6 +187,8 @@ def run_of(plain: Mapping[str, Any]) -> Run:
         plain["recorded"],
         plain["rerun"],
         plain.get("environment") or 0,
+        None if plain.get("differs") is None else tuple(plain["differs"]),
+        {name: (pair[0], pair[1]) for name, pair in plain.get("metrics", {}).items()},
     )
 
 
@@ -199,4 +221,6 @@ def _load(path: Path) -> Verdict:
     content, _ = untrusted.parse(path)
     untrusted.check(content, "verdict.schema.json")
     found = Verdict(**content)
+    if found.stamped().sha256 != found.sha256:
+        raise BadFile("its digest is not that of its content: verify the entry again")
     return dataclasses.replace(found, runs=[asdict(run_of(run)) for run in found.runs])

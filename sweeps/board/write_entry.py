@@ -3,35 +3,65 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from distill_bench.errors import UserError
+from distill_bench.files import write_atomically
 from distill_bench.tasks import catalogue
-from distill_bench.training.exams import CURVE
-from sweeps.board import protocol
-from sweeps.board.entries import FOLDER, METRICS, SCHEMA, BadEntry, Cost, validate
+from sweeps.board import identity, protocol
+from sweeps.board.entries import FOLDER, SCHEMA, BadEntry, Cost, validate
+from sweeps.board.run_records import final_record, tuning_record
 from sweeps.board.untrusted import MAX_BYTES
-from sweeps.planning.study import Result
-from sweeps.results.store import Loaded, write_atomically
+from sweeps.planning.study import Result, Study
+from sweeps.results.store import Loaded
 from sweeps.results.summary import finals, winner
 
 
-def check(loaded: Loaded) -> None:
+def check(loaded: Loaded, folder: Path = FOLDER, replace: bool = False) -> None:
     """Checks that a study may become an entry.
+
+    Args:
+      loaded: the study, from a store.
+      folder: the leaderboard's folder.
+      replace: whether it may replace an entry of another source.
 
     Raises:
       UserError: lists every reason against it.
     """
-    if found := _objections(loaded):
+    study = loaded.study
+    found = _objections(loaded)
+    if why := identity.objection(study, loaded.spec, loaded.sources):
+        found.insert(0, why)
+    if not replace and (other := _of_another_source(folder / study.task, study)):
+        found.append(
+            f"{other} is the entry of another source. Rename the optimizer, or pass --replace to "
+            "put this study in its place."
+        )
+    if found:
         raise UserError(
-            f"{loaded.study.optimizer} ({loaded.folder}) cannot be an entry yet:\n"
+            f"{study.optimizer} ({loaded.folder}) cannot be an entry yet:\n"
             + "\n".join(f"- {objection}" for objection in found)
         )
+
+
+def _of_another_source(folder: Path, study: Study) -> Path | None:
+    """The file that the study's entry would replace, unless it holds the same code.
+
+    Names that differ in case only are one file on some systems.
+    """
+    for path in sorted(folder.glob("*.json")):
+        if path.stem.casefold() == study.optimizer.casefold():
+            try:
+                there = json.loads(path.read_bytes())["study"]
+                same = (there["optimizer"], there["source_sha256"])
+            except (OSError, ValueError, LookupError, TypeError, RecursionError):
+                return path
+            if same != (study.optimizer, study.source_sha256):
+                return path
+    return None
 
 
 def _objections(loaded: Loaded) -> list[str]:
@@ -97,13 +127,14 @@ def _rungs(loaded: Loaded) -> tuple[int, ...]:
     return tuple(horizon for horizon in ladder if horizon in ran)
 
 
-def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
-    """Writes the study's entry and replaces any earlier entry of the optimizer.
+def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER, replace: bool = False) -> Path:
+    """Writes the study's entry in place of any earlier entry of the same source.
 
     Args:
       loaded: the study, from a store.
       cost: cost of the update rule; None if it was not measured.
       folder: the leaderboard's folder.
+      replace: whether it may replace an entry of another source.
 
     Returns:
       The entry's file.
@@ -111,7 +142,7 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER) -> Path:
     Raises:
       UserError: if the study fails `check` or the entry would not be valid.
     """
-    check(loaded)
+    check(loaded, folder, replace)
     study = loaded.study
     tuned = protocol.searched(study, loaded.results, _rungs(loaded)) if study.space else []
     entry = {
@@ -173,51 +204,6 @@ def _rung(loaded: Loaded, tuned: Sequence[Result], horizon: int) -> dict[str, An
     return {
         "horizon": horizon,
         "winner": best.trial.hparams,
-        "tuning": [
-            {
-                "hparams": r.trial.hparams,
-                "status": r.status,
-                "step": r.step,
-                "final": r.final and rounded(_recorded(r.final)),
-            }
-            for r in tried
-        ],
-        "finals": [
-            {
-                "seed": r.trial.seed,
-                "status": r.status,
-                "step": r.step,
-                "points": [
-                    {"step": step, **rounded(_recorded(metrics))} for step, metrics in r.points
-                ],
-                "curve": rounded(_curve(r)),
-            }
-            for r in finals(loaded.results, best)
-        ],
+        "tuning": [tuning_record(r) for r in tried],
+        "finals": [final_record(r) for r in finals(loaded.results, best)],
     }
-
-
-def _recorded(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that entries hold; a store has more."""
-    return {name: metrics[name] for name in (CURVE, *METRICS) if name in metrics}
-
-
-def _curve(result: Result, points: int = 40) -> dict[str, list[Any]]:
-    """Training losses averaged over at most `points` intervals that grow with the step."""
-    edges = (
-        np.unique(np.round(np.geomspace(1, max(len(result.losses), 1), points)).astype(int))
-        if result.losses
-        else np.empty(0, int)
-    )
-    losses = np.asarray(result.losses, float)
-    means = [float(losses[low:high].mean()) for low, high in zip([0, *edges], edges, strict=False)]
-    return {"step": edges.tolist(), "loss": [mean if np.isfinite(mean) else None for mean in means]}
-
-
-def rounded(value: Any) -> Any:
-    """The same data with floats cut to nine significant digits, which identify a float32."""
-    if isinstance(value, float):
-        return float(f"{value:.9g}")
-    if isinstance(value, Mapping):
-        return {name: rounded(one) for name, one in value.items()}
-    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value

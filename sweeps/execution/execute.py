@@ -17,14 +17,14 @@ from distill_bench.training.events import (
     Finished,
     Losses,
     Point,
+    Refused,
     Snapshot,
     Student,
     Waiting,
 )
 from distill_bench.training.lane_state import Saved
 from distill_bench.training.train import train
-from optimizers.contract import source_digest
-from sweeps.execution import announce, multihost
+from sweeps.execution import announce, multihost, shards
 from sweeps.execution.due import every
 from sweeps.execution.export import Exporter
 from sweeps.execution.profiling import Profiler
@@ -32,12 +32,13 @@ from sweeps.execution.progress import Display
 from sweeps.execution.request import Faults
 from sweeps.execution.resources import Resources
 from sweeps.execution.tensorboard import write_layout
-from sweeps.execution.trial_sink import ExportSink, TrialSink
+from sweeps.execution.trial_sink import ExportSink, TrialSink, losses_compare
 from sweeps.planning.environment import environment
 from sweeps.planning.plan import Candidate, Job, Plan
 from sweeps.planning.stopwatch import Stopwatch
 from sweeps.planning.study import Result
-from sweeps.results import pending, store
+from sweeps.results import pending, store, trial_files
+from sweeps.results.outdir import set_aside
 
 FINALS = "finals"  # the label of the runs whose students are exported
 
@@ -77,10 +78,8 @@ class _Runner:
         jobs of dead optimizers end without running."""
         names = {candidate.optimizer.name for candidate, _ in jobs}
         alive = names - self.faults.dead.keys()
-        groups = [
-            alive - self.faults.alone,
-            *({name} for name in sorted(alive & self.faults.alone)),
-        ]
+        alone = self.faults.alone | {c.optimizer.name for c, _ in jobs if c.alone}
+        groups = [alive - alone, *({name} for name in sorted(alive & alone))]
         for group in groups:
             self._train(label, [job for job in jobs if job[0].optimizer.name in group])
         for job in jobs:
@@ -111,6 +110,9 @@ class _Runner:
                     sinks[lane].point(step, metrics, diagnostics)
                 case Snapshot(lane, saved):
                     sinks[lane].save(saved)
+                case Refused(lane, reason):
+                    sinks[lane].refuse(reason)
+                    left += resume[lane].step
                 case Student():
                     sinks[event.lane].export(event)
                 case Waiting(lane) | Alive(lane):
@@ -138,8 +140,7 @@ class _Runner:
             self.environment,
             self.display.say,
             resumes=self.resources.executor != "ray",
-            # With trained weights to start from, no student is untrained.
-            losses_compare=not task.start and (not task.teaching.labels or task.temperature == 1.0),
+            losses_compare=losses_compare(task),
         )
 
     def _events(self, jobs: Sequence[Job], resume: dict[int, Saved], keep: bool) -> Iterator[Event]:
@@ -147,8 +148,9 @@ class _Runner:
             from sweeps.execution import ray_executor
 
             trials = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
-            opts = [candidate.spec for candidate, _ in jobs]
-            return ray_executor.run(self.plan.task.name, self.resources, opts, trials, keep)
+            opts = [candidate.located for candidate, _ in jobs]
+            task, versions = self.plan.task.name, jobs[0][0].study.versions
+            return ray_executor.run(task, self.resources, versions, opts, trials, keep)
         lanes = [candidate.lane(trial) for candidate, trial in jobs]
         names = [candidate.optimizer.name for candidate, _ in jobs]
         due, diagnose = every(self.resources.checkpoint_seconds), self.resources.diagnose()
@@ -191,11 +193,12 @@ def execute(
     If the plan is a shard, each stage of tuning waits until all shards have run the one before, and
     the finals wait for all of it: the shard ends, and runs again.
     """
+    shards.refuse_to_mix(plan, root)
     folders = [
-        _open_study(root, candidate, source_digest.source_files(candidate.entry.path), display)
+        _open_study(root, candidate, candidate.entry.sources, display)
         for candidate in plan.candidates
     ]
-    write_layout(root)
+    write_layout(root, display.say)
     profiler = Profiler(root, display.say) if resources.profile else None
     _run(_Runner(plan, root, display, faults, resources, environment(), profiler, exporter))
     if profiler:
@@ -233,11 +236,9 @@ def _open_study(
     root: Path, candidate: Candidate, sources: Mapping[str, str], display: Display
 ) -> Path:
     """Saves the candidate's study and sets damaged trials aside; returns the study's folder."""
-    folder = store.save_study(root, candidate.study, candidate.spec, sources)
-    for path, reason in store.load_study(folder).problems:
-        display.say(
-            f"Damaged: {reason}\n  set aside as {store.set_aside(path)}; the trial runs again."
-        )
+    folder = store.save_study(root, candidate.study, candidate.spec, sources, display.say)
+    for path, reason in trial_files.load_trials(folder)[1]:
+        set_aside(path, reason, display.say)
     return folder
 
 
@@ -272,7 +273,7 @@ def _to_export(runner: _Runner, finals: Sequence[Job]) -> list[Job]:
     results = {
         result.trial.id: result
         for candidate in {candidate.study.id: candidate for candidate, _ in lacking}.values()
-        for result in store.load_study(store.study_folder(runner.root, candidate.study)).results
+        for result in pending.results_of(runner.root, candidate)
         if result.status == "ok"
     }
     again = [job for job in lacking if job[1].id in results]

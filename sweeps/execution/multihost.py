@@ -24,6 +24,7 @@ from distill_bench.training.events import Event
 from distill_bench.training.lane_state import Saved
 from distill_bench.training.rules import Lane
 from distill_bench.training.train import Diagnose, train
+from sweeps.planning.environment import differences
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,21 @@ def join(hosts: Hosts) -> None:
             "Elsewhere run the same command on every host with --coordinator=HOST:PORT "
             "--processes=N --process=I, where HOST is the host of process 0."
         ) from None
+
+
+def agree(versions: Mapping[str, str]) -> None:
+    """Checks that all processes compute the same numbers.
+
+    Raises:
+      UserError: if this process has other versions than process 0; names them.
+    """
+    if is_leader():
+        _send(json.dumps(dict(versions)).encode())
+    elif differing := differences(json.loads(_receive()), versions):
+        raise UserError(
+            f"Process {jax.process_index()} would compute other numbers than process 0: "
+            f"{differing}.\nUse machines of one kind, with the same versions."
+        )
 
 
 def leave() -> None:

@@ -16,7 +16,8 @@ from distill_bench.errors import UserError
 from distill_bench.files import replace_atomically
 from optimizers.conformance.checks import CHECKS, QUICK, Check
 from optimizers.conformance.suite import Outcome, examine
-from optimizers.contract import registry, source_digest
+from optimizers.contract import registry
+from optimizers.contract.local_modules import PACKAGE
 from sweeps.execution.progress import Display
 from sweeps.planning.environment import versions
 from sweeps.planning.plan import Candidate
@@ -63,7 +64,7 @@ def require(loaded: Loaded, cache: str | None) -> None:
     if loaded.spec in registry.builtins():
         return
     entry = resolve(loaded.spec)
-    if entry.source_sha256 != study.source_sha256:
+    if (entry.optimizer.name, entry.source_sha256) != (study.optimizer, study.source_sha256):
         raise UserError(
             f"{study.optimizer} ({loaded.folder}) has changed since it ran, so that it cannot be "
             "checked: run it again."
@@ -94,9 +95,8 @@ def _listed(failed: Sequence[Outcome]) -> str:
 
 def _path(entry: registry.Resolved, checks: Sequence[Check], cache: str) -> Path:
     """Of the file that keeps the outcomes. It changes with whatever they depend on."""
-    package = source_digest.PACKAGE
-    files = sorted((package / "conformance").glob("*.py")) + sorted(
-        (package / "contract").glob("*.py")
+    files = sorted((PACKAGE / "conformance").glob("*.py")) + sorted(
+        (PACKAGE / "contract").glob("*.py")
     )
     key = {
         "optimizer": entry.optimizer.name,

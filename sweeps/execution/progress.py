@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from distill_bench.log import to_stderr
+
 if TYPE_CHECKING:
     import rich.progress
 
@@ -59,7 +61,7 @@ class _Lines(Display):
             )
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        to_stderr(text)
 
 
 class _Bar(Display):

@@ -9,10 +9,9 @@ optimizer's file must be at the same path on every node.
 from __future__ import annotations
 
 import functools
-import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill_bench import machine
@@ -30,24 +29,39 @@ TrialSpec = tuple[dict[str, Any], int, int]  # hyperparameters, horizon, seed
 
 
 @functools.cache
-def _open(task: str, resources: Resources) -> Engine:
-    """This Ray worker's engine, kept for its next units."""
+def _open(task: str, resources: Resources, expected: tuple[tuple[str, str], ...]) -> Engine:
+    """This Ray worker's engine, kept for its next units.
+
+    Raises:
+      UserError: if the worker's versions are not the `expected` ones: its numbers are others.
+    """
     from distill_bench.tasks import catalogue
     from sweeps import cli
+    from sweeps.planning import environment
 
     cli.set_up_jax(resources.cache)
+    if differing := environment.differences(environment.versions(), dict(expected)):
+        raise UserError(
+            f"The Ray worker on {socket.gethostname()} would compute other numbers than this "
+            f"process: {differing}.\nUse machines of one kind, with the same versions."
+        )
     return resources.open_engine(catalogue.get(task))
 
 
 def _unit(
-    task: str, resources: Resources, opt: str, trials: Sequence[TrialSpec], keep: bool
+    task: str,
+    resources: Resources,
+    expected: Mapping[str, str],
+    opt: str,
+    trials: Sequence[TrialSpec],
+    keep: bool,
 ) -> list[Event]:
-    """Trains the trials, on a Ray worker, and returns their events."""
+    """Trains the trials, on a Ray worker whose versions are as expected; returns their events."""
     from distill_bench.training.train import train
     from sweeps.planning.plan import lane_of
     from sweeps.planning.plug_ins import resolve
 
-    engine = _open(task, resources)
+    engine = _open(task, resources, tuple(sorted(expected.items())))
     optimizer = resolve(opt).optimizer
     lanes = [
         lane_of(optimizer, hparams, optimizer.steps(horizon), seed)
@@ -78,17 +92,21 @@ def slices(optimizers: Sequence[str], workers: int) -> list[list[int]]:
 def run(
     task: str,
     resources: Resources,
+    versions: Mapping[str, str],
     opts: Sequence[str],
     trials: Sequence[TrialSpec],
     keep: bool = False,
 ) -> Iterator[Event]:
-    """Events of `trials`. Trial i uses the optimizer typed as opts[i]. The events of a unit come
-    together, when it is done.
+    """Events of `trials`. Trial i uses the optimizer opts[i]; a file is named by its absolute path.
+    The events of a unit come together, when it is done.
 
-    keep: see `train`.
+    Args:
+      versions: those of the study, which every Ray worker must have.
+      keep: see `train`.
 
     Raises:
-      UserError: if Ray is not installed or its cluster cannot be reached.
+      UserError: if Ray is not installed, its cluster cannot be reached, or one of its workers has
+        other versions.
     """
     try:
         import ray
@@ -110,8 +128,8 @@ def run(
     )(_unit)
     waiting = {}
     for indices in slices(opts, workers):
-        spec = _absolute(opts[indices[0]])
-        waiting[unit.remote(task, resources, spec, [trials[i] for i in indices], keep)] = indices
+        opt, own = opts[indices[0]], [trials[i] for i in indices]
+        waiting[unit.remote(task, resources, versions, opt, own, keep)] = indices
     while waiting:
         yield Alive(next(iter(waiting.values()))[0])
         done, _ = ray.wait(list(waiting), timeout=_HEARTBEAT_SECONDS)
@@ -137,14 +155,14 @@ def _connect(address: str | None) -> None:
     """Connects to the Ray cluster at the address, or starts one here."""
     import ray
 
-    root = str(Path(__file__).resolve().parents[2])
-    python_path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    from sweeps import cli
+
     try:
         ray.init(
             address=address,
             include_dashboard=False,
             log_to_driver=False,
-            runtime_env={"env_vars": machine.chosen_folders() | {"PYTHONPATH": python_path}},
+            runtime_env={"env_vars": machine.chosen_folders() | {"PYTHONPATH": cli.python_path()}},
         )
     except ConnectionError as error:
         raise UserError(f"--ray_address={address} cannot be reached: {error}") from None
@@ -156,11 +174,3 @@ def _demand(cluster: Mapping[str, float]) -> dict[str, float]:
         if cluster.get(name, 0) >= 1:
             return {"CPU": 1, name: 1}
     return {"CPU": 1}
-
-
-def _absolute(spec: str) -> str:
-    """The spec with an absolute path if it names a file, because Ray workers run elsewhere."""
-    target, colon, attribute = spec.partition(":")
-    if not target.endswith(".py"):
-        return spec
-    return f"{Path(target).expanduser().resolve()}{colon}{attribute}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optimizers.conformance import fairness
+from optimizers.conformance import code, fairness
 
 HEAD = """
 import jax, jax.numpy as jnp, optax
@@ -209,7 +209,7 @@ def cheat(lr: Schedule = 0.1):
 # Name -> (check, source, message).
 FOUND_OUT = {
     "the task itself": (
-        fairness.imports_no_harness,
+        code.imports_no_harness,
         "from distill_bench.training import source" + RATE.format(declared="", rate="lr(count)"),
         "cheat.py imports distill_bench.training",
     ),

@@ -154,17 +154,22 @@ function domainText(domain) {
 }
 
 function provenance(entry) {
-  const { verdict, detail, date } = entry.verification ?? {};
+  const { verdict, detail, unverified } = entry.verification ?? {};
   const verified = [
     plain(verdict ?? "not yet verified"),
-    date ? `, ${plain(date)}` : "",
     detail ? `: ${prose(detail)}` : "",
+    unverified?.length ? `; not verified: ${unverified.map(plain).join(", ")}` : "",
   ].join("");
   const pairs = [
     ["verification", verified],
     ["--opt", name(entry.spec ?? NONE)],
     ["source SHA-256", h("code", {}, plain(entry.source_sha256 ?? NONE))],
   ];
+  if (entry.reaches.length)
+    pairs.push([
+      "reaches beyond jax, optax and numpy",
+      h("span", { class: "long" }, prose(entry.reaches.join("; "))),
+    ]);
   const { update_ms, baseline_ms, gradient_ms } = entry.cost ?? {};
   if (number(update_ms) !== null)
     pairs.push([

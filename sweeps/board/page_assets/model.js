@@ -31,6 +31,7 @@ function readBoard(raw) {
     index,
     baseline: entry.optimizer === raw.baseline,
     warnings: list(entry.warnings),
+    reaches: list(entry.reaches),
     // The horizons that others than the baseline ran; its own longer ones only measure speed-ups.
     shared: shared.get(entry.task) ?? [],
     rungs: list(entry.rungs)

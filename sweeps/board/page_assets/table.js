@@ -252,6 +252,7 @@ function bodyRow(view, axis, style, rungCount, open, toggle) {
       button.addEventListener("click", () => toggle(entry, button));
       const notes = [
         entry.baseline ? "baseline" : null,
+        entry.reaches.length ? "reaches beyond jax" : null,
         rungCount > view.rungs.length ? `${view.rungs.length} of ${rungCount} rungs` : null,
       ].filter(Boolean);
       row.append(
