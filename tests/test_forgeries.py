@@ -21,15 +21,18 @@ from sweeps.board.tune_checks import TuneCheck
 from sweeps.board.verdicts import Verdict
 
 COMMITTED = FOLDER / "digits"
+RIVAL = min(path.stem for path in COMMITTED.glob("*.json") if path.stem != BASELINE)
 DEEP = "[" * 600 + "]" * 600
 HUGE = "1" + "0" * 4000
 
 
-def setting(name, domain, value):
-    """Gives the entry another search domain, and all of its runs this value."""
+def setting(domain, value):
+    """Gives a hyperparameter another domain of the same kind, and all runs this value of it."""
 
     def change(content):
-        content["study"]["space"][name] = domain
+        space = content["study"]["space"]
+        name = next(name for name in [*space][::-1] if space[name]["kind"] == domain["kind"])
+        space[name] = domain
         for rung in content["rungs"]:
             for hparams in [rung["winner"], *(run["hparams"] for run in rung["tuning"])]:
                 hparams[name] = value
@@ -58,15 +61,8 @@ def repeated(content):
     tried[0]["hparams"] = tried[1]["hparams"]
 
 
-def failed_winner(content):
-    rung = content["rungs"][0]
-    for run in rung["tuning"]:
-        if run["hparams"] == rung["winner"]:
-            run |= {"status": "crashed", "final": None}
-
-
 def source(text):
-    return lambda content: content["sources"].update({"optimizers/muon.py": text})
+    return lambda content: content["sources"].update({f"optimizers/{RIVAL}.py": text})
 
 
 def put(*path, value):
@@ -84,9 +80,9 @@ FORGED_CONTENT: dict[str, tuple] = {
         put("study", "space", "weight_decay", "low", value=0),
         "$.study.space.weight_decay.low: 0 is less than the minimum of 1e-38",
     ),
-    "value_of_0": (setting("weight_decay", WIDE, 0), "hyperparameters lie outside its space"),
+    "value_of_0": (setting(WIDE, 0), "hyperparameters lie outside its space"),
     "value_of_1": (
-        setting("momentum", {"kind": "Decay", "low": 0.5, "high": 1 - 1e-10}, 1),
+        setting({"kind": "Decay", "low": 0.5, "high": 1 - 1e-10}, 1),
         "hyperparameters lie outside its space",
     ),
     "other_hyperparameters": (
@@ -94,13 +90,12 @@ FORGED_CONTENT: dict[str, tuple] = {
         "hyperparameters are not those of its space",
     ),
     "repeated": (repeated, "two of its tuning trials have the same hyperparameters"),
-    "failed_winner": (failed_winner, "its winner is not one of its tuning trials that ended well"),
     "tiny_losses": (losses(1e-300), "probe_loss: 1e-300 is less than the minimum of 1e-09"),
     "huge_losses": (losses(1e31), "probe_loss: 1e+31 is greater than the maximum of 1e+30"),
     "many_trials": (trials, "$.rungs[0].tuning: it has 1,024 parts; at most 384 are allowed"),
-    "minus_signs": (source("x = " + "-" * 100_000 + "1\n"), "muon.py is nested too deeply"),
-    "long_sum": (source("x = 1" + "+1" * 60_000 + "\n"), "muon.py is nested too deeply"),
-    "no_python": (source("def f(:\n"), "its source optimizers/muon.py is not Python"),
+    "minus_signs": (source("x = " + "-" * 100_000 + "1\n"), f"{RIVAL}.py is nested too deeply"),
+    "long_sum": (source("x = 1" + "+1" * 60_000 + "\n"), f"{RIVAL}.py is nested too deeply"),
+    "no_python": (source("def f(:\n"), f"its source optimizers/{RIVAL}.py is not Python"),
     "free_update": (
         put("cost", "gradient_ms", value=1e-320),
         "gradient_ms: 1e-320 is less than the minimum of 1e-09",
@@ -114,8 +109,8 @@ FORGED_CONTENT: dict[str, tuple] = {
         r"'0.10\n' is not a whole number, null or one line of text",
     ),
     "turned_text": (
-        put("spec", value="muon\u202e"),
-        r"'muon\u202e' is not one line of text without control characters",
+        put("spec", value="x\u202e"),
+        r"'x\u202e' is not one line of text without control characters",
     ),
     "escape_in_a_name": (
         put("study", "space", "\x1b[2J", value={}),
@@ -158,13 +153,13 @@ def forge(folder):
     """Writes all forged entries into the folder; returns name -> reason."""
     reasons = {}
     for name, (change, reason) in FORGED_CONTENT.items():
-        content = json.loads((COMMITTED / "muon.json").read_text())
+        content = json.loads((COMMITTED / f"{RIVAL}.json").read_text())
         content["study"]["optimizer"] = name
         change(content)
         (folder / f"{name}.json").write_text(json.dumps(content))
         reasons[name] = reason
     for name, (change, reason) in FORGED_TEXT.items():
-        content = json.loads((COMMITTED / "muon.json").read_text())
+        content = json.loads((COMMITTED / f"{RIVAL}.json").read_text())
         content["study"]["optimizer"] = name
         forged = change(content).encode(errors="surrogateescape")
         (folder / f"{name}.json").write_bytes(forged)
@@ -183,7 +178,7 @@ def test_each_forged_entry_is_one_warning_of_the_command(tmp_path):
     (folder / "folder.json").mkdir()
     (folder / "pipe.json").symlink_to("/dev/zero")
     (tmp_path / "board" / "notice.txt").write_bytes(b"Mind\xff the\x1b[2J gap. " + b"x" * 10**6)
-    for name in (BASELINE, "muon"):
+    for name in (BASELINE, RIVAL):
         (folder / f"{name}.json").write_bytes((COMMITTED / f"{name}.json").read_bytes())
     command = [sys.executable, str(ROOT / "sweeps" / "leaderboard.py"), "--entries=board"]
     done = subprocess.run(
@@ -195,7 +190,7 @@ def test_each_forged_entry_is_one_warning_of_the_command(tmp_path):
     )
     assert (done.returncode, done.stderr) == (1, "")
     board = json.loads(done.stdout)
-    assert {entry["optimizer"] for entry in board["entries"]} == {BASELINE, "muon"}
+    assert {entry["optimizer"] for entry in board["entries"]} == {BASELINE, RIVAL}
     told = {name: [w for w in board["warnings"] if f"/{name}.json is" in w] for name in reasons}
     assert {name: len(found) for name, found in told.items()} == dict.fromkeys(reasons, 1)
     unlike = {name: told[name] for name, reason in reasons.items() if reason not in told[name][0]}
@@ -377,6 +372,19 @@ def test_any_losses_within_the_schema_make_a_board(board_folder, capsys, levels,
     tables.print_board(board)
     tables.markdown(board)
     page.render(board)
+
+
+def test_final_runs_of_a_trial_that_failed_are_no_result(board_folder):
+    path = board_folder / "tiny" / "calm.json"
+    content = json.loads(path.read_text())
+    for run in content["rungs"][0]["tuning"]:
+        if run["hparams"] == content["rungs"][0]["winner"]:
+            run |= {"status": "crashed", "final": None}
+    path.write_text(json.dumps(content))
+    board = build.make(*entries.load(board_folder, ["tiny"]))
+    tables.markdown(board)
+    (calm,) = (entry for entry in board["entries"] if entry["optimizer"] == "calm")
+    assert [rung["seeds"] for rung in calm["rungs"]] == [0, 5, 5]
 
 
 def test_the_schemas_have_the_fields_of_the_classes():
