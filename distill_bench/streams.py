@@ -6,7 +6,7 @@ import codecs
 import io
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 # What a character becomes in an encoding that lacks it; "?" if it is not here.
 _PLAIN = {"×": "x", "±": "+-", "–": "-", "─": "-", "…": "..."}
@@ -31,6 +31,20 @@ def discard(stream: TextIO) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
+
+
+class _Lossy(io.FileIO):
+    def write(self, content: Any, /) -> int:
+        try:
+            return super().write(content)
+        except OSError:
+            return len(content)
+
+
+def lossy_stderr() -> TextIO:
+    """Standard error, without the errors if nobody can read it any more."""
+    file = io.BufferedWriter(_Lossy(sys.stderr.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(file, sys.stderr.encoding, errors=__name__, line_buffering=True)
 
 
 def _fill_gaps() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import sys
 import pytest
 
 from support.paths import ROOT
+from sweeps.execution.progress import bar_columns
 
 SCRIPT = """
 import os, signal, sys, time
@@ -150,3 +153,48 @@ def test_nohup_is_respected():
         before="signal.signal(signal.SIGHUP, signal.SIG_IGN)",
     )
     assert (code, said) == (143, SAID)
+
+
+@pytest.mark.parametrize("width", [40, 60, 120])
+def test_a_progress_bar_fits_the_terminal(width):
+    from rich.console import Console
+    from rich.progress import Progress
+
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, no_color=True)
+    with Progress(*bar_columns(width), console=console, auto_refresh=False) as bar:
+        bar.add_task("tuning at 250 steps", total=12_000, completed=3_000)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).strip()
+    assert " 3000/12000" in shown
+    assert max(map(len, shown.split("\r"))) <= width
+
+
+def test_a_display_outlives_its_terminal():
+    """Its process ignores SIGHUP, as with nohup."""
+    terminal, own = os.openpty()
+    work = """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from sweeps.execution.progress import progress
+    with progress() as display:
+        display.begin("a phase", 10)
+        display.say("ready")
+        sys.stdin.read()
+        for _ in range(5):
+            display.advance(1)
+            display.say("a message")
+            time.sleep(0.2)  # the bar is drawn in the meantime
+    print("done")"""
+    with subprocess.Popen(
+        command(work),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=own,
+        env=environment(),
+    ) as process:
+        os.close(own)
+        shown = b""
+        while b"ready" not in shown:
+            shown += os.read(terminal, 1000)
+        os.close(terminal)
+        out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, b"done\n")
