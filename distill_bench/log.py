@@ -29,6 +29,6 @@ def listen(report: Callable[[str], None]) -> None:
 def to_stderr(text: str) -> None:
     """Prints a message. Work goes on if nobody can read it: a closed pipe, a full disk."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(streams.plain(text), file=sys.stderr, flush=True)
     except OSError:
         streams.discard(sys.stderr)

@@ -26,6 +26,12 @@ def make_ready() -> None:
             stream.reconfigure(errors=__name__)
 
 
+def plain(text: str) -> str:
+    """The text with an escape such as \\x1b for each character that is neither shown nor a space or
+    line break: messages hold other people's text, which must not command the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 def discard(stream: TextIO) -> None:
     """What is written to the stream from now on is lost: nobody can read it any more."""
     null = os.open(os.devnull, os.O_WRONLY)

@@ -21,9 +21,13 @@ def run(
     main: Callable[..., int], values: command.Flags, usage: str, takes_arguments: bool = False
 ) -> None:
     """Runs `main` as the command that was typed, and exits with its code; see command.run."""
-    user_folder_last()
+
+    def work(*arguments: list[str]) -> int:
+        user_folder_last()
+        return main(*arguments)
+
     code = command.run(
-        main,
+        work,
         values,
         usage,
         sys.argv,
@@ -37,8 +41,15 @@ def run(
 def user_folder_last() -> None:
     """Moves the current folder to the end of sys.path: a file there, such as jax.py, then cannot
     hide a module that this project needs. Paths become absolute, because the code of an optimizer
-    may change the current folder."""
-    here = os.getcwd()
+    may change the current folder.
+
+    Raises:
+      UserError: if the current folder has been removed.
+    """
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise UserError("The current folder does not exist any more: change to another.") from None
     others = _without(here, sys.path)
     sys.path[:] = others if os.path.samefile(here, ROOT) else [*others, here]
 

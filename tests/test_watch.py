@@ -127,10 +127,10 @@ def test_closed_pipes_are_not_the_end_of_a_worker(watched):
 
 
 def test_a_log_that_cannot_be_written_costs_nothing(watched, tmp_path):
-    (tmp_path / "worker.log").mkdir()
+    os.mkfifo(tmp_path / "worker.log")
     outcome, said = watched("print('hello'); plan(); done()")
     assert isinstance(outcome, Done)
-    assert said == [f"{tmp_path / 'worker.log'} could not be written: Is a directory"]
+    assert said == [f"{tmp_path / 'worker.log'} could not be written: not a file"]
 
 
 SUPERVISOR = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from distill_bench.errors import clip
@@ -41,7 +42,10 @@ class Printed:
         Raises:
           OSError: if the file cannot be written.
         """
-        if self._size:
-            fresh = path.exists() and path.stat().st_size > LOG_SIZE
-            with open(path, "wb" if fresh else "ab") as log:
-                log.write(self.content())
+        if not self._size:
+            return
+        if path.exists() and not path.is_file():  # such as a pipe, which might block
+            raise OSError(errno.EINVAL, "not a file")
+        fresh = path.exists() and path.stat().st_size > LOG_SIZE
+        with open(path, "wb" if fresh else "ab") as log:
+            log.write(self.content())

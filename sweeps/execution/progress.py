@@ -81,7 +81,7 @@ class _Bar(Display):
             self._bar.advance(self._phase, steps)
 
     def say(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False)
+        self._bar.console.print(streams.plain(text), markup=False, highlight=False)
 
 
 @contextmanager

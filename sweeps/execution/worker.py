@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import faulthandler
 import signal
 import sys
@@ -25,6 +26,8 @@ from sweeps import cli
 from sweeps.execution.channel import Channel
 from sweeps.execution.messages import Kind
 from sweeps.execution.request import Request
+
+_USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # open files, memory
 
 if TYPE_CHECKING:
     from distill_bench.training.rules import Lane
@@ -111,6 +114,9 @@ def _explain(
     """The message for an exception that nobody expected: whose fault it is, if that can be seen.
 
     plug_ins: names of optimizers that are not built in, by file.
+
+    Raises:
+      Exception: the same, if it is best that the process ends with it.
     """
     trace = clip("".join(traceback.format_exception(error)).rstrip())
     frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -118,10 +124,10 @@ def _explain(
         if file in plug_ins:
             headline = traceback.format_exception_only(error)[-1].strip()
             return Kind.BLAMED, [plug_ins[file], f"{clip(headline, 500)}\n\n{trace}"]
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _USED_UP):
+        raise error  # by whom is seen when its optimizers run in processes of their own
     if isinstance(error, OSError) and (message := cli.storage_trouble(error, outdir)):
         return Kind.FAILED, message
-    if isinstance(error, MemoryError):
-        return Kind.FAILED, f"Memory ran out. Run fewer trials at once.\n\n{trace}"
     if plug_ins:
         whose = (
             f"An error in distill-bench or caused by {', '.join(sorted(plug_ins.values()))}. "

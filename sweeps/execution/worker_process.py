@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from distill_bench.errors import SweepFailed
 from sweeps import cli
 
 # What Python runs: -u prints at once what comes before a crash, -P hides the current folder.
@@ -19,7 +20,11 @@ COMMAND = ("-u", "-P", "-m", "sweeps.execution.worker")
 
 
 def start() -> tuple[int, subprocess.Popen[bytes]]:
-    """Starts a worker; returns the descriptor where its messages will arrive, and the process."""
+    """Starts a worker; returns the descriptor where its messages will arrive, and the process.
+
+    Raises:
+      SweepFailed: if the system starts no more processes.
+    """
     read, write = os.pipe()
     try:
         worker = subprocess.Popen(
@@ -32,6 +37,9 @@ def start() -> tuple[int, subprocess.Popen[bytes]]:
             # A session of its own: what it starts can be ended with it, and no key reaches it.
             start_new_session=True,
         )
+    except OSError as error:
+        os.close(read)
+        raise SweepFailed(f"The process that trains cannot be started: {error}") from None
     finally:
         os.close(write)
     return read, worker
