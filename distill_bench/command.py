@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from absl import flags
 
-from distill_bench import interrupts, settings, streams
+from distill_bench import interrupts, log, settings
 from distill_bench.errors import SweepFailed, UserError, suggestion
 from distill_bench.log import LOG, listen, to_stderr
 
@@ -87,7 +87,7 @@ def run(
       after_interrupt: what the same command does next time, told after Ctrl-C, SIGTERM or SIGHUP.
       explain: the message for an error of the operating system; None to raise it again.
     """
-    streams.make_ready()
+    log.make_ready()
     listen(to_stderr)
     with interrupts.raised(last_words := f"Interrupted. {after_interrupt}"):
         try:
@@ -133,7 +133,7 @@ def _finished(code: int) -> int:
         sys.stdout.flush()
         return code
     except OSError as error:
-        streams.discard(sys.stdout)  # else Python tries again when it ends
+        log.discard(sys.stdout)  # else Python tries again when it ends
         if isinstance(error, BrokenPipeError):  # the reader of a pipe has gone, such as `head`
             return FAILED
         return _fail(f"The output could not be written: {error.strerror}.", FAILED)

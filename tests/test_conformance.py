@@ -227,8 +227,8 @@ def test_an_exception_is_reported_with_its_line(tmp_path):
         + "    raise ArithmeticError('my own words')\n"
     )
     outcomes = list(examine(registry.resolve(str(path)).optimizer))
-    assert [o.check for o in outcomes] == ["builds"]
-    assert outcomes[0].reason == f"ArithmeticError: my own words ({path}:10)"
+    assert [o.check for o in outcomes if o.reason] == ["builds"]
+    assert outcomes[-1].reason == f"ArithmeticError: my own words ({path}:10)"
 
 
 def test_the_command_reports_failures_with_reasons(tmp_path):

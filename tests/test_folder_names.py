@@ -37,7 +37,7 @@ import optax
 from optimizers import Log, Schedule, optimizer
 
 @optimizer
-def {"long_" * 60}name(
+def {"long_" * 12}name(
     lr: Annotated[Schedule, Log(1e-2, 1e-1)] = 0.03, *,
     {" ".join(f"{word}: Annotated[float, Log(0.1, 1.0)] = 0.5," for word in WORDS)}
 ):

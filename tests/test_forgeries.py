@@ -215,7 +215,7 @@ def verdict(entry):
     here = {"jax": "1", "devices": 1, "processor": None}
     drawn = [{"seed": 1, "finals": 1, "tuning": 0}]
     made = Verdict("reproduced", "all agree", entry.sha256, here, [run], [here], drawn)
-    return dataclasses.asdict(made)
+    return dataclasses.asdict(made.stamped())
 
 
 def check(entry):
@@ -327,7 +327,9 @@ def put_right(entry, path, make):
     path.write_text(json.dumps(make(entry)))
     board = build.make([entry])
     assert board["warnings"] == []
-    path.write_text(json.dumps(make(entry) | {"entry_sha256": "0" * 64}))  # of other content
+    other = make(entry) | {"entry_sha256": "0" * 64}  # of other content
+    stamped = dataclasses.asdict(Verdict(**other).stamped()) if make is verdict else other
+    path.write_text(json.dumps(stamped))
     assert build.make([entry])["warnings"] == []
     return board["entries"][0]
 

@@ -60,11 +60,12 @@ def test_rude_plug_ins_in_a_folder_full_of_traps_cost_nothing(script, tmp_path, 
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert "Warning" not in done.stderr
+    assert done.stderr.count("Warning") == 1
+    assert "changes settings while it is imported: jax_disable_jit = True" in done.stderr
     assert "+-" in done.stdout
     assert done.stdout.isascii()
     found = {row["opt"]: row["status"] for row in rows(script, f"--outdir={tmp_path / 'out'}")}
@@ -120,7 +121,7 @@ def test_what_an_optimizer_does_not_cause_is_not_blamed_on_it(script, tmp_path, 
             else:
                 process.send_signal(signal.SIGHUP)
                 process.send_signal(signal.SIGINT)
-            said = process.communicate(timeout=300)[1]
+            said = process.communicate(timeout=1200)[1]
         finally:
             process.kill()
     assert "Traceback" not in said

@@ -120,5 +120,5 @@ def test_an_entry_cannot_name_a_module_to_import(tmp_path):
     path = tmp_path / "os:abort" / committed.name
     path.parent.mkdir()
     path.write_text(json.dumps(content))
-    with pytest.raises(entries.BadEntry, match="'os:abort' does not match"):
+    with pytest.raises(entries.BadEntry, match="'os:abort' is not a name"):
         entries.read(path)

@@ -49,7 +49,7 @@ def test_an_entry_with_the_same_losses_gets_the_new_digest_and_nothing_else(path
     assert "3 runs at horizons 4, 8, 16 with the code here gave the same" in outcome.detail
     assert after["study"].pop("source_sha256") != before["study"].pop("source_sha256")
     assert after == before
-    again = verify(entries.read(path), Request(1, 0, [4]), False, quiet)
+    again = verify(entries.read(path), Request(1, 0, [4]), False, quiet, False)
     assert again.verdict.verdict == "reproduced"
     assert verdicts.of(outcome.entry).verdict == "reproduced"
 
@@ -68,7 +68,7 @@ def test_earlier_reruns_count_on_and_the_verdict_says_that_it_was_restamped(path
     entry = entries.read(path)
     verdicts.record(entry, reruns_of_seed_2(entry, 1))
     now = verdicts.of(restamp(path, quiet).entry)
-    assert now.detail.startswith("6 runs at horizons 4, 8, 16 gave the recorded probe losses")
+    assert now.detail.startswith("6 runs at horizons 4, 8, 16 gave the recorded numbers")
     assert "; re-stamped later: 3 runs" in now.detail
     assert (now.verdict, len(now.runs), now.environments[0]) == ("reproduced", 6, {"a": 1})
 
@@ -99,7 +99,7 @@ def test_other_losses_write_nothing_unless_a_witness_has_them(path, tmp_path):
 
     def written(**changes):
         verdict = verdicts.Verdict("reproduced", "one", entry.sha256, environment(), losses)
-        verdict = dataclasses.replace(verdict, **changes)
+        verdict = dataclasses.replace(verdict, **changes).stamped()
         witness.write_text(json.dumps(dataclasses.asdict(verdict)))
         return witness.parent
 

@@ -14,8 +14,9 @@ import numpy as np
 import optax
 import pytest
 
-from distill_bench import command, numerics, settings
+from distill_bench import command, settings
 from distill_bench.errors import UserError
+from distill_bench.training import numerics
 from distill_bench.training.events import Finished, Losses
 from distill_bench.training.rules import Lane
 from distill_bench.training.train import train
@@ -129,7 +130,7 @@ def test_other_flags_of_xla_are_part_of_a_study(monkeypatch):
 
 
 def test_the_fingerprint_of_the_arithmetic_differs_with_the_instructions():
-    program = "from distill_bench import numerics; print(numerics.fingerprint())"
+    program = "from distill_bench.training import numerics; print(numerics.fingerprint())"
 
     def fingerprint(flags):
         done = subprocess.run(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from distill_bench import streams
+from distill_bench import log
 from distill_bench.log import to_stderr
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class _Bar(Display):
             self._bar.advance(self._phase, steps)
 
     def say(self, text: str) -> None:
-        self._bar.console.print(streams.plain(text), markup=False, highlight=False)
+        self._bar.console.print(log.plain(text), markup=False, highlight=False)
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def progress() -> Iterator[Display]:
     from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(file=streams.lossy_stderr())
+    console = Console(file=log.lossy_stderr())
     with Progress(*bar_columns(console.width), console=console) as bar:
         yield _Bar(bar)
 

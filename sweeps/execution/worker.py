@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill_bench import streams
+from distill_bench import log
 from distill_bench.errors import UserError, clip
 from distill_bench.log import listen
 from sweeps import cli
@@ -140,7 +140,7 @@ def _explain(
 
 def main() -> None:
     _die_with_parent()
-    streams.make_ready()
+    log.make_ready()
     faulthandler.enable()
     cli.user_folder_last()
     token, _, text = sys.stdin.read().partition("\n")

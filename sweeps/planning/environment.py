@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 
-from distill_bench import __version__, numerics, settings
+from distill_bench import __version__, settings
 from distill_bench.machine import THREADS
+from distill_bench.training import numerics
 
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy")
 
