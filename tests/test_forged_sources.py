@@ -65,6 +65,15 @@ def test_helpers_of_one_name_belong_to_their_own_plug_in(resolved):
     assert [one.sources["helper.py"] for one in found] == ["SCALE = 1.0\n", "SCALE = 9.0\n"]
 
 
+def test_a_plug_in_keeps_its_helper_when_others_are_resolved(resolved):
+    again = "import helper as first\n" + DECLARATION.replace(
+        "return None", "import helper\n    return helper is first"
+    )
+    first = resolved({"mine.py": again, "helper.py": "x = 1\n"}, "a")
+    resolved({"mine.py": DECLARATION}, "b")
+    assert first.optimizer.make() is True
+
+
 def test_a_helper_beside_the_file_is_found_from_every_folder(resolved, tmp_path, monkeypatch):
     resolved(FILES["a helper beside it"][1])
     monkeypatch.chdir("/")

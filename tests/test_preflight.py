@@ -111,7 +111,7 @@ def test_the_leaderboard_takes_no_entry_that_fails(twice, tmp_path):
     flags = ["--add=runs", "--entries=board", "--cache=cache"]
     code = (
         "import runpy, sys; from sweeps.board import write_entry\n"
-        "write_entry.check = lambda loaded: None  # the made-up study has no runs\n"
+        "write_entry.check = lambda *_: None  # the made-up study has no runs\n"
         f"sys.argv = ['leaderboard', *{flags}]\n"
         f"runpy.run_path({str(ROOT / 'sweeps' / 'leaderboard.py')!r}, run_name='__main__')"
     )

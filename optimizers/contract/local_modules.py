@@ -158,7 +158,7 @@ def _is_installed(spec: ModuleSpec) -> bool:
     return bool(spec.has_location and spec.origin and not is_local(Path(spec.origin).resolve()))
 
 
-_recorded: set[str] = set()  # modules that the last import recorded
+_recorded: set[str] = set()  # modules of plug-ins
 _at_the_end: dict[str, ModuleType] = {}  # of the last import: all modules that were loaded
 _homes: set[Path] = set()  # folders of plug-ins
 _folders: list[str] = []  # those of them that are on the path for no other reason
@@ -169,14 +169,12 @@ _PREFIX = "_optimizer_"  # of the names of plug-ins' own files
 def _recording(own: str, home: Path | None) -> Iterator[Loaded]:
     """Records the local modules that are loaded in the block.
 
-    What an earlier block recorded is loaded afresh: one plug-in's helper is not another's, though
-    they have the same name, and what is loaded does not depend on who came before.
+    Modules of other plug-ins are hidden in it: one plug-in's helper is not another's, though they
+    have the same name, and what is loaded does not depend on who came before.
     """
     late = local_since(_at_the_end).items()
     _recorded.update(name for name, file in late if not _homes.isdisjoint(file.parents))
-    for name in _recorded:
-        sys.modules.pop(name, None)
-    _recorded.clear()
+    hidden = {name: sys.modules.pop(name) for name in _recorded if name in sys.modules}
     importlib.invalidate_caches()
     before = dict(sys.modules)
     finder = _Finder(Loaded(), own, home)
@@ -187,6 +185,8 @@ def _recording(own: str, home: Path | None) -> Iterator[Loaded]:
     finally:
         sys.meta_path.remove(finder)
         _recorded.update(n for n in local_since(before) if not n.startswith(_PREFIX))
+        for name, module in hidden.items():
+            sys.modules.setdefault(name, module)  # for functions that import it when they run
         _at_the_end.clear()
         _at_the_end.update(sys.modules)
 
@@ -247,7 +247,11 @@ def _searching(folder: Path | None) -> Iterator[None]:
     in the block, and after it they are searched last: their functions may still import."""
     if folder:
         _homes.add(folder)
-    others = [one for one in sys.path if one not in _folders]
+    others = sys.path[::-1]
+    for one in _folders:
+        if one in others:
+            others.remove(one)  # once: it may also be on the path for another reason
+    others.reverse()
     mine = [str(folder)] if folder and str(folder) not in others else []
     _folders[:] = [*mine, *(one for one in _folders if one not in mine)]
     sys.path[:] = [*others, *mine]
