@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import textwrap
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 
 from absl import flags
 
-from distill_bench import settings
+from distill_bench import interrupts, settings, streams
 from distill_bench.errors import SweepFailed, UserError, suggestion
 from distill_bench.log import LOG, listen, to_stderr
 
@@ -85,45 +84,64 @@ def run(
       usage: printed above the flags by --help.
       argv: the command line, with the name of the program first.
       takes_arguments: pass the arguments that are not flags to `work`, as a list.
-      after_interrupt: what the same command does next time, told to a user who presses Ctrl-C.
+      after_interrupt: what the same command does next time, told after Ctrl-C, SIGTERM or SIGHUP.
       explain: the message for an error of the operating system; None to raise it again.
     """
+    streams.make_ready()
     listen(to_stderr)
+    with interrupts.raised(last_words := f"Interrupted. {after_interrupt}"):
+        try:
+            return _finished(_work(work, values, usage, argv, takes_arguments))
+        except flags.Error as error:
+            return _fail(_explain_misuse(error, values), MISUSED)
+        except UserError as error:
+            return _fail(str(error), MISUSED)
+        except SweepFailed as error:
+            return _fail(str(error), FAILED)
+        except BrokenPipeError:
+            return _finished(FAILED)
+        except OSError as error:
+            if (message := explain(error)) is None:
+                raise
+            return _fail(message, FAILED)
+        except KeyboardInterrupt as error:
+            to_stderr(f"\n{last_words}")
+            return error.exit_code if isinstance(error, interrupts.Interrupted) else INTERRUPTED
+
+
+def _work(
+    work: Callable[..., int], values: Flags, usage: str, argv: list[str], takes_arguments: bool
+) -> int:
+    if _HELP & set(argv[1:]):
+        print(f"{usage.strip()}\n\n{values.grouped_help()}")
+        return OK
+    arguments = values(argv)[1:]
+    if removed := settings.take_over():
+        LOG.info("Ignored, because it changes numbers: %s", ", ".join(removed))
+    if takes_arguments:
+        return work(arguments)
+    if arguments:
+        raise UserError(
+            f"Unexpected argument {arguments[0]!r}: flags are written --name=value. See --help."
+        )
+    return work()
+
+
+def _finished(code: int) -> int:
+    """Writes what is left of the output. Returns the code, or FAILED if that cannot be done."""
     try:
-        if _HELP & set(argv[1:]):
-            print(f"{usage.strip()}\n\n{values.grouped_help()}")
-            return OK
-        arguments = values(argv)[1:]
-        if removed := settings.take_over():
-            LOG.info("Ignored, because it changes numbers: %s", ", ".join(removed))
-        if takes_arguments:
-            return work(arguments)
-        if arguments:
-            raise UserError(
-                f"Unexpected argument {arguments[0]!r}: flags are written --name=value. See --help."
-            )
-        return work()
-    except flags.Error as error:
-        return _fail(_explain_misuse(error, values), MISUSED)
-    except UserError as error:
-        return _fail(str(error), MISUSED)
-    except SweepFailed as error:
-        return _fail(str(error), FAILED)
-    except BrokenPipeError:  # the reader of a pipe has gone, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        sys.stdout.flush()
+        return code
     except OSError as error:
-        if (message := explain(error)) is None:
-            raise
-        return _fail(message, FAILED)
-    except KeyboardInterrupt:
-        print(f"\nInterrupted. {after_interrupt}", file=sys.stderr)
-        return INTERRUPTED
+        streams.discard(sys.stdout)  # else Python tries again when it ends
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe has gone, such as `head`
+            return FAILED
+        return _fail(f"The output could not be written: {error.strerror}.", FAILED)
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return code
+    to_stderr(f"error: {message}")
+    return _finished(code)
 
 
 def _explain_misuse(error: flags.Error, values: Flags) -> str:

@@ -9,6 +9,8 @@ import logging
 import sys
 from collections.abc import Callable
 
+from distill_bench import streams
+
 LOG = logging.getLogger("distill_bench")
 
 
@@ -25,4 +27,8 @@ def listen(report: Callable[[str], None]) -> None:
 
 
 def to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """Prints a message. Work goes on if nobody can read it: a closed pipe, a full disk."""
+    try:
+        print(streams.plain(text), file=sys.stderr, flush=True)
+    except OSError:
+        streams.discard(sys.stderr)

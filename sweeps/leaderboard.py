@@ -261,7 +261,7 @@ def _gradient_ms(task: str) -> float:
 
 
 def _write(path: str, content: str) -> None:
-    from sweeps.results.store import write_atomically
+    from distill_bench.files import write_atomically
 
     try:
         write_atomically(Path(path), content)

@@ -311,7 +311,7 @@ with FLAGS.group("Large tasks"):
 def main() -> int:
     if FLAGS.list:
         return _list()
-    cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
+    cache = _absolute(FLAGS.cache) if FLAGS.cache else None
     machine.choose_folders(FLAGS.data_dir, FLAGS.weights_dir)
     if FLAGS.dry_run:
         return _dry_run(cache)
@@ -327,20 +327,28 @@ def main() -> int:
         )
     from sweeps.execution.progress import progress
     from sweeps.execution.request import Request
-    from sweeps.execution.supervise import Limits, supervise
+    from sweeps.execution.supervise import supervise
+    from sweeps.execution.watch import Limits
 
-    export = str(Path(FLAGS.export).expanduser()) if FLAGS.export else None
-    request = Request(_plan_request(), FLAGS.outdir, _resources(cache), export=export)
+    export = _absolute(FLAGS.export) if FLAGS.export else None
+    request = Request(_plan_request(), _absolute(FLAGS.outdir), _resources(cache), export=export)
     with progress() as display:
-        studies = supervise(request, Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
+        swept = supervise(request, Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
     # With --multihost, only process 0 has studies.
-    return _show(studies, export) if studies else cli.OK
+    code = _show(swept.folders, export) if swept.folders else cli.OK
+    return cli.FAILED if swept.lost else code
+
+
+def _absolute(folder: str) -> str:
+    """The folder from the root on, because the code of an optimizer may change the current one."""
+    return str(Path(folder).expanduser().absolute())
 
 
 def _dry_run(cache: str | None) -> int:
     """Prints the plan, what of it is left to run, and how long that will take."""
     began = time.perf_counter()
     cli.set_up_jax(cache)
+    outdir = _absolute(FLAGS.outdir)
     from distill_bench.training.engine import is_small
     from distill_bench.training.lane_layout import make_layouts
     from sweeps.execution.progress import progress
@@ -352,7 +360,7 @@ def _dry_run(cache: str | None) -> int:
     layouts = make_layouts(_resources(cache).layout, small=is_small(plan.task))
     planning = time.perf_counter() - began
     print(estimate.describe(plan), flush=True)
-    left = pending(plan, Path(FLAGS.outdir))
+    left = pending(plan, Path(outdir))
     if rest := estimate.describe_rest(plan, left.tuning, left.finals, FLAGS.outdir):
         print(rest, flush=True)
     if left.tuning or left.finals:

@@ -134,9 +134,9 @@ def _value(name: str) -> int:
 
 
 def _folder(path: str | None) -> Path | None:
-    from sweeps.results import store
+    from sweeps.results import outdir
 
-    return store.open_folder(path, "bank") if path else None
+    return outdir.open_folder(path, "bank") if path else None
 
 
 def _sources() -> list[Trials]:

@@ -85,6 +85,7 @@ def main(arguments: list[str]) -> int:
     from sweeps.planning.environment import environment
     from sweeps.results.one_factor import analyse
 
+    root = Path(FLAGS.outdir).absolute()  # an optimizer may change the current folder
     with check_tuning.opened(Path(arguments[0]), FLAGS.trust) as (subject, entry):
         name = subject.study.optimizer
         if not subject.study.space:
@@ -93,7 +94,6 @@ def main(arguments: list[str]) -> int:
         with progress() as display:
             horizons = [int(horizon) for horizon in FLAGS.horizons]
             resources = Resources(cache=cache)
-            root = Path(FLAGS.outdir)
             factors = check_tuning.run(subject, horizons, FLAGS.seeds, root, display, resources)
     findings, largest = analyse(factors)
     _print(name, findings, largest)

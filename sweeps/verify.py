@@ -55,6 +55,12 @@ with FLAGS.group("What to rerun"):
     )
     flags.DEFINE_list("horizons", [], "Horizons to rerun. Default: all.", flag_values=FLAGS)
     flags.DEFINE_bool(
+        "cost",
+        True,
+        "Measure the cost of a built-in update rule again; nothing else should run meanwhile.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_bool(
         "trust",
         False,
         "Run the code in the entry. Needed if its optimizer is not built in.",
@@ -125,7 +131,7 @@ def _verify(path: Path) -> int:
     entry = entries.read(path.absolute())
     request = Request(FLAGS.seeds, FLAGS.tuning, [int(h) for h in FLAGS.horizons], FLAGS.draw)
     with _progress() as watch:
-        outcome = rerun.verify(entry, request, FLAGS.trust, watch)
+        outcome = rerun.verify(entry, request, FLAGS.trust, watch, FLAGS.cost)
     if outcome.drawn:
         print(_describe(entry, outcome.drawn))
     for line in outcome.lines:

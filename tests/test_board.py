@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -202,6 +205,28 @@ def test_the_table_prints(made, capsys):
     assert "Entries sharing a rank are statistically tied." in text
     assert "for the same loss, over all horizons together, then at each." in text
     assert "in time: the speed-up divided by the ratio of whole steps' times." in text
+
+
+def test_the_table_fits_the_terminal(made, monkeypatch):
+    from rich import console
+
+    def shown(width):
+        out = io.StringIO()
+        terminal = functools.partial(
+            console.Console, file=out, force_terminal=True, width=width, no_color=True
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(console, "Console", lambda **_: terminal(highlight=False))
+            tables.print_board(made)
+        return re.sub(r"\x1b\[[0-9]*m", "", out.getvalue()).splitlines()
+
+    for width in (40, 80, 160):
+        lines = shown(width)
+        assert max(map(len, lines)) <= width
+        (row,) = (line for line in lines if re.match(r" *\S+  calm ", line))
+        overall = next(one for one in made["entries"] if one["optimizer"] == "calm")["overall"]
+        assert tables.format_gain(overall, True) in row
+    assert any("reproduced" in line and "failed" in line for line in shown(160))
 
 
 def test_the_table_shows_the_speed_up_its_trend_and_time(made):

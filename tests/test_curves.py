@@ -63,8 +63,8 @@ def server(tmp_path_factory):
             },
         )
         sink.finish(ok=True)
-    tensorboard.write_layout(root)
-    tensorboard.write_layout(root)
+    tensorboard.write_layout(root, print)
+    tensorboard.write_layout(root, print)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

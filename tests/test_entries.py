@@ -11,7 +11,8 @@ import pytest
 
 from distill_bench.errors import UserError
 from distill_bench.training.exams import CURVE
-from sweeps.board import entries, write_entry
+from support.stores import unseal
+from sweeps.board import entries, untrusted, write_entry
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.entries import BASELINE, BadEntry
 from sweeps.planning.study import TUNING_SEED
@@ -140,15 +141,15 @@ def setter(*path, value):
         (lambda text: "", "cannot be read"),
         (lambda text: text[:-40], "cannot be read"),
         (lambda text: "\udcff", "cannot be read"),
-        (lambda text: "[" * 100_000, "cannot be read"),
-        (lambda text: text + " " * entries.MAX_BYTES, "but an entry has at most"),
+        (lambda text: "[" * 100_000, "it is nested more than 16 levels deep"),
+        (lambda text: text + " " * untrusted.MAX_BYTES, "bytes; at most 4,194,304 are read"),
         (
             lambda text: re.sub(r"\"probe_loss\": [0-9.]+", '"probe_loss": NaN', text, count=1),
-            "NaN is not a JSON number",
+            "NaN is not a finite number",
         ),
         (
             lambda text: text.replace('"schema"', '"schema": 1, "schema"', 1),
-            "has the same name twice",
+            "an object in it has the same name twice",
         ),
         (lambda text: "[]", "has schema 'None'"),
         (setter("schema", value=1), "has schema '1', but this version reads 4"),
@@ -161,7 +162,7 @@ def setter(*path, value):
         (setter("rungs", 0, "finals", 0, "points", 0, "probe_loss", value=-1), "probe_loss"),
         (
             setter("rungs", 0, "finals", 0, "points", 0, "probe_loss", value=1e999),
-            "Infinity|probe_loss",
+            "Infinity is not a finite number",
         ),
         (setter("rungs", 0, "finals", 0, "points", value=[]), "but no metrics"),
         (setter("rungs", 0, "extra", value=1), "extra"),
@@ -204,16 +205,15 @@ def setter(*path, value):
             "hyperparameters lie outside its space",
         ),
         *(
-            (
-                edit(lambda c, change=change: c["study"]["space"]["lr"].update(change)),
-                "the domain of lr in its space is not a valid range",
-            )
-            for change in (
-                {"low": "a"},
-                {"low": 0},
-                {"high": True},
-                {"low": 2.0},
-                {"kind": "Decay"},  # up to 1
+            (edit(lambda c, change=change: c["study"]["space"]["lr"].update(change)), reason)
+            for change, reason in (
+                ({"low": "a"}, r"\$\.study\.space\.lr\.low: 'a' is not of type 'number'"),
+                ({"low": 0}, r"\$\.study\.space\.lr\.low: 0 is less than the minimum of 1e-38"),
+                ({"high": True}, r"\$\.study\.space\.lr\.high: True is not of type 'number'"),
+                ({"kind": "Normal"}, r"\$\.study\.space\.lr\.kind: 'Normal' is not one of"),
+                ({"low": 2.0}, "the domain of lr in its space is not a valid range"),
+                ({"kind": "Decay"}, "the domain of lr in its space is not a valid range"),  # to 1
+                ({"kind": "Uniform", "low": 1 - 1e-12, "high": 1}, "lr in its space is too narrow"),
             )
         ),
         (setter("spec", value="\x1b[2J"), r"\$\.spec"),
@@ -255,12 +255,13 @@ def test_links_copies_and_entries_of_other_task_versions_are_refused(board_folde
     ] == []
 
 
-def test_the_schema_is_valid():
+def test_the_schemas_are_valid():
     from jsonschema import Draft202012Validator
 
-    Draft202012Validator.check_schema(
-        json.loads((entries.FOLDER / "entry.schema.json").read_text())
-    )
+    schemas = sorted(entries.FOLDER.glob("*.schema.json"))
+    assert [path.name.partition(".")[0] for path in schemas] == ["check", "entry", "verdict"]
+    for path in schemas:
+        Draft202012Validator.check_schema(json.loads(path.read_text()))
 
 
 def test_a_store_without_the_newer_metrics_gives_the_same_rows_and_entry(
@@ -270,6 +271,7 @@ def test_a_store_without_the_newer_metrics_gives_the_same_rows_and_entry(
     old = tmp_path / "old"
     shutil.copytree(finished, old)
     for path in old.rglob("records.jsonl"):
+        unseal(path.with_name("result.json"))
         records = [json.loads(line) for line in path.read_text().splitlines()]
         for record in records:
             if "metrics" in record:

@@ -12,7 +12,7 @@ from distill_bench.tasks import catalogue
 from distill_bench.training.lane_layout import LayoutOptions
 from distill_bench.training.train import exams
 from support.paths import BRISK, CALM
-from support.stores import Silent, contents
+from support.stores import Silent, contents, unseal
 from sweeps.execution.execute import execute
 from sweeps.execution.request import Faults
 from sweeps.execution.resources import Resources
@@ -69,6 +69,7 @@ def test_finished_trials_do_not_count(request_of, tmp_path):
     assert best.horizon == 10
     trial = candidate.trial(best.hparams, 10, TUNING_SEED)
     folder = next(root.glob(f"*/*/{trial.name}/"))
+    unseal(folder / "result.json")
     (folder / "result.json").write_text(
         (folder / "result.json").read_text().replace('"status": "ok"', '"status": "crashed"')
     )

@@ -145,7 +145,7 @@ def test_a_truncated_line_is_reported_and_its_trial_runs_again(run, tmp_path):
         for study in store.load(tmp_path / "runs")
         for _, reason in study.problems
     )
-    assert any("set aside" in text for text in run("runs"))
+    assert any("Set aside" in text for text in run("runs"))
     assert {
         name: content
         for name, content in contents(tmp_path / "runs").items()

@@ -33,6 +33,7 @@ from sweeps.execution.resources import Resources
 from sweeps.planning.plan import make_plan
 from sweeps.planning.request import PlanRequest
 from sweeps.results import store
+from sweeps.results.trial_files import TrialWriter
 
 TWO_DEVICES = LayoutOptions(devices=2)
 # Measured at other parameters than those that it moves.
@@ -156,7 +157,7 @@ def test_a_sweep_killed_anywhere_ends_with_the_whole_export(sweep, tmp_path, mon
     for owner, name in (
         (write, "replace_atomically"),  # before the .npz
         (cards.Card, "to_json"),  # between the .npz and the card
-        (store.TrialWriter, "finish"),  # between the export and the record of the end
+        (TrialWriter, "finish"),  # between the export and the record of the end
     ):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, die)

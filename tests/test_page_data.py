@@ -162,6 +162,35 @@ def test_parts_missing_from_old_boards_are_no_error(show):
     assert len(names(browser)) == 4
 
 
+@pytest.mark.parametrize("numbers", [(5e-324, 1e300), (1e-300,) * 2, (1e300, 1e300 * (1 + 2e-16))])
+def test_numbers_at_the_ends_of_their_range_are_drawn(show, numbers):
+    """No axis is endless, and none has steps finer than its numbers."""
+
+    def spoil(board):
+        for i, entry in enumerate(board["entries"]):
+            number = numbers[i % 2]
+            cost = dict.fromkeys(("update_ms", "relative", "state_bytes_per_parameter"), number)
+            entry["cost"].update(cost)
+            entry["overall"] |= {"value": number, "low": 5e-324, "high": 1e300}
+            for rung in entry["rungs"]:
+                rung["mean"]["probe_loss"] = rung["std"]["probe_loss"] = number
+                rung["speedup"] |= {"value": number, "low": 5e-324, "high": 1e300}
+                rung["best_after"] = [numbers[0], numbers[1]]
+                for name in ("probe_loss", "train_loss"):
+                    rung["curve"][name] = [[number] * len(one) for one in rung["curve"][name]]
+                for j, trial in enumerate(rung["tried"]):
+                    trial["probe_loss"] = trial["hparams"]["lr"] = numbers[j % 2]
+        for profile in board["tasks"][0]["profile"].values():
+            profile["ratios"] = [1.0, 1e300]
+
+    browser = show(boards.mutated(spoil))
+    assert len(names(browser)) == 4
+    assert script(browser, "return all('.plot svg').length") == 6
+    pick(browser, "#cost input[value=bytes]")
+    drawn = script(browser, "return all('.plot path').map((path) => path.getAttribute('d'))")
+    assert [path for path in drawn if "NaN" in path or "Infinity" in path] == []
+
+
 def test_five_hundred_entries(show):
     browser = show(boards.board(500, horizons=(250,)))
     assert script(browser, "return one('#count').textContent") == "500 of 500 entries"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -137,3 +138,65 @@ def test_a_plug_ins_error_is_shown_from_its_own_frame_on(tmp_path):
     path.write_text("def broken(:\n    pass\n")
     with pytest.raises(UserError, match=r"(?s)mine\.py.*line 1.*SyntaxError"):
         plan(opts=[str(path)])
+
+
+HOSTILE = """
+import math
+from typing import Annotated, Any
+import numpy as np, optax
+from optimizers import Choice, Decay, Log, Schedule, Uniform, optimizer
+
+@optimizer
+def mine(lr: Annotated[Schedule, Log(1e-2, 1e-1)] = 0.03, *, {parameters}):
+    return optax.sgd(lr)
+"""
+MANY = ", ".join(f"p{i}: Annotated[float, Log(0.1, 1)] = 0.5" for i in range(1000))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ("b: Annotated[Any, Choice((0.9, 0.99), (0.8, 0.9))] = 1", "cannot hold (0.9, 0.99), a tu"),
+        (
+            "b: Annotated[Any, Choice(math.sin, math.cos)] = 1",
+            "Choice cannot hold <built-in functi",
+        ),
+        ("b: Annotated[Any, Choice(None, 0.5)] = 0.5", "Choice cannot hold None, a NoneType"),
+        ("b: Annotated[float, Choice(np.float32(0.5), 1.0)] = 1.0", "a float32"),
+        ("b: Annotated[float, Choice(0.5, math.inf)] = 0.5", "Choice cannot hold inf"),
+        ("b: Annotated[int, Choice(1, 10**400)] = 1", "use numbers of at most 3.4e+38"),
+        ("b: Annotated[float, Log(0.1, math.inf)] = 0.5", "Log cannot hold inf"),
+        ("b: Annotated[float, Uniform(-math.inf, 1)] = 0.5", "Uniform cannot hold -inf"),
+        ("b: Annotated[float, Uniform(-1e308, 1e308)] = 0.5", "Uniform cannot hold -1e+308"),
+        ("b: Annotated[float, Uniform(math.nan, 1)] = 0.5", "Uniform cannot hold nan"),
+        ("b: Annotated[float, Uniform(0, 10**400)] = 0.5", "Uniform cannot hold 1000"),
+        ("b: Annotated[float, Decay(0, math.nan)] = 0.5", "Decay cannot hold nan"),
+        ("b: Annotated[float, Log('0.1', 1)] = 0.5", "Log cannot hold '0.1', a str"),
+        ("b: Annotated[float, Log(np.float32(0.1), 1)] = 0.5", "Log cannot hold np.float32(0.1)"),
+        (MANY, "mine searches 1002 hyperparameters; at most 100 can be searched"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_one_message(tmp_path, parameters, message):
+    (tmp_path / "mine.py").write_text(HOSTILE.format(parameters=parameters))
+    with pytest.raises(UserError, match=re.escape(message)) as refused:
+        plan(opts=[str(tmp_path / "mine.py")])
+    assert str(refused.value).count("\n") < 25
+
+
+@pytest.mark.parametrize(
+    ("default", "kind"), [("(1, 2)", "tuple"), ("math.sin", "builtin_function_or_method")]
+)
+def test_a_hyperparameter_that_cannot_be_typed_cannot_be_set(tmp_path, default, kind):
+    (tmp_path / "mine.py").write_text(HOSTILE.format(parameters=f"b: Any = {default}"))
+    spec = str(tmp_path / "mine.py")
+    assert "b" not in plan(opts=[spec]).candidates[0].first
+    with pytest.raises(UserError, match=f"'b' cannot be set, because its default is a {kind}"):
+        plan(opts=[spec], settings=["b=3"])
+
+
+def test_many_hyperparameters_may_be_set_or_left_alone(tmp_path):
+    (tmp_path / "mine.py").write_text(HOSTILE.format(parameters=MANY))
+    settings = [f"p{i}=0.25" for i in range(910)]
+    (candidate,) = plan(opts=[str(tmp_path / "mine.py")], settings=settings).candidates
+    assert len(candidate.study.space) == 92
+    assert len(candidate.trial(candidate.first, 5, 0).name.encode()) <= 240

@@ -107,7 +107,7 @@ def test_an_entry_passes_all_checks(twice, tmp_path):
 @pytest.mark.process
 def test_the_leaderboard_takes_no_entry_that_fails(twice, tmp_path):
     one = loaded(twice, tmp_path)
-    store.save_study(tmp_path / "runs", one.study, one.spec, {"twice.py": twice.read_text()})
+    store.save_study(tmp_path / "runs", one.study, one.spec, {"twice.py": twice.read_text()}, print)
     flags = ["--add=runs", "--entries=board", "--cache=cache"]
     code = (
         "import runpy, sys; from sweeps.board import write_entry\n"

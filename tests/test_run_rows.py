@@ -37,7 +37,7 @@ def test_versions_of_a_file_are_told_apart_and_the_newest_is_marked(tmp_path):
     old, new = study(source="25cb84" + "0" * 58), study(source="9ab001" + "0" * 58)
     made = []
     for when, one in ((2000, new), (1000, old)):
-        folder = store.save_study(tmp_path, one, "./mine.py", {})
+        folder = store.save_study(tmp_path, one, "./mine.py", {}, print)
         os.utime(folder / "study.json", (when, when))
         made.append(loaded(one, {250: 0.4 if one is new else 0.5}, folder))
     found = run_rows.collect([*made, loaded(study("other"), {250: 0.6})])
@@ -134,7 +134,7 @@ def test_earlier_baselines_are_found_in_the_same_store(tmp_path):
     searched = study(BASELINE)
     guessed = study(BASELINE, fixed={"lr": 0.1})
     for one in (searched, guessed, study("mine")):
-        store.save_study(tmp_path, one, one.optimizer, {})
+        store.save_study(tmp_path, one, one.optimizer, {}, print)
     broken = tmp_path / "dots" / f"{BASELINE}-broken"
     broken.mkdir()
     (broken / "study.json").write_text("{")

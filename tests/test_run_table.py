@@ -40,7 +40,7 @@ def printed(found, monkeypatch, capsys, columns):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("width", [70, 80, 100, 120, 200])
+@pytest.mark.parametrize("width", [42, 63, 70, 80, 100, 120, 200])
 @pytest.mark.parametrize("horizons", [None, {250}])
 def test_every_line_fits(width, horizons):
     shown = lines(run_rows.collect(STUDIES, horizons), width)

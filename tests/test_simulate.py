@@ -16,6 +16,7 @@ from sweeps import simulate
 from sweeps.planning import sampling
 from sweeps.planning.study import Result, Study, Trial
 from sweeps.results import store
+from sweeps.results.trial_files import TrialWriter
 from sweeps.simulation import boards, surfaces, tuning
 from sweeps.simulation.tuning import Bank, Noise, Procedure
 
@@ -226,9 +227,9 @@ def run(monkeypatch, capsys):
 def runs(tmp_path):
     """A folder of runs."""
     of, results = trials()
-    folder = store.save_study(tmp_path / "runs", of, "./mine.py", {})
+    folder = store.save_study(tmp_path / "runs", of, "./mine.py", {}, print)
     for result in results:
-        writer = store.TrialWriter(folder / result.trial.name, result.trial)
+        writer = TrialWriter(folder / result.trial.name, result.trial)
         writer.start()
         writer.losses(1, np.array(result.losses))
         for step, metrics in result.points:

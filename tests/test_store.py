@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from distill_bench.errors import UserError
+from support.stores import unseal
 from sweeps.planning.study import Study, Trial
-from sweeps.results import store
+from sweeps.results import outdir, store
+from sweeps.results.trial_files import TrialWriter
 
 STUDY = Study("digits", "f" * 16, "mine", "s" * 64, {}, {}, {"jax": "1"})
 METRICS = {"probe_loss": 0.1 + 0.2, "accuracy": 1 / 3}
@@ -17,8 +19,8 @@ METRICS = {"probe_loss": 0.1 + 0.2, "accuracy": 1 / 3}
 
 def write(root, seed=0, status="ok"):
     trial = Trial(STUDY.id, {"lr": 0.1, "name": "../<b>"}, 4, seed)
-    folder = store.save_study(root, STUDY, "mine", {"mine.py": "source"}) / trial.name
-    writer = store.TrialWriter(folder, trial)
+    folder = store.save_study(root, STUDY, "mine", {"mine.py": "source"}, print) / trial.name
+    writer = TrialWriter(folder, trial)
     writer.start()
     writer.losses(1, np.float32([0.1, 0.2]))
     writer.losses(3, np.float32([0.3, 0.4]))
@@ -51,7 +53,7 @@ def test_records_are_the_same_bytes_however_the_losses_arrive(tmp_path):
     trial = Trial(STUDY.id, {}, 250, 0)
     for cuts in ([250], [7, 100, 250], [125, 126, 250]):
         folder = tmp_path / str(len(cuts)) / str(cuts[0])
-        writer = store.TrialWriter(folder, trial)
+        writer = TrialWriter(folder, trial)
         writer.start()
         done = 0
         for cut in cuts:
@@ -76,33 +78,45 @@ def test_an_unfinished_trial_is_not_counted(tmp_path):
     assert (loaded.results, loaded.problems) == ([], [])
 
 
+def change(path, old, new):
+    """Replaces the first `old` in the file."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def old_and_changed(old, new):
+    """A change that no digest shows."""
+
+    def damage(folder):
+        unseal(folder / "result.json")
+        change(folder / "records.jsonl", old, new)
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (lambda f: change(f / "records.jsonl", "0.4000000059604645]}\n", ""), "is not JSON"),
         (
             lambda f: (f / "records.jsonl").write_text((f / "records.jsonl").read_text()[:-9]),
             "cut short",
         ),
-        (
-            lambda f: (f / "records.jsonl").write_text(
-                (f / "records.jsonl").read_text().replace('"losses"', '"los', 1)
-            ),
-            "line 2 is not JSON",
-        ),
-        (
-            lambda f: (f / "records.jsonl").write_text(
-                "\n".join((f / "records.jsonl").read_text().split("\n")[:2]) + "\n"
-            ),
-            "lacks records",
-        ),
-        (
-            lambda f: (f / "records.jsonl").write_text(
-                (f / "records.jsonl").read_text().replace('"seed": 0', '"seed": 7')
-            ),
-            "another trial",
-        ),
+        (lambda f: change(f / "records.jsonl", '"losses"', '"los'), "line 2 is not JSON"),
+        (lambda f: change(f / "records.jsonl", "0.2", "0.3"), "was changed"),
+        (lambda f: change(f / "records.jsonl", "0.33333", "0.33334"), "was changed"),
+        (lambda f: change(f / "result.json", '"step": 4', '"step": 5'), "was changed"),
+        (lambda f: change(f / "result.json", '"ok"', '"diverged"'), "was changed"),
+        (lambda f: change(f / "result.json", "cpu", "gpu"), "was changed"),
+        (lambda f: change(f / "result.json", '"sha256": "', '"sha256": "0'), "was changed"),
+        (lambda f: change(f / "result.json", "sha256", "sha257"), "does not hold what it should"),
+        (old_and_changed(", 0.30000001192092896, 0.4000000059604645]", "]"), "lacks records"),
+        (old_and_changed('"seed": 0', '"seed": 7'), "another trial"),
         (lambda f: (f / "records.jsonl").unlink(), "FileNotFoundError"),
-        (lambda f: (f / "result.json").write_text("{}"), "KeyError"),
+        (lambda f: (f / "result.json").write_text("{}"), "does not hold what it should"),
+        (lambda f: (f / "result.json").write_text("[]"), "not an object"),
+        (lambda f: (f / "result.json").write_text("[" * 100_000), "RecursionError"),
         (lambda f: (f / "result.json").write_text('{"trial"'), "JSONDecodeError"),
         (lambda f: (f / "result.json").write_bytes(b"\xff\xfe"), "UnicodeDecodeError"),
     ],
@@ -115,39 +129,132 @@ def test_a_damaged_trial_is_reported_and_can_be_set_aside(tmp_path, damage, mess
     ((path, reason),) = loaded.problems
     assert path == folder
     assert message in reason
-    aside = store.set_aside(path)
-    assert aside.is_dir()
+    said = []
+    outdir.set_aside(path, reason, said.append)
+    (aside,) = (folder.parent / "damaged").iterdir()
+    assert message in said[0]
+    assert str(aside) in said[0]
+    assert "\n" not in said[0]
     assert not folder.exists()
     assert good.exists()
     (loaded,) = store.load(tmp_path)
     assert loaded.problems == []
 
 
-def test_an_atomic_write_leaves_the_old_file_if_it_fails(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    store.write_atomically(path, "old")
-
-    def full_disk(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.replace", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        store.write_atomically(path, "new")
-    assert path.read_text() == "old"
+def test_files_of_earlier_versions_without_a_digest_are_read_as_before(tmp_path):
+    folder = write(tmp_path)
+    now = store.load(tmp_path)
+    for path in (folder / "result.json", folder.parent / "study.json"):
+        unseal(path)
+    assert store.load(tmp_path) == now
+    (loaded,) = now
+    assert (len(loaded.results), loaded.problems) == (1, [])
 
 
 def test_unusable_outdirs_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        store.open_folder(str(tmp_path / "file"))
+        outdir.open_folder(str(tmp_path / "file"))
     with pytest.raises(UserError, match="cannot be written"):
-        store.open_folder("/proc/distill-bench")
+        outdir.open_folder("/proc/distill-bench")
     with pytest.raises(UserError, match="is not a folder"):
         store.load(tmp_path / "missing")
 
 
-def test_an_unreadable_study_is_an_error(tmp_path):
-    folder = write(tmp_path).parent
-    (folder / "study.json").write_text(json.dumps({"source": "", "task": "digits"}))
-    with pytest.raises(UserError, match=r"study\.json cannot be read"):
+def folder_in_place_of(path):
+    path.unlink()
+    path.mkdir()
+
+
+def link_in_place_of(path):
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+DAMAGE = {
+    "a folder": folder_in_place_of,
+    "a dangling link": link_in_place_of,
+    "empty": lambda path: path.write_text(""),
+    "halved": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "garbled": lambda path: path.write_bytes(bytes(255 - byte for byte in path.read_bytes())),
+    "another": lambda path: path.write_text(json.dumps({"source": "", "task": "digits"})),
+    "a digit": lambda path: change(path, "s" * 64, "s" * 63 + "t"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_study_is_told_and_written_anew_by_the_next_sweep(tmp_path, damage):
+    path = write(tmp_path).parent / "study.json"
+    before = path.read_bytes()
+    DAMAGE[damage](path)
+    with pytest.raises(UserError, match=r"study\.json .*\nRun the same sweep again"):
         store.load(tmp_path)
+    said = []
+    store.save_study(tmp_path, STUDY, "mine", {"mine.py": "source"}, said.append)
+    assert path.read_bytes() == before
+    (aside,) = (path.parent / "damaged").iterdir()
+    (line,) = said
+    assert line.startswith(f"Damaged: {path} ")
+    assert f"Set aside as {aside}" in line
+    assert "\n" not in line
+    (loaded,) = store.load(tmp_path)
+    assert (len(loaded.results), loaded.problems) == (1, [])
+
+
+def test_a_study_whose_space_makes_no_sense_is_told(tmp_path):
+    path = write(tmp_path).parent / "study.json"
+    unseal(path)
+    change(path, '"space": {}', '"space": {"lr": {"kind": "Log", "low": 1, "high": Infinity}}')
+    with pytest.raises(UserError, match="holds no valid search space"):
+        store.load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["a folder", "a dangling link"])
+@pytest.mark.parametrize(("name", "shard"), [(".lock", ""), (".lock-0-of-2", "0/2")])
+def test_what_stands_in_place_of_a_lock_is_set_aside(tmp_path, damage, name, shard):
+    (tmp_path / name).touch()
+    DAMAGE[damage](tmp_path / name)
+    said = []
+    with outdir.locked(tmp_path, said.append, shard):
+        assert (tmp_path / name).read_text().startswith("process")
+    assert (tmp_path / name).read_bytes() == b""
+    assert said == [
+        f"Damaged: {tmp_path / name} is not a file. "
+        f"Set aside as {tmp_path / 'damaged' / name}.0; it is made again."
+    ]
+
+
+@pytest.mark.parametrize("place", ["digits", "digits/mine-*"])
+def test_a_file_in_place_of_a_folder_is_set_aside(tmp_path, place):
+    folder = write(tmp_path / "other").parent
+    path = tmp_path / "runs" / ("digits" if place == "digits" else f"digits/{folder.name}")
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    said = []
+    store.save_study(tmp_path / "runs", STUDY, "mine", {"mine.py": "source"}, said.append)
+    assert len(store.load(tmp_path / "runs")) == 1
+    assert [line.split(". Set")[0] for line in said] == [f"Damaged: {path} is not a folder"]
+    assert (path.parent / "damaged" / f"{path.name}.0").read_text() == "mine"
+
+
+def test_what_killed_processes_left_is_removed_at_the_next_start(tmp_path):
+    finished, running = write(tmp_path), write(tmp_path, seed=1)
+    (running / "result.json").unlink()
+    root, study = tmp_path, finished.parent
+    left = [
+        root / ".writable.123",
+        study / ".study.json.123",
+        finished / ".records.jsonl.123",
+        running / ".result.json.123",
+        running / ".state.npz.123",
+        running / "refused-17.npz",
+        finished / "state.npz",
+    ]
+    kept = [running / "state.npz", root / ".mine.123", study / "notes.txt"]
+    for path in (*left, *kept):
+        path.write_text("x")
+    with outdir.locked(root, pytest.fail):
+        pass
+    assert [path for path in left if path.exists()] == []
+    assert [path for path in kept if not path.exists()] == []
+    assert len(store.load(root)[0].results) == 1

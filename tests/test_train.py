@@ -321,8 +321,6 @@ def test_a_checkpoint_of_another_owner_is_refused_with_the_reason(tmp_path, tiny
         np.testing.assert_array_equal(a, b)
     with pytest.raises(lane_state.BadCheckpoint, match="belongs to another source"):
         lane_state.load(path, owner | {"source": "c"})
-    with pytest.raises(lane_state.BadCheckpoint, match="does not fit its update rule"):
-        list(train(tiny_engine, [Lane(sgd, {"lr": 0.1}, 100, 0)], {0: loaded}))
     content = path.read_bytes()
     for torn in (content[:-30], content[: len(content) // 2], b"", b"PK"):
         path.write_bytes(torn)

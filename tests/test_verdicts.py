@@ -42,7 +42,7 @@ def test_verdicts_add_up_and_a_smaller_one_takes_nothing_away(entry):
     kept = verdicts.record(entry, reruns(entry, [1], THERE, 1.001))
     assert kept == verdicts.of(entry)
     assert (kept.verdict, len(kept.runs), kept.environments) == ("reproduced", 18, [HERE, THERE])
-    assert kept.detail.startswith("15 runs at horizons 4, 8, 16 gave the recorded probe losses")
+    assert kept.detail.startswith("15 runs at horizons 4, 8, 16 gave the recorded numbers")
     assert [run["environment"] for run in kept.runs].count(1) == 3
     # Without its entry's content, all of it counts no more.
     entry.path.write_text(entry.path.read_text() + " ")
@@ -118,22 +118,36 @@ def test_a_contradiction_fails_an_entry_and_keeps_its_runs(entry):
     assert verdicts.record(entry, reruns(entry, [1], HERE)).verdict == "reproduced"
 
 
-def test_an_earlier_file_is_read_and_runs_that_the_entry_lacks_are_left_out(entry):
+def stamped(content):
+    return dataclasses.asdict(verdicts.Verdict(**content).stamped())
+
+
+def test_runs_that_the_entry_lacks_are_left_out(entry):
     verdict = dataclasses.asdict(reruns(entry, [1], HERE))
-    for run in verdict["runs"]:
-        for name in ("kind", "trial", "environment"):
-            del run[name]
-        run |= {"low": 0.1, "high": 0.2}
     verdict["runs"].append(verdict["runs"][0] | {"recorded": 1e-3, "rerun": 1e-3})
     verdict["runs"].append(verdict["runs"][0] | {"seed": 99})
-    del verdict["environments"], verdict["draws"]
     path = verdicts.path_of(entry)
     path.parent.mkdir()
-    path.write_text(json.dumps(verdict))
+    path.write_text(json.dumps(stamped(verdict)))
     assert len(verdicts.of(entry).runs) == 5
     kept = verdicts.record(entry, reruns(entry, [2], THERE))
     assert (kept.verdict, len(kept.runs)) == ("reproduced", 6)
     assert kept.environments == [HERE, THERE]
+
+
+def test_a_verdict_edited_by_hand_does_not_count(entry):
+    verdicts.record(entry, reruns(entry, [1, 2], HERE, 3.0))
+    path = verdicts.path_of(entry)
+    text = path.read_text()
+    assert verdicts.of(entry).verdict == "failed"
+    for old, new in (
+        ('"failed"', '"reproduced"'),
+        ('"intervals"', '"exact"'),
+        ('"cost"', '"curves"'),
+    ):
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        assert verdicts.of(entry) is None
 
 
 def test_an_unreadable_verdict_does_not_count_and_is_set_aside(entry):
@@ -147,6 +161,7 @@ def test_an_unreadable_verdict_does_not_count_and_is_set_aside(entry):
     ]
     hostile += [good | {"runs": [{}]}, good | {"detail": "a\nb"}, good | {"environments": [[]]}]
     hostile += [good | {"environment": {"a": ["b"]}}, good | {"draws": [{"seed": "1"}]}]
+    good, hostile = stamped(good), map(stamped, hostile)
     nan = json.dumps(good).replace(f'"rerun": {run["rerun"]}', '"rerun": NaN', 1)
     assert nan != json.dumps(good)
     bad = ["", "[]", '{"verdict": "reproduced"}', "[" * 100_000, nan, *map(json.dumps, hostile)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,13 +22,21 @@ from sweeps.planning.search import key
 from sweeps.planning.study import Result, Study, Trial
 from sweeps.results.summary import chosen, winner
 
+XLA_FLAGS = os.environ["XLA_FLAGS"]
+
 
 def quiet(event, steps):
     pass
 
 
-def verified(entry, seeds=1, horizons=(4,), tuning=0, trust=False):
-    return verify(entry, Request(seeds, tuning, horizons, seed=0), trust, quiet)
+def verified(entry, seeds=1, horizons=(4,), tuning=0, trust=False, cost=False):
+    return verify(entry, Request(seeds, tuning, horizons, seed=0), trust, quiet, cost)
+
+
+@pytest.fixture
+def elsewhere(script, monkeypatch):
+    """Processes that tests start know the tiny task, and compile as this one does."""
+    monkeypatch.setenv("XLA_FLAGS", XLA_FLAGS)
 
 
 def edited(path, change):
@@ -44,14 +53,15 @@ def test_an_entry_is_reproduced_to_the_last_digit_and_the_verdict_is_kept(board_
     verdict, runs = outcome.verdict, [verdicts.run_of(run) for run in outcome.verdict.runs]
     assert (verdict.verdict, all(run.identical for run in runs)) == ("reproduced", True)
     assert verdict.detail == (
-        "6 runs at horizons 4, 8, 16 and 5 tuning trials gave the recorded probe losses "
+        "6 runs at horizons 4, 8, 16 and 5 tuning trials gave the recorded numbers "
         "to the last digit"
     )
+    assert (verdict.test, verdict.unverified) == ("exact", ["cost"])
     assert verdict.draws == [{"seed": 0, "finals": 6, "tuning": 5}]
     assert "5 of 5 tuning trials (it has 15) ended exactly as recorded." in outcome.lines
     verdicts.record(entry, verdict)
     kept = verdicts.of(entry)
-    assert kept == dataclasses.replace(verdict, environments=[verdict.environment])
+    assert kept == dataclasses.replace(verdict, environments=[verdict.environment]).stamped()
     entry.path.write_text(entry.path.read_text() + " ")
     assert verdicts.of(entries.read(entry.path)) is None  # the verdict was on other content
 
@@ -87,8 +97,42 @@ def one_lowered(content):
         run["points"][-1]["probe_loss"] *= 0.9999
 
 
-def all_lowered(content):  # so that no number says that this machine recorded it
+def all_lowered(content):  # so that no number is identical
+    scaled(content, 0.93)
+
+
+def lowered_elsewhere(content):
+    content["study"]["versions"]["numerics"] = "00000000"
     scaled(content, 0.5)
+
+
+def spread(content):  # wider intervals, on a machine that nobody has
+    content["study"]["versions"]["numerics"] = "00000000"
+    for rung in content["rungs"]:
+        for i, run in enumerate(rung["finals"]):
+            run["points"][-1]["probe_loss"] *= 0.5 * 3 ** (i % 2)
+
+
+def curve_lowered(content):
+    for run in content["rungs"][1]["finals"]:
+        run["curve"]["loss"] = [0.9 * loss for loss in run["curve"]["loss"]]
+
+
+def points_lowered(content):
+    for run in content["rungs"][1]["finals"]:
+        run["points"][0]["curve_loss"] *= 0.9
+
+
+def clean_lowered(content):
+    for run in content["rungs"][2]["finals"]:
+        run["points"][-1]["test_kl"] *= 0.99
+
+
+def hidden_failure(content):
+    rung = content["rungs"][2]
+    for run in rung["tuning"]:
+        if run["hparams"] != rung["winner"]:
+            run |= {"status": "diverged", "final": None}
 
 
 def scaled(content, factor):
@@ -124,13 +168,18 @@ def other_source_and_digest(content):
 @pytest.mark.parametrize(
     ("tamper", "detail"),
     [
-        (lowered, r"so that the others were altered: 4 \(seed \d\), 4 \(seed \d\)$"),
-        (one_lowered, r"so that the others were altered: 4 \(seed \d\)"),
+        (lowered, r"the others were altered: 4 \(seed \d\) probe_loss, 4 \(seed \d\) probe_loss$"),
+        (one_lowered, r"so that the others were altered: 4 \(seed \d\) probe_loss"),
+        (all_lowered, r"on a machine like the recording one: 4 \(seed \d\) probe_loss"),
         (
-            all_lowered,
+            lowered_elsewhere,
             "outside its interval: mean of rerun / recorded.*the mean at 4, 8, 16 is far",
         ),
-        (tuning_lowered, r"so that the others were altered: 4 \(trial \d\)"),
+        (tuning_lowered, r"so that the others were altered: 4 \(trial \d\) probe_loss"),
+        (curve_lowered, r"altered: 8 \(seed \d\) curves, 8 \(seed \d\) curves$"),
+        (points_lowered, r"altered: 8 \(seed \d\) curves, 8 \(seed \d\) curves$"),
+        (clean_lowered, r"altered: 16 \(seed \d\) test_kl, 16 \(seed \d\) test_kl$"),
+        (hidden_failure, r"altered: 16 \(trial \d\) status$"),
         (other_hparams, "were altered: 16"),
         (other_source, "its source files do not match its source digest"),
         (
@@ -176,7 +225,8 @@ def forged(content):
         rung["winner"] = winner(study, results, rung["horizon"]).trial.hparams
 
 
-def test_code_in_an_entry_runs_only_if_trusted(board_folder, tmp_path):
+@pytest.mark.process
+def test_code_in_an_entry_runs_only_if_trusted(board_folder, tmp_path, elsewhere):
     def booby_trapped(content):
         content["sources"]["calm.py"] += f"\nopen({str(tmp_path / 'ran')!r}, 'w').close()\n"
         content["study"]["source_sha256"] = source_digest.digest(content["sources"])
@@ -187,7 +237,44 @@ def test_code_in_an_entry_runs_only_if_trusted(board_folder, tmp_path):
     assert not (tmp_path / "ran").exists()
     verdict = verified(entry, trust=True).verdict
     assert (tmp_path / "ran").exists()
-    assert verdict.verdict == "reproduced"
+    assert (verdict.verdict, verdict.test) == ("reproduced", "exact")
+
+
+# Patches what the process measures; a process that only trains cannot make its students better.
+PATCH = """
+from distill_bench.training import events
+import distill_bench.training.train as harness
+Point = events.Point
+
+def shaded(lane, step, metrics, diagnostics):
+    return Point(lane, step, {name: 0.5 * value for name, value in metrics.items()}, diagnostics)
+
+harness.Point = shaded
+"""
+
+
+@pytest.mark.process
+def test_carried_code_that_patches_its_process_is_found(board_folder, elsewhere):
+    def patched(content):
+        content["sources"]["calm.py"] = PATCH + content["sources"]["calm.py"]
+        content["study"]["source_sha256"] = source_digest.digest(content["sources"])
+        scaled(content, 0.5)
+
+    entry = edited(board_folder / "tiny" / "calm.json", patched)
+    verdict = verified(entry, trust=True).verdict
+    assert verdict.verdict == "failed"
+    assert re.search(r"its process gave \w+ [\d.e-]+, but its student has", verdict.detail)
+
+
+@pytest.mark.process
+def test_carried_code_that_ends_its_process_is_told(board_folder, elsewhere):
+    def deadly(content):
+        content["sources"]["calm.py"] += "\nimport os\nprint('farewell', flush=True)\nos._exit(3)\n"
+        content["study"]["source_sha256"] = source_digest.digest(content["sources"])
+
+    entry = edited(board_folder / "tiny" / "calm.json", deadly)
+    with pytest.raises(UserError, match=r"did not end its runs[^$]*farewell"):
+        verified(entry, trust=True)
 
 
 @pytest.mark.parametrize(
@@ -213,14 +300,19 @@ def test_an_unknown_horizon_and_altered_code_are_refused(board_folder):
 
 
 def test_numbers_of_another_platform_are_judged_by_their_means(board_folder):
-    path = board_folder / "tiny" / f"{BASELINE}.json"
-    entry = edited(path, lambda content: scaled(content, 1 + 1e-6))
+    def elsewhere(content):
+        content["study"]["versions"]["numerics"] = "00000000"
+        scaled(content, 1 + 1e-6)
+
+    entry = edited(board_folder / "tiny" / f"{BASELINE}.json", elsewhere)
     outcome = verified(entry, 2, [4, 8], 16)  # all trials, and so those near the best
     assert outcome.verdict.verdict == "reproduced"
     assert "over 4 final runs -0.00 %, expected -" in outcome.verdict.detail
     assert re.search(r"over \d+ tuning trials? -0.00 %, expected -", outcome.verdict.detail)
     assert any("All final runs: mean of rerun / recorded" in line for line in outcome.lines)
-    assert "though the versions are the same" in outcome.lines[-1]
+    assert "recorded with numerics 00000000, here" in outcome.lines[-1]
+    assert outcome.verdict.test == "intervals"
+    assert "curves" in outcome.verdict.unverified
 
 
 @pytest.mark.process

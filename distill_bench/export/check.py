@@ -9,7 +9,6 @@ from importlib import metadata
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from distill_bench.errors import UserError
 from distill_bench.export import card as cards
@@ -18,8 +17,6 @@ from distill_bench.tasks import catalogue
 from distill_bench.tasks.task import Task
 from distill_bench.tasks.variation import AT
 from distill_bench.training.engine import open_engine
-from distill_bench.training.evaluate import exam_batches
-from distill_bench.training.exams import EXAMS
 from distill_bench.training.lane_layout import make_layouts
 from distill_bench.weights import files
 
@@ -109,12 +106,7 @@ def measure(student: Student, task: Task) -> dict[str, float]:
     options = student.card.layout
     if jax.default_backend() != "cpu" and len(jax.devices()) < (options.devices or 1):
         options = dataclasses.replace(options, devices=1, batch_shards=1)
-    engine = open_engine(task, *make_layouts(options))
-    layout = engine.layout
-    island = engine.islands[0]
-    batches = layout.spread([np.int32(exam_batches(engine.source, "all"))] * layout.lanes)
-    metrics = island.evaluate(batches, layout.spread([params] * layout.lanes), island.eval_set)
-    return {name: float(np.asarray(metrics[name])[0]) for name in EXAMS["all"]}
+    return open_engine(task, *make_layouts(options)).measure(params)
 
 
 def describe(student: Student, metrics: dict[str, float]) -> str:

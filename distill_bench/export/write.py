@@ -18,7 +18,7 @@ from distill_bench.files import replace_atomically
 from distill_bench.networks import bit
 from distill_bench.weights import files
 
-_LONGEST_TASK = 80  # characters of a task's name in a file's name
+_LONGEST = 80  # characters of a task's or an optimizer's name in a file's name
 
 
 def path_for(folder: Path, task: str, optimizer: str, horizon: int, seed: int, trial: str) -> Path:
@@ -27,7 +27,7 @@ def path_for(folder: Path, task: str, optimizer: str, horizon: int, seed: int, t
     `--start` and `--teacher` accept the name. It ends in the first digits of the trial's id, which
     differ for other hyperparameters, sources and versions.
     """
-    name = f"{task[:_LONGEST_TASK]}-{optimizer}-h{horizon}-seed{seed}-{trial[:6]}"
+    name = f"{task[:_LONGEST]}-{optimizer[:_LONGEST]}-h{horizon}-seed{seed}-{trial[:6]}"
     return folder / f"{re.sub(r'[^A-Za-z0-9_.+-]', '-', name)}.npz"
 
 

@@ -108,11 +108,16 @@ class Group:
         return [assignment for assignment in self.assignments if not assignment.done]
 
 
-def scatter(engine: Engine, group: Group, resume: Mapping[int, Saved], loads: list[int]) -> None:
+def scatter(
+    engine: Engine, group: Group, resume: Mapping[int, Saved], loads: list[int]
+) -> dict[int, str]:
     """Assigns the group's lanes to the devices and makes the first state of each dispatch.
+
+    Returns, by lane, why saved states do not fit; these lanes start from their beginning.
 
     loads: the steps that each island has to do; those of the group are added.
     """
+    refused: dict[int, str] = {}
     layout = engine.layout
     for assignment in group.assignments:
         assignment.start = resume[assignment.lane].step if assignment.lane in resume else 0
@@ -124,15 +129,20 @@ def scatter(engine: Engine, group: Group, resume: Mapping[int, Saved], loads: li
         # A place without a lane trains a copy of the first one for no steps.
         lanes = [(place or group.assignments[0]).spec for place in places]
         i = loads.index(min(loads))
-        loads[i] += sum(place.spec.horizon - place.start for place in places if place)
         island = engine.islands[i]
         traced = traced_values(island.source, lanes, group.traced)
         seeds = island.layout.spread([np.int32(lane.seed) for lane in lanes])
         params = island.students(seeds, island.source.start)
         state = island.rules[group.rule].init(traced, params)
         saved = [resume.get(place.lane) if place else None for place in places]
-        state = restore(state, saved) if any(saved) else state
+        state, unfit = restore(state, saved) if any(saved) else (state, {})
+        for d, why in unfit.items():
+            if place := places[d]:
+                place.start = 0
+                refused[place.lane] = why
+        loads[i] += sum(place.spec.horizon - place.start for place in places if place)
         group.dispatches.append(Dispatch(island, places, traced, state))
+    return refused
 
 
 def _rows_of_one_seed(assignments: list[Assignment], width: int) -> list[list[Assignment | None]]:

@@ -18,9 +18,11 @@ from distill_bench.tasks.task import Task
 from distill_bench.training.evaluate import (
     EvalSet,
     eval_set_shapes,
+    exam_batches,
     make_eval_set,
     make_evaluate,
 )
+from distill_bench.training.exams import EXAMS, Exam
 from distill_bench.training.lane_layout import LaneLayout, make_layouts
 from distill_bench.training.lanes import (
     LaneState,
@@ -134,9 +136,16 @@ class Engine:
         ]
         return SharedChunk(made + made[:1] * (len(self.islands) - len(made)))
 
+    def measure(self, params: bit.Params, exam: Exam = "all") -> dict[str, float]:
+        """The metrics of one student, by the program that measures students while they train."""
+        layout, island = self.layout, self.islands[0]
+        batches = layout.spread([np.int32(exam_batches(self.source, exam))] * layout.lanes)
+        metrics = island.evaluate(batches, layout.spread([params] * layout.lanes), island.eval_set)
+        return {name: float(np.asarray(metrics[name])[0]) for name in EXAMS[exam]}
+
     def compile(
         self, wanted: Iterable[tuple[RuleSpec, Lane, frozenset[str]]]
-    ) -> Iterator[tuple[RuleSpec, Exception | None]]:
+    ) -> Iterator[tuple[RuleSpec, BaseException | None]]:
         """Compiles the update rules that are new, several at once.
 
         Yields each of them as soon as it is compiled, with the exception if it raised one.
@@ -153,7 +162,7 @@ class Engine:
                 if error is None:
                     for island, programs in zip(self.islands, future.result(), strict=True):
                         island.rules[spec] = programs
-                elif not isinstance(error, Exception):
+                elif not isinstance(error, Exception | SystemExit):
                     raise error
                 yield spec, error
 

@@ -100,6 +100,17 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A lane's saved state cannot be used, so that the lane starts from its beginning.
+
+    reason: what the state does, such as "does not fit the update rule: ...".
+    """
+
+    lane: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class ChunkStarted:
     """From now on, results of the chunk that follows the first `step` steps are awaited.
 
@@ -131,6 +142,7 @@ Event = (
     | Compiling
     | Compiled
     | Snapshot
+    | Refused
     | ChunkStarted
     | Waiting
     | Alive

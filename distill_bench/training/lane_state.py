@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,16 +76,13 @@ def read(file: IO[bytes], owner: dict[str, Any]) -> Saved:
         typed = [
             leaf.view(_dtype(name)) for leaf, name in zip(leaves, about["dtypes"], strict=True)
         ]
-        return Saved(about["step"], tuple(typed))
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        zipfile.BadZipFile,
-    ) as error:
+        step = about["step"]
+        if type(step) is not int or step < 1:
+            raise BadCheckpoint(f"is of step {step!r}")
+        return Saved(step, tuple(typed))
+    except BadCheckpoint:
+        raise
+    except Exception as error:  # zipfile and numpy raise many kinds for a damaged file
         raise BadCheckpoint(f"cannot be read ({type(error).__name__}: {error})") from None
 
 

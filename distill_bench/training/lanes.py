@@ -23,7 +23,7 @@ from distill_bench.networks import bit, network
 from distill_bench.tasks.task import Task
 from distill_bench.training.accumulate import LossOf, accumulated
 from distill_bench.training.lane_layout import LANES
-from distill_bench.training.lane_state import BadCheckpoint, Saved, mismatch, to_device, to_host
+from distill_bench.training.lane_state import Saved, mismatch, to_device, to_host
 from distill_bench.training.losses import kl_divergence
 from distill_bench.training.program import Program
 from distill_bench.training.rules import Lane, RuleSpec, as_array, values_of
@@ -57,25 +57,24 @@ def on_host(state: LaneState, places: Sequence[int]) -> dict[int, tuple[np.ndarr
     return {place: tuple(leaf[place] for leaf in leaves) for place in places}
 
 
-def restore(state: LaneState, saved: Sequence[Saved | None]) -> LaneState:
+def restore(state: LaneState, saved: Sequence[Saved | None]) -> tuple[LaneState, dict[int, str]]:
     """`state` with every lane that has a saved state put back to it.
 
-    Raises:
-      BadCheckpoint: if a saved state does not fit.
+    A saved state that does not fit is not used: the second result says why, by place.
     """
     leaves, tree = jax.tree.flatten(state)
     arrays = [np.array(to_host(leaf)) for leaf in leaves]
+    unfit: dict[int, str] = {}
     for place, lane in enumerate(saved):
-        if lane is not None:
-            if why := mismatch(lane.leaves, [array[place] for array in arrays]):
-                raise BadCheckpoint(
-                    f"The state saved after step {lane.step} does not fit its update rule: {why}."
-                )
-            for array, leaf in zip(arrays, lane.leaves, strict=True):
-                array[place] = leaf
-    return jax.tree.unflatten(
-        tree, [to_device(array, leaf) for array, leaf in zip(arrays, leaves, strict=True)]
-    )
+        if lane is None:
+            continue
+        if why := mismatch(lane.leaves, [array[place] for array in arrays]):
+            unfit[place] = why
+            continue
+        for array, leaf in zip(arrays, lane.leaves, strict=True):
+            array[place] = leaf
+    restored = [to_device(array, leaf) for array, leaf in zip(arrays, leaves, strict=True)]
+    return jax.tree.unflatten(tree, restored), unfit
 
 
 def make_students(source: Source) -> Program:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from distill_bench import settings
-from distill_bench.errors import UserError
+from distill_bench.errors import UserError, clip
 from distill_bench.settings import Settings
 from distill_bench.training.dispatch import (
     Assignment,
@@ -32,6 +32,7 @@ from distill_bench.training.events import (
     Finished,
     Losses,
     Point,
+    Refused,
     Status,
     Student,
     Waiting,
@@ -43,6 +44,9 @@ from distill_bench.training.rules import Lane, RuleSpec, spec_of, traceable
 from distill_bench.training.source import init_student
 
 Diagnose = Callable[[Any], dict[str, jax.Array]]
+
+# What the code of a plug-in may raise; anything else is meant to end the process.
+_PLUG_IN_ERRORS = (Exception, SystemExit)
 
 
 CURVE_POINTS = 13  # of a final run, the last at its end
@@ -75,6 +79,7 @@ def train(
     rule ends all lanes of the rule as crashed. The other lanes go on.
 
     resume: saved states by lane; the events of such a lane continue where the saved state ends.
+      A saved state that does not fit the lane's update rule yields a `Refused`.
     snapshot_due: asked at the end of every chunk; if true, every running lane yields a `Snapshot`.
     diagnose: a pure function from an update rule's state to scalars, which come with every `Point`.
     keep: a lane that ends well yields a `Student` before `Finished`.
@@ -85,7 +90,8 @@ def train(
     new = [group for group in groups if not engine.knows(group.rule)]
     yield from _compile(engine, new)
     yield from _without_changes(engine, new, before)
-    _scatter(engine, [group for group in groups if group.live()], resume or {}, diagnose)
+    live = [group for group in groups if group.live()]
+    yield from _scatter(engine, live, resume or {}, diagnose)
     compiled = sum(engine.knows(group.rule) for group in new)
     yield Compiled(compiled, time.perf_counter() - began, _static_numbers(groups))
     yield from _run(engine, groups, snapshot_due, keep)
@@ -106,7 +112,7 @@ def _plan(
         if lane.build not in traced:
             try:
                 traced[lane.build] = traceable(lane, params)
-            except Exception as error:  # the plug-in's own
+            except _PLUG_IN_ERRORS as error:
                 traced[lane.build] = _describe(error)
             if changed := before.restore():
                 traced[lane.build] = _changes(changed)
@@ -160,11 +166,17 @@ def _changes(changed: Sequence[str]) -> str:
 
 def _scatter(
     engine: Engine, groups: list[Group], resume: Mapping[int, Saved], diagnose: Diagnose | None
-) -> None:
-    """Assigns the groups' lanes to the devices."""
+) -> Iterator[Refused | Finished]:
+    """Assigns the groups' lanes to the devices. The lanes of a rule whose `init` raises end."""
     loads = [0] * len(engine.islands)
     for group in groups:
-        scatter(engine, group, resume, loads)
+        try:
+            refused = scatter(engine, group, resume, loads)
+        except _PLUG_IN_ERRORS as error:
+            yield from _crash(group, error)
+            continue
+        for lane, why in refused.items():
+            yield Refused(lane, f"does not fit the update rule: {why}")
         if diagnose and jax.eval_shape(diagnose, group.dispatches[0].state.rule):
             program = make_diagnose(engine.source, diagnose)
             group.diagnose = {
@@ -200,7 +212,7 @@ def _run(
                 yield from snapshots(dispatch, first)
             try:
                 advance(engine, group, dispatch, chunks, first)
-            except Exception as error:  # the plug-in's own, raised by its program
+            except _PLUG_IN_ERRORS as error:  # raised by its program
                 yield from _crash(group, error)
         if not upcoming:
             for group in groups:
@@ -227,7 +239,7 @@ def _drain(group: Group, dispatch: Dispatch, announced: set[int], keep: bool) ->
                 {name: np.asarray(value) for name, value in values.items()}
                 for values in (results.metrics, results.diagnostics)
             )
-        except Exception as error:  # the plug-in's own, raised while its program ran
+        except _PLUG_IN_ERRORS as error:  # raised while its program ran
             yield from _crash(group, error)
             return
         for d, place in enumerate(dispatch.assignments):
@@ -284,7 +296,7 @@ def _end(assignment: Assignment, status: Status, step: int, detail: str | None =
 def _describe(error: BaseException) -> str:
     if isinstance(error, UserError):  # says all by itself
         return str(error)
-    return "".join(traceback.format_exception(error)).rstrip()
+    return clip("".join(traceback.format_exception(error)).rstrip())
 
 
 def _crash(group: Group, error: BaseException) -> Iterator[Finished]:

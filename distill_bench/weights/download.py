@@ -20,6 +20,7 @@ from distill_bench.errors import UserError
 CHUNK = 2**18  # bytes
 TIMEOUT = 30.0  # seconds to wait for the next byte
 PAUSES = (1.0, 5.0, 20.0)  # seconds to wait before each further attempt
+LARGEST = 2**33  # bytes; the largest published file has 3.8 GB
 _TEMPORARY = {408, 429, 500, 502, 503, 504}  # HTTP statuses that are worth another attempt
 
 Progress = Callable[[int, int | None], None]
@@ -63,8 +64,8 @@ def download(
         the server.
 
     Raises:
-      DownloadFailed: if the server refuses, if all attempts failed, or if the server cannot be
-        reached and nothing was received before.
+      DownloadFailed: if the server refuses, if all attempts failed, if the server cannot be reached
+        and nothing was received before, or if it sends more than it announced or than LARGEST.
       UserError: if `part` cannot be written.
     """
     reason = ""
@@ -93,9 +94,12 @@ def _notes(part: Path) -> Path:
 def _partial(part: Path) -> _Partial:
     try:
         notes = json.loads(_notes(part).read_text())
-        return _Partial(part.stat().st_size, notes["version"], notes["length"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return _Partial()
+        version, length = notes["version"], notes["length"]
+        if isinstance(version, str | None) and isinstance(length, int | None):
+            return _Partial(part.stat().st_size, version, length)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return _Partial()
 
 
 def _version(headers: Message) -> str | None:
@@ -146,17 +150,20 @@ def _receive(
                 discard(part)
             raise _TryAgain("the server has another version of the file by now")
     else:
-        announced = response.headers.get("Content-Length")
-        partial = (
-            _Partial(0, _version(response.headers), int(announced)) if announced else _Partial()
-        )
+        announced = response.headers.get("Content-Length", "")
+        length = int(announced) if announced.isdecimal() else None
+        if (length or 0) > LARGEST:
+            raise DownloadFailed(
+                f"the server announces {length:,} bytes, but at most {LARGEST:,} are accepted"
+            )
+        partial = _Partial() if length is None else _Partial(0, _version(response.headers), length)
         with _writing(part):
             # Before the notes: new notes next to old bytes would mix two versions.
             part.unlink(missing_ok=True)
             _notes(part).write_text(
                 json.dumps({"version": partial.version, "length": partial.length})
             )
-    received = partial.size
+    received, most = partial.size, LARGEST if partial.length is None else partial.length
     with _writing(part):
         file = open(part, "ab", buffering=0)  # noqa: SIM115 - closed by the next `with`
     with file:
@@ -164,6 +171,10 @@ def _receive(
             with _writing(part):
                 _write(file.fileno(), chunk)
             received += len(chunk)
+            if received > most:
+                with _writing(part):
+                    discard(part)
+                raise DownloadFailed(f"the server sent more than {most:,} bytes")
             if progress:
                 progress(received, partial.length)
         with _writing(part):

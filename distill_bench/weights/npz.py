@@ -1,8 +1,9 @@
-"""Reads an .npz of unknown origin: checks each array's header before unpacking the array."""
+"""Reads an .npz of unknown origin: checks sizes and headers before unpacking anything."""
 
 from __future__ import annotations
 
 import lzma
+import os
 import tokenize
 import zipfile
 import zlib
@@ -27,6 +28,8 @@ _BROKEN = (
     zlib.error,
     lzma.LZMAError,
 )
+_MOST_UNPACKED = 20  # times the size of the file; trained weights hardly compress at all
+_CHUNK = 2**20  # bytes
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -47,7 +50,30 @@ class Npz:
         self._members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if len(self._members) < len(archive.infolist()):
             raise Unfit("holds two arrays of the same name.")
+        self._check_size()
         self.names = list(self._members)
+
+    def _check_size(self) -> None:
+        """Refuses an archive whose arrays would need far more memory than the file has bytes."""
+        assert self._archive.fp
+        packed = self._archive.fp.seek(0, os.SEEK_END)
+        unpacked = sum(info.file_size for info in self._members.values())
+        if unpacked > _MOST_UNPACKED * packed:
+            raise Unfit(
+                f"has {packed:,} bytes and claims to hold {unpacked:,}, which is more than "
+                f"{_MOST_UNPACKED} times as many. No trained weights compress like that."
+            )
+
+    def verify(self) -> None:
+        """Reads every array once, so that zipfile compares its content with its CRC.
+
+        Raises:
+          zipfile.BadZipFile: if they differ; `open_npz` turns it into Unfit.
+        """
+        for info in self._members.values():
+            with self._archive.open(info) as file:
+                while file.read(_CHUNK):
+                    pass
 
     def shape(self, name: str) -> Shape:
         """The array's shape, from its header.
@@ -108,3 +134,14 @@ def open_npz(source: Path | IO[bytes]) -> Iterator[Npz]:
             yield Npz(archive)
     except _BROKEN as error:
         raise Unfit(f"cannot be read as an .npz ({type(error).__name__}: {error}).") from None
+
+
+def verify(path: Path) -> None:
+    """Checks that the .npz at `path` is whole; needs little memory.
+
+    Raises:
+      Unfit: if it is not an .npz, claims to hold far more than it can, or an array does not have
+        the CRC that the file states.
+    """
+    with open_npz(path) as file:
+        file.verify()

@@ -148,8 +148,8 @@ def fetch(
       progress, pauses: see `download`.
 
     Raises:
-      UserError: if the name is unknown, or if the file cannot be downloaded or written, is not an
-        .npz, or has changed since its first use.
+      UserError: if the name is unknown, or if the file cannot be downloaded or written, is not a
+        whole .npz, or has changed since its first use.
     """
     return _fetch(name, cache, base_url, progress, pauses)[0]
 
@@ -198,7 +198,13 @@ def load(
     from distill_bench.weights import files
 
     path, digest = _fetch(name, cache, base_url, progress or _LoggedProgress(name), PAUSES)
-    params, weight_format = files.read(path, get(name).config("zero"))
+    try:
+        params, weight_format = files.read(path, get(name).config("zero"))
+    except UserError as error:
+        raise UserError(
+            f"{error}\nPut the published file there, or remove {path.name} and {path.name}.sha256 "
+            f"and run: {fetch_command(name, cache)}"
+        ) from None
     return Weights(
         path, digest, weight_format, get(name).config(POOL_PADDING[weight_format]), params
     )

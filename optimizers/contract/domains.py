@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from types import UnionType
 
 Value = float | int | str | bool
+LARGEST = 3.4e38  # of float32, as which a hyperparameter enters the compiled program
+
+
+def _check_plain(domain: str, values: Sequence[object], kinds: type | UnionType) -> None:
+    """Raises TypeError or ValueError if a value is of another kind, or too large for float32.
+
+    What passes can be written as JSON and read back as it was.
+    """
+    for value in values:
+        if not isinstance(value, kinds):
+            raise TypeError(
+                f"{domain} cannot hold {value!r}, a {type(value).__name__}: use plain Python "
+                "numbers, and in Choice also text, True and False. Give other things a name, as "
+                "in Choice('sine', 'cosine')."
+            )
+        if isinstance(value, float | int) and not abs(value) <= LARGEST:
+            raise ValueError(f"{domain} cannot hold {value!r}: use numbers of at most {LARGEST}.")
 
 
 @dataclass(frozen=True)
@@ -16,6 +35,7 @@ class Log:
     high: float
 
     def __post_init__(self) -> None:
+        _check_plain("Log", (self.low, self.high), float | int)
         if not 0 < self.low < self.high:
             raise ValueError(f"Log({self.low}, {self.high}) is not a range: use 0 < low < high.")
 
@@ -37,6 +57,7 @@ class Decay:
     high: float
 
     def __post_init__(self) -> None:
+        _check_plain("Decay", (self.low, self.high), float | int)
         if not 0 <= self.low < self.high < 1:
             raise ValueError(
                 f"Decay({self.low}, {self.high}) is not a range: use 0 <= low < high < 1."
@@ -59,6 +80,7 @@ class Uniform:
     high: float
 
     def __post_init__(self) -> None:
+        _check_plain("Uniform", (self.low, self.high), float | int)
         if not self.low < self.high:
             raise ValueError(f"Uniform({self.low}, {self.high}) is not a range: use low < high.")
 
@@ -80,6 +102,7 @@ class Choice:
     def __init__(self, *values: Value):
         if not values:
             raise ValueError("Choice() has no values: give it at least one.")
+        _check_plain("Choice", values, float | int | str | bool)
         object.__setattr__(self, "values", values)
 
     def at(self, u: float) -> Value:

@@ -11,84 +11,18 @@ from __future__ import annotations
 import functools
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-SAME = 1e-8  # relative; entries keep nine digits, which identify a float32
+from sweeps.board.reruns import Key, Run, exact, unsettled
+
 NEAR = 1.5  # tuning trials within this factor of a rung's best are as noisy as final runs
 JOINT = 0.05  # error of the joint test of the final runs
 TUNING = 0.005  # of the test of the tuning trials, so that both together stay below 6 %
 SCREEN = 0.001  # of all rungs together, and of all tuning trials together
 FEW = 10  # with fewer degrees of freedom, other entries' final runs also say how seeds spread
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of an entry, and its rerun.
-
-    Attributes:
-      kind: "final" or "tuning".
-      horizon, seed: those of the run.
-      trial: index among the tuning trials of its rung, in the entry's order; None for a final run.
-      recorded: probe loss in the entry; None if the run failed (diverged, crashed or timed out).
-      rerun: probe loss of the rerun; None if it failed.
-      environment: index of the verdict's environment in which it was rerun.
-    """
-
-    kind: Literal["final", "tuning"]
-    horizon: int
-    seed: int
-    trial: int | None
-    recorded: float | None
-    rerun: float | None
-    environment: int = 0
-
-    @property
-    def key(self) -> tuple[str, int, int, int | None]:
-        """What names the run, wherever it was rerun."""
-        return self.kind, self.horizon, self.seed, self.trial
-
-    @property
-    def identical(self) -> bool:
-        """Whether the rerun has the recorded loss to the last digit."""
-        return (
-            self.recorded is not None
-            and self.rerun is not None
-            and abs(self.rerun - self.recorded) <= SAME * self.recorded
-        )
-
-    @property
-    def agrees(self) -> bool:
-        """Whether it is identical, or failed as recorded."""
-        return self.identical or (self.recorded is None and self.rerun is None)
-
-
-def unsettled(runs: Iterable[Run]) -> list[Run]:
-    """The reruns of runs that no machine repeated exactly.
-
-    A rerun with the recorded loss to the last digit proves that loss, whatever other machines gave.
-    """
-    runs = list(runs)
-    proved = {run.key for run in runs if run.agrees}
-    return [run for run in runs if run.key not in proved]
-
-
-def altered(runs: Iterable[Run]) -> list[Run]:
-    """Unsettled reruns of recorded losses on machines that repeat others to the last digit.
-
-    Runs that were recorded as failed are not among them: a machine may have failed, not the run.
-    """
-    runs = list(runs)
-    exact = _exact(runs)
-    return [run for run in unsettled(runs) if run.environment in exact and run.recorded is not None]
-
-
-def _exact(runs: Iterable[Run]) -> set[int]:
-    """The environments that repeated some run to the last digit."""
-    return {run.environment for run in runs if run.identical}
 
 
 @dataclass(frozen=True)
@@ -128,23 +62,24 @@ def pooled(groups: Iterable[Sequence[float]]) -> Noise:
 
 
 def noise_of(
-    recorded: Sequence[Sequence[float]], runs: Iterable[Run], others: Sequence[Sequence[float]] = ()
+    runs: Iterable[Run], others: Sequence[Sequence[float]], own: Sequence[Sequence[float]]
 ) -> Noise:
-    """A run's noise: that of the recorded final runs, pooled over rungs and with the reruns.
+    """A run's noise: that of the reruns and of other entries' final runs, within rungs.
 
-    Reruns count because an entry could widen its intervals by recording a spread that is not there.
+    The entry's own final runs count only if there is FEW of it without them: an entry could widen
+    its intervals by recording a spread that is not there.
 
     Args:
-      recorded: for each rung, the losses of the final runs.
       runs: reruns.
-      others: the same as `recorded` for other entries of the task, used if there is FEW of it.
+      others: for each rung of the other entries of the task, the losses of its final runs.
+      own: the same of the entry itself.
     """
     again: dict[tuple[int, int], list[float]] = {}
     for run in unsettled(runs):
         if run.kind == "final" and run.rerun is not None:
             again.setdefault((run.environment, run.horizon), []).append(run.rerun)
-    own = pooled([*recorded, *again.values()])
-    return own if own.freedom >= FEW else pooled([*recorded, *again.values(), *others])
+    measured = pooled([*again.values(), *others])
+    return measured if measured.freedom >= FEW else pooled([*again.values(), *others, *own])
 
 
 @dataclass(frozen=True)
@@ -161,9 +96,9 @@ class Mean:
         return self.low <= self.value <= self.high
 
 
-def _ratios(runs: Iterable[Run]) -> dict[tuple[str, int, int, int | None], tuple[float, int]]:
+def _ratios(runs: Iterable[Run]) -> dict[Key, tuple[float, int]]:
     """For each run, log(rerun / recorded), averaged over its reruns, and their number."""
-    logs: dict[tuple[str, int, int, int | None], list[float]] = {}
+    logs: dict[Key, list[float]] = {}
     for run in runs:
         if run.recorded is not None and run.rerun is not None:
             logs.setdefault(run.key, []).append(math.log(run.rerun / run.recorded))
@@ -205,6 +140,22 @@ def by_rung(runs: Iterable[Run], noise: Noise) -> dict[int, Mean]:
         h: _mean([r for key, r in found.items() if key[1] == h], noise, SCREEN / len(horizons))
         for h in horizons
     }
+
+
+def columns(runs: Iterable[Run], noises: Mapping[str, Noise]) -> dict[str, Mean]:
+    """The test of each other metric at the end of the final runs, where its noise is known: name ->
+    mean over all rungs and seeds, in an interval that only gross deviations leave (SCREEN)."""
+    finals = [run for run in unsettled(runs) if run.kind == "final"]
+    found = {}
+    for name, noise in noises.items():
+        ratios = _ratios(
+            replace(run, recorded=pair[0], rerun=pair[1])
+            for run in finals
+            if (pair := run.metrics.get(name)) and min(pair) > 0
+        )
+        if ratios and noise.freedom >= FEW:
+            found[name] = _mean(list(ratios.values()), noise, SCREEN)
+    return found
 
 
 @dataclass(frozen=True)
@@ -269,7 +220,7 @@ def tuning(runs: Iterable[Run], rungs: dict[int, Tuned], noise: Noise) -> Tuning
     rungs: horizon -> what the recorded tuning trials say.
     """
     runs = list(runs)
-    exact = _exact(runs)
+    repeating = exact(runs)
     here = [run for run in unsettled(runs) if run.kind == "tuning" and run.horizon in rungs]
     flipped = tuple(run for run in here if (run.recorded is None) != (run.rerun is None))
     pairs = [(run, run.recorded, run.rerun) for run in here]
@@ -285,7 +236,7 @@ def tuning(runs: Iterable[Run], rungs: dict[int, Tuned], noise: Noise) -> Tuning
             continue
         rung = rungs[run.horizon]
         if old is None:
-            far = math.log(new / rung.best) < (0 if run.environment in exact else -reach)
+            far = math.log(new / rung.best) < (0 if run.environment in repeating else -reach)
         else:
             low, high = (bound * noise.sd for bound in rung.expected(run.trial or 0))
             far = not low - reach <= math.log(new / old) <= high + reach

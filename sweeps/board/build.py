@@ -17,6 +17,9 @@ from distill_bench.tasks import catalogue
 from sweeps.board import certificate, copies, identity, tune_checks, verdicts, wall_clock
 from sweeps.board.entries import BASELINE, FOLDER, Entry
 from sweeps.board.rung import describe_gain, describe_rung
+from sweeps.board.tune_checks import TuneCheck
+from sweeps.board.untrusted import BadFile, not_counted
+from sweeps.board.verdicts import Verdict
 from sweeps.results import statistics
 from sweeps.results.comparison import Comparison, edge_warning
 from sweeps.results.summary import Row, row_of
@@ -49,14 +52,16 @@ def make(
 
     Args:
       entries: entries of any tasks.
-      warnings: warnings about files that are not counted.
+      warnings: warnings about files that are not counted. Those about files beside the entries
+        are added.
       notice: what every reader should know first; "" for nothing.
     """
     by_task = [
         _task_entries(task, [e for e in entries if e.study.task == task])
         for task in sorted({e.study.task for e in entries})
     ]
-    shown = [_entry(entry, of_task) for of_task in by_task for entry in of_task.entries]
+    warnings = list(warnings)
+    shown = [_entry(entry, of_task, warnings) for of_task in by_task for entry in of_task.entries]
     return _finite(
         {
             "made": {"distill-bench": __version__},
@@ -72,7 +77,7 @@ def make(
                     e["optimizer"],
                 ),
             ),
-            "warnings": list(warnings),
+            "warnings": warnings,
         }
     )
 
@@ -114,7 +119,7 @@ def _gap(comparison: Comparison) -> list[dict[str, float]]:
         gaps = [
             row.mean["heldout_kl"] - row.mean["probe_loss"]
             for row in comparison.rows
-            if row.horizon == h and row.mean
+            if row.horizon == h and row.mean and row.by_seed
         ]
         if gaps:
             found.append({"horizon": h, "mean": float(np.mean(gaps)), "largest": max(gaps)})
@@ -153,11 +158,25 @@ def _disagreements(comparison: Comparison, runs: Sequence[Run]) -> list[dict[str
     return found
 
 
-def _entry(entry: Entry, of_task: _TaskEntries) -> dict[str, Any]:
+def _beside(entry: Entry, warnings: list[str]) -> tuple[Verdict | None, TuneCheck | None]:
+    """The verdict and the check beside an entry; adds a warning for each that is not valid."""
+    verdict, check = None, None
+    try:
+        verdict = verdicts.load(entry)
+    except BadFile as error:
+        warnings.append(not_counted(verdicts.path_of(entry), error))
+    try:
+        check = tune_checks.load(entry)
+    except BadFile as error:
+        warnings.append(not_counted(tune_checks.path_of(entry), error))
+    return verdict, check
+
+
+def _entry(entry: Entry, of_task: _TaskEntries, warnings: list[str]) -> dict[str, Any]:
     study, name, comparison = entry.study, entry.study.optimizer, of_task.comparison
     rungs = [describe_rung(entry, comparison, h) for h in entry.horizons]
     seeds, trials = max(rung["seeds"] for rung in rungs), max(rung["trials"] for rung in rungs)
-    verdict, check = verdicts.of(entry), tune_checks.of(entry)
+    verdict, check = _beside(entry, warnings)
     return {
         "task": study.task,
         "optimizer": name,

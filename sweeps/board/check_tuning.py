@@ -19,7 +19,7 @@ from optimizers.contract.api import Optimizer
 from optimizers.contract.domains import Choice
 from sweeps.board import entries
 from sweeps.board.entries import Entry
-from sweeps.board.rerun import optimizer_of
+from sweeps.board.entry_code import optimizer_of
 from sweeps.execution.execute import execute_jobs
 from sweeps.execution.progress import Display
 from sweeps.execution.resources import Resources
@@ -29,7 +29,7 @@ from sweeps.planning.plan import Candidate, Plan, describe_domain
 from sweeps.planning.plug_ins import resolve
 from sweeps.planning.search import Search
 from sweeps.planning.study import TUNING_SEED, Result, Study, Trial
-from sweeps.results import store
+from sweeps.results import outdir, store
 from sweeps.results.one_factor import MIN_SEEDS, Arm, Factor
 from sweeps.results.summary import chosen, finals
 
@@ -169,8 +169,8 @@ def run(
     ]
     plan = Plan(catalogue.get(study.task), (candidate,), tuple(winners), 0)
     jobs = [(candidate, trial) for one in trained for trial in one.trials]
-    store.open_folder(str(root))
-    with store.locked(root):
+    outdir.open_folder(str(root))
+    with outdir.locked(root, display.say):
         folder = execute_jobs(plan, jobs, subject.sources, "check", root, display, resources)
         by_id = {result.trial.id: result for result in store.load_study(folder).results}
     return [

@@ -9,28 +9,27 @@ before it is used, and reading one never executes its code.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distill_bench.tasks import catalogue
-from sweeps.board import identity, protocol
+from sweeps.board import completeness, identity, untrusted
 from sweeps.board.folder import BASELINE as BASELINE
 from sweeps.board.folder import FOLDER as FOLDER
+from sweeps.board.untrusted import BadFile, printable
 from sweeps.planning.study import TUNING_SEED, Result, Study, Trial
 
 SCHEMA = 4
-MAX_BYTES = 4 << 20
+MAX_NOTICE = 4000  # characters
 METRICS = ("probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy")
 """The metrics at the end of a final run, which entry.schema.json names."""
 
 
-class BadEntry(Exception):
-    """The file is not a valid entry; the message says why, in one line."""
+class BadEntry(BadFile):
+    """The file is not a valid entry; the message says why, in one line of printable text."""
 
 
 @dataclass(frozen=True)
@@ -83,57 +82,38 @@ class Entry:
         return sorted({result.trial.horizon for result in self.results})
 
 
-@functools.cache
-def _validator() -> Callable[[Any], str | None]:
-    """Returns a function that says what is wrong with an entry's content."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    schema = Draft202012Validator(json.loads((FOLDER / "entry.schema.json").read_text()))
-
-    def find_error(content: Any) -> str | None:
-        error = best_match(schema.iter_errors(content))
-        return error and f"{error.json_path}: {error.message[:200]}"
-
-    return find_error
-
-
 def validate(content: Any) -> None:
-    """Checks an entry's content against the schema.
+    """Checks an entry's content: its schema, and whether it holds what every entry must.
 
     Raises:
-      BadEntry: names the first error.
+      BadEntry: names an error.
     """
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
         raise BadEntry(f"it has schema {str(found)[:40]!r}, but this version reads {SCHEMA}")
-    if error := _validator()(content):
-        raise BadEntry(error)
+    try:
+        untrusted.check(content, "entry.schema.json")
+        completeness.check(Study(**content["study"]), content["rungs"])
+        completeness.check_sources(content["sources"])
+    except BadFile as error:
+        raise BadEntry(str(error)) from None
 
 
 def read(path: Path) -> Entry:
     """Reads and checks an entry.
 
     Raises:
-      BadEntry: if it is not a regular file, too large, not JSON, does not fit the schema, has
-        another name than its file, or lacks runs that an entry needs.
+      BadEntry: if it cannot be parsed (see `untrusted.parse`), is not valid, or has another name
+        than its file.
     """
     try:
-        if path.is_symlink() or not path.is_file():
-            raise BadEntry("it is not a regular file")
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise BadEntry(f"it has {size:,} bytes, but an entry has at most {MAX_BYTES:,}")
-        raw = path.read_bytes()
-        content = json.loads(
-            raw.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique_names
-        )
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadEntry(f"it cannot be read ({type(error).__name__}: {str(error)[:200]})") from None
+        content, raw = untrusted.parse(path)
+    except BadFile as error:
+        raise BadEntry(str(error)) from None
     validate(content)
     study = Study(**content["study"])
     if (path.parent.name, path.name) != (study.task, f"{study.optimizer}.json"):
         raise BadEntry(f"its content is that of {study.task}/{study.optimizer}.json")
-    _check_complete(study, content["rungs"])
     results, curves = _results(study, content["rungs"])
     cost = Cost(**content["cost"]) if content["cost"] else None
     return Entry(
@@ -147,82 +127,6 @@ def read(path: Path) -> Entry:
         path,
         hashlib.sha256(raw).hexdigest(),
     )
-
-
-def _check_complete(study: Study, rungs: Sequence[Mapping[str, Any]]) -> None:
-    """Repeats the checks of `write_entry.check`, so that all entries are judged on the same runs.
-
-    Raises:
-      BadEntry: names the first missing or unexpected run.
-    """
-    horizons = [rung["horizon"] for rung in rungs]
-    if study.task in catalogue.names():
-        ladder = protocol.ladder(study.task, study.optimizer)
-        if (
-            len(horizons) < protocol.RUNGS
-            or tuple(horizons) != ladder[: len(horizons)]
-            or not all(isinstance(h, int) for h in horizons)
-        ):
-            raise BadEntry(
-                f"its horizons {str(horizons)[:80]} are not the first {protocol.RUNGS} or more "
-                f"of {', '.join(map(str, ladder))}"
-            )
-    for name, domain in study.space.items():
-        if not _is_sound(domain):
-            raise BadEntry(f"the domain of {name} in its space is not a valid range")
-    expected = protocol.search(study, horizons).counts() if study.space else {}
-    for rung in rungs:
-        place, seeds = f"at horizon {rung['horizon']}", [run["seed"] for run in rung["finals"]]
-        if (
-            len(seeds) < protocol.SEEDS
-            or seeds != list(range(TUNING_SEED + 1, len(seeds) + 1))
-            or not all(isinstance(seed, int) for seed in seeds)
-        ):
-            raise BadEntry(f"{place} its final seeds are not 1 to {protocol.SEEDS} or more")
-        if len(rung["tuning"]) != (count := expected.get(rung["horizon"], 0)):
-            raise BadEntry(
-                f"{place} it has {len(rung['tuning'])} tuning trials, but every entry has {count}"
-            )
-        for hparams in [rung["winner"], *(run["hparams"] for run in rung["tuning"])]:
-            if not all(
-                name in hparams and _contains(domain, hparams[name])
-                for name, domain in study.space.items()
-            ):
-                raise BadEntry(f"{place} hyperparameters lie outside its space")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_sound(domain: Mapping[str, Any]) -> bool:
-    if domain["kind"] == "Choice":
-        return bool(domain["values"])
-    low, high = domain["low"], domain["high"]
-    if not (_is_number(low) and _is_number(high)):
-        return False
-    within = {"Log": low > 0, "Decay": low >= 0 and high < 1}.get(domain["kind"], True)
-    return within and low < high
-
-
-def _contains(domain: Mapping[str, Any], value: Any) -> bool:
-    """Whether a sound domain has the value."""
-    if domain["kind"] == "Choice":
-        return value in domain["values"]
-    low, high = domain["low"], domain["high"]
-    slack = 1e-9 * (high - low)  # platforms round differently
-    return _is_number(value) and low - slack <= value <= high + slack
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not a JSON number")
-
-
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("an object has the same name twice")
-    return found
 
 
 def _results(
@@ -268,7 +172,10 @@ def _results(
 def notice(folder: Path = FOLDER) -> str:
     """What every reader of the leaderboard in `folder` should know first; "" for nothing."""
     path = folder / "notice.txt"
-    return " ".join(path.read_text(encoding="utf-8").split()) if path.is_file() else ""
+    if not path.is_file():
+        return ""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return printable(" ".join(file.read(MAX_NOTICE).split()))
 
 
 def load(
@@ -293,5 +200,5 @@ def load(
                     raise BadEntry(reason)
                 found.append(entry)
             except BadEntry as error:
-                warnings.append(f"{path} is not counted: {error}.")
+                warnings.append(untrusted.not_counted(path, error))
     return found, warnings

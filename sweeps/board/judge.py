@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from distill_bench import settings
 from sweeps.board import agreement, entries
-from sweeps.board.agreement import Mean, Noise, Run
+from sweeps.board.agreement import Mean, Noise
 from sweeps.board.draw import finals_of, trials_of
-from sweeps.board.entries import Entry
+from sweeps.board.entries import METRICS, Entry
+from sweeps.board.reruns import Run, altered, unsettled
+from sweeps.board.run_records import CURVES
 from sweeps.results.summary import loss
 
 TO_THE_LAST_DIGIT = "to the last digit"
+COST = "cost"
+COLUMNS = (*METRICS[1:], CURVES, COST)
+"""What an entry shows besides probe losses."""
+COST_NOISE = 3.0  # beside other work, the ratio of updates' times was up to 2.4 times as large
 _NAMED = 8  # runs named in a sentence
 
 
@@ -21,52 +28,95 @@ _NAMED = 8  # runs named in a sentence
 class Judgement:
     """What the reruns say.
 
-    verdict: "reproduced" or "failed".
-    detail: one sentence with the outcome.
-    lines: what was compared and found, for the terminal.
+    Attributes:
+      verdict: "reproduced" or "failed".
+      detail: one sentence with the outcome.
+      test: how its final runs were compared: all of them EXACT, or by INTERVALS.
+      unverified: columns of the board that no rerun covers, sorted.
+      lines: what was compared and found, for the terminal.
     """
 
     verdict: Literal["reproduced", "failed"]
     detail: str
+    test: Literal["exact", "intervals"] = "intervals"
+    unverified: tuple[str, ...] = COLUMNS
     lines: tuple[str, ...] = ()
 
 
-def judge(entry: Entry, runs: Sequence[Run]) -> Judgement:
+def judge(
+    entry: Entry,
+    runs: Sequence[Run],
+    environments: Sequence[Mapping[str, Any]],
+    cost: Mapping[str, float] | None = None,
+) -> Judgement:
     """Judges an entry by these reruns of its runs, from one machine or several.
 
     Exact equality decides first. A run that any machine repeated to the last digit is proved. A
-    machine that repeats some runs exactly repeats all: the others were altered. What is left is
-    compared by its means: of all final runs jointly, of single rungs, and of the tuning trials.
+    machine like the recording one, or one that repeats some runs exactly, must repeat every number
+    of all: the others were altered. On other machines, probe losses and the other metrics at the
+    end are compared by their means: of all final runs jointly, of single rungs, and of the tuning
+    trials.
+
+    Args:
+      entry: the entry.
+      runs: the reruns.
+      environments: versions and machines of the reruns, which name theirs by its index.
+      cost: what the update rule costs where it was rerun, with fields of `entries.Cost`; None if
+        it was not measured.
     """
     finals = [run for run in runs if run.kind == "final"]
     if not finals:
         return Judgement("failed", "all of its final runs failed")
-    noise = _noise(entry, runs)
+    noises = _noises(entry, runs)
+    noise = noises.pop(METRICS[0])
     joint, rungs = agreement.joint(runs, noise), agreement.by_rung(runs, noise)
-    tuned = _tuned(entry)
-    tuning = agreement.tuning(runs, tuned, noise)
-    reasons = [*_against_finals(runs, joint, rungs), *_against_tuning(tuning)]
+    others = agreement.columns(runs, noises)
+    tuning = agreement.tuning(runs, _tuned(entry), noise)
+    reasons = [*_against_finals(runs, joint, rungs, others), *_against_tuning(tuning)]
     lines = [
         *_finals_lines(finals, joint, rungs),
         *_tuning_lines(runs, tuning, sum(map(len, _tuning_of(entry).values()))),
     ]
+    alike = {i for i, one in enumerate(environments) if computes_alike(entry, one)}
+    if found := altered(runs, alike):
+        reasons = [_against_altered(runs, found)]
+    reasons += _against_cost(entry, cost)
+    exact = not unsettled(finals) and all(run.differs is not None for run in finals)
+    unverified = _unverified(others, exact, cost is not None)
     what = _what(runs)
-    if found := agreement.altered(runs):
-        equal = len({run.key for run in runs if run.identical})
-        reasons = [
-            f"{equal} are identical {TO_THE_LAST_DIGIT} where they were rerun, so that the others "
-            f"were altered: {_names(found)}"
-        ]
     if reasons:
-        return Judgement("failed", f"of {what}, {'; '.join(reasons)}", tuple(lines))
+        detail = f"of {what}, {'; '.join(reasons)}"
+        return Judgement("failed", detail, _test(exact), unverified, tuple(lines))
     if joint is None and tuning.mean is None and not tuning.flipped:
-        detail = f"{what} gave the recorded probe losses {TO_THE_LAST_DIGIT}"
+        detail = f"{what} gave the recorded numbers {TO_THE_LAST_DIGIT}"
     else:
         means = [_mean_text("final run", joint), _mean_text("tuning trial", tuning.mean)]
         detail = f"{what} agree with the recorded probe losses: {'; '.join(filter(None, means))}"
         if tuning.flipped:
             detail += f"; other endings: {_names(tuning.flipped)}"
-    return Judgement("reproduced", detail, tuple(lines))
+    return Judgement("reproduced", detail, _test(exact), unverified, tuple(lines))
+
+
+def computes_alike(entry: Entry, environment: Mapping[str, Any]) -> bool:
+    """Whether a machine gives the last digits of the one that recorded the entry: it has the same
+    versions, platform and threads, and the same arithmetic. Entries that were recorded without a
+    fingerprint of the arithmetic (`numerics`), such as those of accelerators, do not say."""
+    versions = entry.study.versions
+    names = {*versions, *settings.recorded_names()}
+    return "numerics" in versions and all(
+        versions.get(name) == environment.get(name) for name in names
+    )
+
+
+def _test(exact: bool) -> Literal["exact", "intervals"]:
+    return "exact" if exact else "intervals"
+
+
+def _unverified(others: Mapping[str, Mean], exact: bool, cost: bool) -> tuple[str, ...]:
+    covered = {*others, COST} if cost else {*others}
+    if exact:
+        covered |= {*COLUMNS} - {COST}
+    return tuple(name for name in COLUMNS if name not in covered)
 
 
 def _tuning_of(entry: Entry) -> dict[int, list[float | None]]:
@@ -82,27 +132,60 @@ def _tuned(entry: Entry) -> dict[int, agreement.Tuned]:
     return {h: rung for h, rung in found.items() if rung}
 
 
-def _recorded(entry: Entry) -> list[list[float]]:
-    """For each rung, the recorded losses of its final runs."""
-    return [[loss(r) for r in finals_of(entry, h)] for h in entry.horizons]
+def _recorded(entry: Entry, metric: str) -> list[list[float]]:
+    """For each rung, a metric of the recorded final runs."""
+    runs = [[r.final or {} for r in finals_of(entry, h)] for h in entry.horizons]
+    return [[final[metric] for final in rung if final.get(metric, 0) > 0] for rung in runs]
 
 
-def _noise(entry: Entry, runs: Sequence[Run]) -> Noise:
-    own = agreement.noise_of(_recorded(entry), runs)
-    if own.freedom >= agreement.FEW:
-        return own
-    task = entry.study.task
-    others, _ = entries.load(entry.path.parent.parent, [task])
-    groups = [
-        group
-        for other in others
-        if other.study.optimizer != entry.study.optimizer
-        for group in _recorded(other)
-    ]
-    return agreement.noise_of(_recorded(entry), runs, groups)
+def _noises(entry: Entry, runs: Sequence[Run]) -> dict[str, Noise]:
+    """The noise of a run, by metric."""
+    found, _ = entries.load(entry.path.parent.parent, [entry.study.task])
+    others = [other for other in found if other.study.optimizer != entry.study.optimizer]
+    return {
+        metric: agreement.noise_of(
+            runs if metric == METRICS[0] else (),
+            [group for other in others for group in _recorded(other, metric)],
+            _recorded(entry, metric),
+        )
+        for metric in METRICS
+    }
 
 
-def _against_finals(runs: Sequence[Run], joint: Mean | None, rungs: dict[int, Mean]) -> list[str]:
+def _against_altered(runs: Sequence[Run], found: Sequence[Run]) -> str:
+    named = ", ".join(
+        " ".join([_names([run]), ", ".join(run.differs or ())]).strip() for run in found[:_NAMED]
+    )
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    if equal := len({run.key for run in runs if run.identical}):
+        return (
+            f"{equal} are identical {TO_THE_LAST_DIGIT} where they were rerun, so that the others "
+            f"were altered: {named}{more}"
+        )
+    return f"these differ where they were rerun, on a machine like the recording one: {named}{more}"
+
+
+def _against_cost(entry: Entry, cost: Mapping[str, float] | None) -> list[str]:
+    if cost is None or entry.cost is None:
+        return []
+    reasons, ratio = [], cost["relative"] / entry.cost.relative
+    if not 1 / COST_NOISE <= ratio <= COST_NOISE:
+        reasons.append(
+            f"an update costs {cost['relative']:.2f} times the baseline's, not "
+            f"{entry.cost.relative:.2f} times"
+        )
+    size = "state_bytes_per_parameter"
+    if abs(cost[size] - entry.cost.state_bytes_per_parameter) > 1e-6 * cost[size]:
+        reasons.append(
+            f"its state has {cost[size]:.2f} bytes a parameter, not "
+            f"{entry.cost.state_bytes_per_parameter:.2f}"
+        )
+    return reasons
+
+
+def _against_finals(
+    runs: Sequence[Run], joint: Mean | None, rungs: dict[int, Mean], others: Mapping[str, Mean]
+) -> list[str]:
     ended = {run.key for run in runs if run.rerun is not None}
     broken = [run for run in runs if run.kind == "final" and run.key not in ended]
     reasons = [f"some did not end well: {_names(broken)}"] if broken else []
@@ -110,6 +193,11 @@ def _against_finals(runs: Sequence[Run], joint: Mean | None, rungs: dict[int, Me
         reasons.append(f"outside its interval: {_mean_text('final run', joint)}")
     if outside := [h for h, mean in rungs.items() if not mean.inside]:
         reasons.append(f"the mean at {', '.join(map(str, outside))} is far from the recorded one")
+    reasons += [
+        f"{name} is outside its interval: {_mean_text('final run', mean)}"
+        for name, mean in others.items()
+        if not mean.inside
+    ]
     return reasons
 
 

@@ -19,20 +19,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distill_bench.errors import UserError
+from distill_bench.files import write_atomically
 from distill_bench.tasks import catalogue
 from distill_bench.training.events import Event
 from optimizers.contract import registry, source_digest
 from sweeps.board import entries, rerun, verdicts, write_entry
-from sweeps.board.agreement import Run
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.draw import Drawn, finals_of
 from sweeps.board.entries import Entry
 from sweeps.board.judge import TO_THE_LAST_DIGIT
+from sweeps.board.reruns import Run
 from sweeps.board.verdicts import RESTAMPED, Verdict
 from sweeps.planning.environment import environment
 from sweeps.planning.plan import describe_domain
 from sweeps.planning.study import Result
-from sweeps.results.store import write_atomically
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from distill_bench.errors import UserError
 from sweeps.board import entries, versions
 from sweeps.board.entries import BASELINE
 from sweeps.planning.study import Study
@@ -62,7 +63,7 @@ def earlier_baselines(folders: Sequence[Path]) -> list[Loaded]:
         for path in sorted(place.glob(f"{BASELINE}-*/study.json")):
             try:
                 loaded = None if path.parent in folders else store.load_study(path.parent)
-            except (ValueError, KeyError, TypeError, OSError):
+            except UserError:
                 continue
             if loaded and loaded.study.optimizer == BASELINE and not loaded.study.fixed:
                 found.append(loaded)

@@ -33,7 +33,8 @@ INTERVAL_NOTE = (
     "Brackets: 95 % interval for a repetition of the whole procedure: seeds, tuning and the "
     "baseline's own noise."
 )
-MIN_WIDTH = 64  # of a table with shortened names; on a narrower terminal the lines are as long
+MIN_WIDTH = 40  # of a table with shortened names; on a narrower terminal the lines are as long
+BRIEF_WIDTH = 64  # on a narrower terminal, numbers come without what they may be off by
 NAME_WIDTH = 24  # a longer name is shortened before a column is left out for it
 _UNKNOWN = "-"
 
@@ -128,7 +129,8 @@ def _versions(tasks: Sequence[tuple[str, str]], task: str) -> int:
 
 def _rungs(lines: Sequence[Line], width: int) -> Iterator[tuple[str, str]]:
     """The table, with an empty line between rungs."""
-    head, rows = table(choose(_columns(lines), width, NAME_WIDTH, name=1))
+    columns = _columns(lines, brief=width < BRIEF_WIDTH)
+    head, rows = table(choose(columns, width, NAME_WIDTH, name=1))
     yield from ((text, "bold") for text in head)
     for i, (line, text) in enumerate(zip(lines, rows, strict=True)):
         if i and _starts_rung(lines, i):
@@ -140,7 +142,12 @@ def _starts_rung(lines: Sequence[Line], i: int) -> bool:
     return i == 0 or lines[i].row.horizon != lines[i - 1].row.horizon
 
 
-def _columns(lines: Sequence[Line]) -> list[Column]:
+def _columns(lines: Sequence[Line], brief: bool) -> list[Column]:
+    """All columns; the narrowest terminal has room for those that never leave.
+
+    brief: leave out standard deviations and intervals.
+    """
+
     def metric(name: str, header: str, digits: str, leaves: int) -> Column:
         means = [line.row.mean or {} for line in lines]
         cells = [(_number(mean[name], digits) if name in mean else _UNKNOWN, "") for mean in means]
@@ -148,7 +155,10 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
 
     rows = [line.row for line in lines]
     steps = [str(row.horizon) if _starts_rung(lines, i) else "" for i, row in enumerate(rows)]
-    spreads = [f" ± {_number(row.std['probe_loss'], '.4f')}" if row.std else "" for row in rows]
+    spreads = [
+        f" ± {_number(row.std['probe_loss'], '.4f')}" if row.std and not brief else ""
+        for row in rows
+    ]
     losses = metric("probe_loss", "", ".4f", 0).cells
     gains = [str(line.gain).partition(" ") if line.gain else (_UNKNOWN, "", "") for line in lines]
     return [
@@ -162,8 +172,11 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
         metric("test_kl", "clean\nKL", ".4f", 1),
         metric("agreement", "agreement", ".2%", 3),
         metric("accuracy", "accuracy", ".2%", 2),
-        Column(f"speed-up\nover {BASELINE}", [(gain, gap + rest) for gain, gap, rest in gains]),
-        Column("seeds/\ntrials", [(str(row.seeds), f"/{row.trials}") for row in rows]),
+        Column(
+            f"speed-up\nover {BASELINE}",
+            [(gain, "" if brief else gap + rest) for gain, gap, rest in gains],
+        ),
+        Column("seeds/\ntrials", [(str(row.seeds), f"/{row.trials}") for row in rows], 6),
         Column("failed", [(str(row.diverged + row.crashed), "") for row in rows], 5),
     ]
 
@@ -191,7 +204,7 @@ def _number(value: float, digits: str) -> str:
 def _winners(lines: Sequence[Line], width: int) -> Iterator[str]:
     """Each row's best hyperparameters, or how its runs failed."""
     steps = max(len("steps"), *(len(str(line.row.horizon)) for line in lines))
-    names = [shorten_first(*_split(line), NAME_WIDTH) for line in lines]
+    names = [shorten_first(*_split(line), min(NAME_WIDTH, width // 3)) for line in lines]
     indent = steps + 2 + max(map(cell_len, names)) + 2
     yield "Best hyperparameters"
     for i, (line, name) in enumerate(zip(lines, names, strict=True)):

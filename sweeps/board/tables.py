@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from distill_bench.errors import UserError
-from sweeps.results.store import write_atomically
+from distill_bench.files import write_atomically
+from sweeps.board.text_layout import Column, choose, printable, table
 
 BEGIN, END = (
     "<!-- leaderboard: python sweeps/leaderboard.py --readme=README.md -->",
     "<!-- /leaderboard -->",
 )
 UNKNOWN = "-"
+# Headers of the terminal's table that take two lines.
+_HEADERS = {
+    "speed-up [95 %]": "speed-up\n[95 %]",
+    "per doubling": "per\ndoubling",
+    "in time": "in\ntime",
+    "state B/param": "state\nB/param",
+}
 
 
 def cells(
@@ -82,11 +90,12 @@ def _percent(trend: Mapping[str, Any] | None) -> str:
 
 
 def _rerun(verdict: Mapping[str, Any], runs: int) -> str:
-    """The number of reproduced final runs out of all, or "failed"."""
+    """The number of reproduced final runs out of all, and "=" if to the last digit; or "failed"."""
     if verdict["verdict"] != "reproduced":
         return "failed"
     finals = [run for run in verdict["runs"] if run["kind"] == "final"]
-    return f"{len({(run['horizon'], run['seed']) for run in finals})}/{runs}"
+    exact = " =" if verdict["test"] == "exact" else ""
+    return f"{len({(run['horizon'], run['seed']) for run in finals})}/{runs}{exact}"
 
 
 def _range(values: list[int]) -> str:
@@ -115,7 +124,8 @@ def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
         "state B/param: size of its state in bytes per parameter. "
         "trials: tuning trials at the shortest horizon. "
         "failed: runs that diverged, crashed or ended above the untrained student's loss. "
-        "reproduced: final runs that were rerun and agreed, of all final runs."
+        "reproduced: final runs that were rerun and agreed, of all final runs; '=' if to the last "
+        "digit."
     )
 
 
@@ -150,10 +160,8 @@ def reach_lines(board: Mapping[str, Any], task: str) -> list[str]:
 
 
 def print_board(board: Mapping[str, Any]) -> None:
-    """Prints the leaderboard and its warnings on the terminal."""
-    from rich import box
+    """Prints the leaderboard and its warnings, as wide as the terminal; 160 cells without one."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
@@ -162,21 +170,9 @@ def print_board(board: Mapping[str, Any]) -> None:
     if board["notice"]:
         console.print(Text(board["notice"]))
     for task in board["tasks"]:
-        names, rows = cells(board, task["name"], intervals=False)
-        table = Table(
-            title=f"{task['name']} ({task['fingerprint']})",
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-        )
-        for name in names:
-            table.add_column(name, justify="left" if name == "optimizer" else "right", no_wrap=True)
-        previous = None
-        for row in rows:
-            if previous not in (None, row[0]):
-                table.add_section()
-            table.add_row(*map(Text, row))  # Text, not markup: names come from other people's files
-            previous = row[0]
-        console.print(table)
+        console.print(Text(f"{task['name']} ({task['fingerprint']})", style="italic"))
+        for line in _lines(board, task["name"], console.width):
+            console.print(Text(line), soft_wrap=True)
         tuned = [f"Tuning: {line}." for line in tune_check_lines(board, task["name"])]
         code = [f"Code to read: {line}." for line in reach_lines(board, task["name"])]
         for line in [caption(board, task), *code, *tuned, *certificate(task)]:
@@ -195,6 +191,30 @@ def print_board(board: Mapping[str, Any]) -> None:
         ),
     ]:
         console.print(Text(f"Warning: {warning}"))
+
+
+def _lines(board: Mapping[str, Any], task: str, width: int) -> Iterator[str]:
+    """The table of a task, with an empty line between ranks. Where the width does not hold all
+    columns, the last ones leave first."""
+    names, rows = cells(board, task, intervals=False)
+    if not rows:
+        return
+    columns = [
+        Column(
+            _HEADERS.get(name, name),
+            [(printable(row[i]), "") for row in rows],
+            leaves=max(0, len(names) - i) if i > 2 else 0,
+            text=name == "optimizer",
+        )
+        for i, name in enumerate(names)
+    ]
+    head, body = table(choose(columns, width, narrow=24, name=1))
+    yield from head
+    for i, line in enumerate(body):
+        if i and rows[i][0] != rows[i - 1][0]:
+            yield ""
+        yield line
+    yield ""
 
 
 def markdown(board: Mapping[str, Any]) -> str:

@@ -1,22 +1,23 @@
 """Checks of how well entries were tuned, kept beside them: leaderboard/digits/checks/shampoo.json.
 
-`sweeps/tune_check.py` makes them.
+`sweeps/tune_check.py` makes them. They are other people's files, like entries:
+leaderboard/check.schema.json says what they may hold.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from distill_bench.files import write_atomically
+from sweeps.board import untrusted
 from sweeps.board.entries import Entry
 from sweeps.results.one_factor import Finding, Gain
-from sweeps.results.store import write_atomically
-
-_MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -97,25 +98,20 @@ def record(entry: Entry, check: TuneCheck) -> Path:
     return path
 
 
-def of(entry: Entry) -> TuneCheck | None:
-    """The check of this entry's present content; None if missing or unreadable."""
+def load(entry: Entry) -> TuneCheck | None:
+    """The check of this entry's present content; None if there is none.
+
+    Raises:
+      BadFile: if the file beside the entry is not a check.
+    """
     path = path_of(entry)
-    try:
-        if path.is_symlink() or path.stat().st_size > _MAX_BYTES:
-            return None
-        content = json.loads(path.read_text())
-        largest = content.pop("largest")
-        found = TuneCheck(**content, largest=Gain(**largest) if largest else None)
-        whole = [found.seeds, *found.horizons]
-        numbers = list(asdict(found.largest).values()) if found.largest else []
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+    if not os.path.lexists(path):
         return None
-    valid = (
-        found.entry_sha256 == entry.sha256
-        and all(isinstance(x, int) and not isinstance(x, bool) for x in whole)
-        and all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
-    )
-    return found if valid else None
+    content, _ = untrusted.parse(path)
+    untrusted.check(content, "check.schema.json")
+    largest = content["largest"]
+    found = TuneCheck(**content | {"largest": Gain(**largest) if largest else None})
+    return found if found.entry_sha256 == entry.sha256 else None
 
 
 def as_json(check: TuneCheck) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 A file collects the reruns of all verifications of an entry's present content, on any machine. Its
 verdict is judged from all of them together, so that a small rerun never replaces a large one.
+
+Verdicts are other people's files, like entries: leaderboard/verdict.schema.json says what they may
+hold.
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sweeps.board.agreement import Run
+from distill_bench.files import write_atomically
+from sweeps.board import untrusted
 from sweeps.board.draw import finals_of, trials_of
 from sweeps.board.entries import Entry
-from sweeps.board.judge import judge
+from sweeps.board.judge import COLUMNS, judge
+from sweeps.board.reruns import Run
+from sweeps.board.untrusted import BadFile
 from sweeps.planning.environment import environment
-from sweeps.results.store import write_atomically
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,16 @@ class Verdict:
       detail: one sentence: what was rerun, and the outcome.
       entry_sha256: digest of the verified file; the verdict does not count for other content.
       environment: machine and versions of the latest rerun.
-      runs: the reruns, each with the fields of `agreement.Run`: numbers and its kind. The latest
+      runs: the reruns, each with the fields of `reruns.Run`: numbers and its kind. The latest
         one of a run in each environment.
       environments: the environments that runs name by their index.
       draws: for each verification the seed of its draw and how many runs it drew.
+      test: "exact" if every final run gave the recorded numbers to the last digit on some machine,
+        else "intervals".
+      unverified: columns of the board that no rerun covers.
+      cost: the latest measurement of the update rule's cost, with fields of `entries.Cost`; None if
+        there is none.
+      sha256: digest of all the other fields; "" in a verdict that is not written yet.
     """
 
     verdict: Literal["reproduced", "failed"]
@@ -46,11 +57,19 @@ class Verdict:
     runs: list[dict[str, Any]]
     environments: list[dict[str, Any]] = field(default_factory=list)
     draws: list[dict[str, int]] = field(default_factory=list)
+    test: Literal["exact", "intervals"] = "intervals"
+    unverified: list[str] = field(default_factory=lambda: list(COLUMNS))
+    cost: dict[str, float] | None = None
+    sha256: str = ""
+
+    def stamped(self) -> Verdict:
+        """The same verdict with its digest."""
+        content = asdict(dataclasses.replace(self, sha256=""))
+        text = json.dumps(content, sort_keys=True)
+        return dataclasses.replace(self, sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
-_MAX_BYTES = 1 << 20
-_MAX_DETAIL = 1000
-_LARGEST = 1e39
+_MAX_DETAIL = 999
 RESTAMPED = "; re-stamped later: "
 """Stands in a verdict's detail before what re-stamping found."""
 
@@ -81,7 +100,7 @@ def path_of(entry: Entry) -> Path:
 
 def record(entry: Entry, verdict: Verdict) -> Verdict:
     """Adds the verdict to the file beside the entry, and returns what the file now says."""
-    merged = merge(entry, of(entry), verdict)
+    merged = merge(entry, of(entry), verdict).stamped()
     write(entry, merged)
     return merged
 
@@ -91,7 +110,7 @@ def write(entry: Entry, verdict: Verdict) -> None:
 
     A file that cannot be read is not overwritten: it gets another name.
     """
-    path = path_of(entry)
+    path, verdict = path_of(entry), verdict.stamped()
     path.parent.mkdir(exist_ok=True)
     if os.path.lexists(path) and read(path) is None:
         path.rename(path.with_name(f"{path.name}.unreadable"))
@@ -130,16 +149,20 @@ def merge(entry: Entry, kept: Verdict | None, new: Verdict) -> Verdict:
             if run.key in known and known[run.key] == run.recorded:
                 runs.pop((run.key, run.environment), None)
                 runs[run.key, run.environment] = run
-    judged = judge(entry, list(runs.values())) if new.runs else new
+    cost = new.cost or (kept.cost if kept else None)
+    judged = judge(entry, list(runs.values()), environments, cost) if new.runs else new
     _, restamped, how = kept.detail.partition(RESTAMPED) if kept else ("", "", "")
     return Verdict(
         judged.verdict,
-        f"{judged.detail}{restamped}{how}"[: _MAX_DETAIL - 1],
+        f"{judged.detail}{restamped}{how}"[:_MAX_DETAIL],
         entry.sha256,
         new.environment,
         [asdict(run) for run in runs.values()],
         environments,
         draws,
+        judged.test,
+        list(judged.unverified),
+        cost,
     )
 
 
@@ -164,7 +187,20 @@ def run_of(plain: Mapping[str, Any]) -> Run:
         plain["recorded"],
         plain["rerun"],
         plain.get("environment") or 0,
+        None if plain.get("differs") is None else tuple(plain["differs"]),
+        {name: (pair[0], pair[1]) for name, pair in plain.get("metrics", {}).items()},
     )
+
+
+def load(entry: Entry) -> Verdict | None:
+    """The verdict on this entry's present content; None if there is none.
+
+    Raises:
+      BadFile: if the file beside the entry is not a verdict.
+    """
+    path = path_of(entry)
+    found = _load(path) if os.path.lexists(path) else None
+    return found if found and found.entry_sha256 == entry.sha256 else None
 
 
 def of(entry: Entry) -> Verdict | None:
@@ -174,47 +210,17 @@ def of(entry: Entry) -> Verdict | None:
 
 
 def read(path: Path) -> Verdict | None:
-    """The verdict in a file; None if missing, unreadable or not what `record` writes."""
+    """The verdict in a file; None if missing or unreadable."""
     try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            return None
-        content = json.loads(path.read_text(), parse_constant=_refuse_constant)
-        found = Verdict(**content)
-        if not _valid(found):
-            return None
-        runs = [asdict(run_of(run)) for run in found.runs]
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        return _load(path)
+    except BadFile:
         return None
-    return dataclasses.replace(found, runs=runs)
 
 
-def _valid(found: Verdict) -> bool:
-    return (
-        found.verdict in ("reproduced", "failed")
-        and isinstance(found.detail, str)
-        and len(found.detail) < _MAX_DETAIL
-        and found.detail.isprintable()
-        and isinstance(found.entry_sha256, str)
-        and all(
-            isinstance(one, dict) and all(isinstance(value, str | int) for value in one.values())
-            for one in [found.environment, *found.environments]
-        )
-        and all(isinstance(value, int) for draw in found.draws for value in draw.values())
-        and all(map(_valid_run, found.runs))
-    )
-
-
-def _valid_run(run: Mapping[str, Any]) -> bool:
-    whole = [run["horizon"], run["seed"], run.get("trial") or 0, run.get("environment") or 0]
-    return (
-        run.get("kind", "final") in ("final", "tuning")
-        and all(isinstance(value, int) and value >= 0 for value in whole)
-        and all(
-            run[name] is None or (isinstance(run[name], int | float) and 0 < run[name] < _LARGEST)
-            for name in ("recorded", "rerun")
-        )
-    )
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not a JSON number")
+def _load(path: Path) -> Verdict:
+    content, _ = untrusted.parse(path)
+    untrusted.check(content, "verdict.schema.json")
+    found = Verdict(**content)
+    if found.stamped().sha256 != found.sha256:
+        raise BadFile("its digest is not that of its content: verify the entry again")
+    return dataclasses.replace(found, runs=[asdict(run_of(run)) for run in found.runs])

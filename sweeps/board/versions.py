@@ -34,7 +34,7 @@ def names_of(studies: Iterable[Study]) -> dict[str, str]:
 def last_written(loaded: Loaded) -> float:
     """When the study or its last trial was written, in seconds since 1970; 0 without its files."""
     paths = [*loaded.folder.glob("study.json"), *loaded.folder.glob("*/result.json")]
-    return max((path.stat().st_mtime for path in paths), default=0.0)
+    return max((path.lstat().st_mtime for path in paths), default=0.0)
 
 
 def newest_of(studies: Sequence[Loaded]) -> set[str]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from distill_bench.errors import UserError
+from distill_bench.files import write_atomically
 from distill_bench.tasks import catalogue
-from distill_bench.training.exams import CURVE
 from sweeps.board import identity, protocol
-from sweeps.board.entries import FOLDER, METRICS, SCHEMA, BadEntry, Cost, validate
+from sweeps.board.entries import FOLDER, SCHEMA, BadEntry, Cost, validate
+from sweeps.board.run_records import final_record, tuning_record
+from sweeps.board.untrusted import MAX_BYTES
 from sweeps.planning.study import Result, Study
-from sweeps.results.store import Loaded, write_atomically
+from sweeps.results.store import Loaded
 from sweeps.results.summary import finals, winner
 
 
@@ -140,7 +140,7 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER, replace: boo
       The entry's file.
 
     Raises:
-      UserError: if the study fails `check` or the entry does not fit the schema.
+      UserError: if the study fails `check` or the entry would not be valid.
     """
     check(loaded, folder, replace)
     study = loaded.study
@@ -157,6 +157,8 @@ def write(loaded: Loaded, cost: Cost | None, folder: Path = FOLDER, replace: boo
     path = folder / study.task / f"{study.optimizer}.json"
     content = as_text(entry)
     try:
+        if (size := len(content)) > MAX_BYTES:
+            raise BadEntry(f"it would have {size:,} bytes, but an entry has at most {MAX_BYTES:,}")
         validate(json.loads(content))
     except BadEntry as error:
         raise UserError(
@@ -202,51 +204,6 @@ def _rung(loaded: Loaded, tuned: Sequence[Result], horizon: int) -> dict[str, An
     return {
         "horizon": horizon,
         "winner": best.trial.hparams,
-        "tuning": [
-            {
-                "hparams": r.trial.hparams,
-                "status": r.status,
-                "step": r.step,
-                "final": r.final and rounded(_recorded(r.final)),
-            }
-            for r in tried
-        ],
-        "finals": [
-            {
-                "seed": r.trial.seed,
-                "status": r.status,
-                "step": r.step,
-                "points": [
-                    {"step": step, **rounded(_recorded(metrics))} for step, metrics in r.points
-                ],
-                "curve": rounded(_curve(r)),
-            }
-            for r in finals(loaded.results, best)
-        ],
+        "tuning": [tuning_record(r) for r in tried],
+        "finals": [final_record(r) for r in finals(loaded.results, best)],
     }
-
-
-def _recorded(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that entries hold; a store has more."""
-    return {name: metrics[name] for name in (CURVE, *METRICS) if name in metrics}
-
-
-def _curve(result: Result, points: int = 40) -> dict[str, list[Any]]:
-    """Training losses averaged over at most `points` intervals that grow with the step."""
-    edges = (
-        np.unique(np.round(np.geomspace(1, max(len(result.losses), 1), points)).astype(int))
-        if result.losses
-        else np.empty(0, int)
-    )
-    losses = np.asarray(result.losses, float)
-    means = [float(losses[low:high].mean()) for low, high in zip([0, *edges], edges, strict=False)]
-    return {"step": edges.tolist(), "loss": [mean if np.isfinite(mean) else None for mean in means]}
-
-
-def rounded(value: Any) -> Any:
-    """The same data with floats cut to nine significant digits, which identify a float32."""
-    if isinstance(value, float):
-        return float(f"{value:.9g}")
-    if isinstance(value, Mapping):
-        return {name: rounded(one) for name, one in value.items()}
-    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value

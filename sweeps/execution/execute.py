@@ -17,6 +17,7 @@ from distill_bench.training.events import (
     Finished,
     Losses,
     Point,
+    Refused,
     Snapshot,
     Student,
     Waiting,
@@ -31,12 +32,13 @@ from sweeps.execution.progress import Display
 from sweeps.execution.request import Faults
 from sweeps.execution.resources import Resources
 from sweeps.execution.tensorboard import write_layout
-from sweeps.execution.trial_sink import ExportSink, TrialSink
+from sweeps.execution.trial_sink import ExportSink, TrialSink, losses_compare
 from sweeps.planning.environment import environment
 from sweeps.planning.plan import Candidate, Job, Plan
 from sweeps.planning.stopwatch import Stopwatch
 from sweeps.planning.study import Result
-from sweeps.results import pending, store
+from sweeps.results import pending, store, trial_files
+from sweeps.results.outdir import set_aside
 
 FINALS = "finals"  # the label of the runs whose students are exported
 
@@ -108,6 +110,9 @@ class _Runner:
                     sinks[lane].point(step, metrics, diagnostics)
                 case Snapshot(lane, saved):
                     sinks[lane].save(saved)
+                case Refused(lane, reason):
+                    sinks[lane].refuse(reason)
+                    left += resume[lane].step
                 case Student():
                     sinks[event.lane].export(event)
                 case Waiting(lane) | Alive(lane):
@@ -135,8 +140,7 @@ class _Runner:
             self.environment,
             self.display.say,
             resumes=self.resources.executor != "ray",
-            # With trained weights to start from, no student is untrained.
-            losses_compare=not task.start and (not task.teaching.labels or task.temperature == 1.0),
+            losses_compare=losses_compare(task),
         )
 
     def _events(self, jobs: Sequence[Job], resume: dict[int, Saved], keep: bool) -> Iterator[Event]:
@@ -144,7 +148,7 @@ class _Runner:
             from sweeps.execution import ray_executor
 
             trials = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
-            opts = [candidate.spec for candidate, _ in jobs]
+            opts = [candidate.located for candidate, _ in jobs]
             task, versions = self.plan.task.name, jobs[0][0].study.versions
             return ray_executor.run(task, self.resources, versions, opts, trials, keep)
         lanes = [candidate.lane(trial) for candidate, trial in jobs]
@@ -194,7 +198,7 @@ def execute(
         _open_study(root, candidate, candidate.entry.sources, display)
         for candidate in plan.candidates
     ]
-    write_layout(root)
+    write_layout(root, display.say)
     profiler = Profiler(root, display.say) if resources.profile else None
     _run(_Runner(plan, root, display, faults, resources, environment(), profiler, exporter))
     if profiler:
@@ -232,11 +236,9 @@ def _open_study(
     root: Path, candidate: Candidate, sources: Mapping[str, str], display: Display
 ) -> Path:
     """Saves the candidate's study and sets damaged trials aside; returns the study's folder."""
-    folder = store.save_study(root, candidate.study, candidate.spec, sources)
-    for path, reason in store.load_study(folder).problems:
-        display.say(
-            f"Damaged: {reason}\n  set aside as {store.set_aside(path)}; the trial runs again."
-        )
+    folder = store.save_study(root, candidate.study, candidate.spec, sources, display.say)
+    for path, reason in trial_files.load_trials(folder)[1]:
+        set_aside(path, reason, display.say)
     return folder
 
 
@@ -271,7 +273,7 @@ def _to_export(runner: _Runner, finals: Sequence[Job]) -> list[Job]:
     results = {
         result.trial.id: result
         for candidate in {candidate.study.id: candidate for candidate, _ in lacking}.values()
-        for result in store.load_study(store.study_folder(runner.root, candidate.study)).results
+        for result in pending.results_of(runner.root, candidate)
         if result.status == "ok"
     }
     again = [job for job in lacking if job[1].id in results]

@@ -15,7 +15,8 @@ from distill_bench.training.events import Student
 from sweeps.planning.environment import environment
 from sweeps.planning.plan import Job
 from sweeps.planning.study import TUNING_SEED, Study, Trial
-from sweeps.results.store import Loaded, open_folder
+from sweeps.results.outdir import open_folder
+from sweeps.results.store import Loaded
 
 
 @dataclass(frozen=True)

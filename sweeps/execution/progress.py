@@ -8,10 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from distill_bench import streams
+from distill_bench.log import to_stderr
+
 if TYPE_CHECKING:
     import rich.progress
 
 LINE_SECONDS = 10.0
+_WIDTH_OF_BARS = 60  # cells of the narrowest terminal that shows a bar
 
 
 class Display(Protocol):
@@ -59,7 +63,7 @@ class _Lines(Display):
             )
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        to_stderr(text)
 
 
 class _Bar(Display):
@@ -77,7 +81,7 @@ class _Bar(Display):
             self._bar.advance(self._phase, steps)
 
     def say(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False)
+        self._bar.console.print(streams.plain(text), markup=False, highlight=False)
 
 
 @contextmanager
@@ -87,20 +91,24 @@ def progress() -> Iterator[Display]:
         yield _Lines()
         return
     from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(file=streams.lossy_stderr())
+    with Progress(*bar_columns(console.width), console=console) as bar:
+        yield _Bar(bar)
+
+
+def bar_columns(width: int) -> list[rich.progress.ProgressColumn]:
+    """What stands on the line of a bar: on a narrow terminal, the numbers alone."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeRemainingColumn,
     )
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield _Bar(bar)
+    label, done = TextColumn("{task.description}"), MofNCompleteColumn()
+    left = TimeRemainingColumn()
+    if width < _WIDTH_OF_BARS:
+        return [label, done, left]
+    return [label, BarColumn(), done, TextColumn("steps"), left]

@@ -9,11 +9,9 @@ optimizer's file must be at the same path on every node.
 from __future__ import annotations
 
 import functools
-import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill_bench import machine
@@ -99,8 +97,8 @@ def run(
     trials: Sequence[TrialSpec],
     keep: bool = False,
 ) -> Iterator[Event]:
-    """Events of `trials`. Trial i uses the optimizer typed as opts[i]. The events of a unit come
-    together, when it is done.
+    """Events of `trials`. Trial i uses the optimizer opts[i]; a file is named by its absolute path.
+    The events of a unit come together, when it is done.
 
     Args:
       versions: those of the study, which every Ray worker must have.
@@ -130,9 +128,8 @@ def run(
     )(_unit)
     waiting = {}
     for indices in slices(opts, workers):
-        spec = _absolute(opts[indices[0]])
-        own = [trials[i] for i in indices]
-        waiting[unit.remote(task, resources, versions, spec, own, keep)] = indices
+        opt, own = opts[indices[0]], [trials[i] for i in indices]
+        waiting[unit.remote(task, resources, versions, opt, own, keep)] = indices
     while waiting:
         yield Alive(next(iter(waiting.values()))[0])
         done, _ = ray.wait(list(waiting), timeout=_HEARTBEAT_SECONDS)
@@ -158,14 +155,14 @@ def _connect(address: str | None) -> None:
     """Connects to the Ray cluster at the address, or starts one here."""
     import ray
 
-    root = str(Path(__file__).resolve().parents[2])
-    python_path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    from sweeps import cli
+
     try:
         ray.init(
             address=address,
             include_dashboard=False,
             log_to_driver=False,
-            runtime_env={"env_vars": machine.chosen_folders() | {"PYTHONPATH": python_path}},
+            runtime_env={"env_vars": machine.chosen_folders() | {"PYTHONPATH": cli.python_path()}},
         )
     except ConnectionError as error:
         raise UserError(f"--ray_address={address} cannot be reached: {error}") from None
@@ -177,11 +174,3 @@ def _demand(cluster: Mapping[str, float]) -> dict[str, float]:
         if cluster.get(name, 0) >= 1:
             return {"CPU": 1, name: 1}
     return {"CPU": 1}
-
-
-def _absolute(spec: str) -> str:
-    """The spec with an absolute path if it names a file, because Ray workers run elsewhere."""
-    target, colon, attribute = spec.partition(":")
-    if not target.endswith(".py"):
-        return spec
-    return f"{Path(target).expanduser().resolve()}{colon}{attribute}"

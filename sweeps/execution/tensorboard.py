@@ -1,5 +1,7 @@
 """Writes each trial's TensorBoard event file while it trains. The files are never read back.
 
+An event holds the time at which it was written; all else is the same in every run of a trial.
+
 TensorFlow is not needed.
 """
 
@@ -26,8 +28,10 @@ from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
+from distill_bench.files import replace_atomically
 from distill_bench.training.exams import CURVE
 from sweeps.planning.study import Study, Trial, content_id
+from sweeps.results.outdir import Say, expect_file
 
 TAGS = {
     CURVE: "probe/curve",
@@ -44,33 +48,30 @@ TRAIN_LOSS, LEARNING_RATE = "train/loss", "train/learning_rate"
 _RATE_EVERY = 10  # steps between points of the learning-rate curve
 
 
-class _EventFile:
-    """An event file that is open only while it is flushed, because a sweep may have a thousand."""
+class _Events:
+    """Events in memory, in the format of an event file."""
 
-    def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
-        # An interrupted run left its events; they are written again.
-        for stale in folder.glob("events.out.tfevents.*"):
-            stale.unlink()
-        self._path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
+    def __init__(self, clock: Callable[[], float] = time.time):
+        self._clock = clock
         self._buffer = io.BytesIO()
         self._records = RecordWriter(self._buffer)
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._write(Event(wall_time=clock(), file_version="brain.Event:2"))
 
     def _write(self, event: Event) -> None:
         self._records.write(event.SerializeToString())
 
     def summary(self, summary: Summary, step: int = 0) -> None:
-        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+        self._write(Event(wall_time=self._clock(), step=step, summary=summary))
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         self.summary(Summary(value=[Summary.Value(tag=tag, simple_value=value)]), step)
 
-    def flush(self) -> None:
-        with open(self._path, "ab") as file:
-            file.write(self._buffer.getvalue())
+    def take(self) -> bytes:
+        """The events since the last call."""
+        taken = self._buffer.getvalue()
         self._buffer.seek(0)
         self._buffer.truncate()
+        return taken
 
 
 class TrialCurves:
@@ -79,7 +80,12 @@ class TrialCurves:
     def __init__(
         self, folder: Path, study: Study, trial: Trial, learning_rate: Callable[[np.ndarray], Any]
     ):
-        self._events = _EventFile(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        # An interrupted run left its events; they are written again.
+        for stale in folder.glob("events.out.tfevents.*"):
+            stale.unlink()
+        self._path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
+        self._events = _Events()
         configuration = {"optimizer": study.optimizer, "horizon": trial.horizon, **trial.hparams}
         # All seeds of a configuration form one session group.
         group = content_id([study.id, configuration])
@@ -87,15 +93,13 @@ class TrialCurves:
             hparams_summary.hparams_pb(configuration, trial_id=group, start_time_secs=time.time())
         )
         steps = np.arange(0, trial.horizon, _RATE_EVERY)
-        if (rates := learning_rate(steps)) is not None:
-            rates = np.broadcast_to(np.asarray(rates), steps.shape)
-            for step, rate in zip(steps.tolist(), rates.tolist(), strict=True):
-                self._events.scalar(LEARNING_RATE, rate, step)
+        for step, rate in zip(steps.tolist(), _rates(learning_rate, steps), strict=False):
+            self._events.scalar(LEARNING_RATE, rate, step)
 
     def losses(self, first: int, values: np.ndarray) -> None:
         for i, value in enumerate(values.tolist()):
             self._events.scalar(TRAIN_LOSS, value, first + i)
-        self._events.flush()
+        self._flush()
 
     def point(
         self, step: int, metrics: dict[str, float], diagnostics: dict[str, float] | None = None
@@ -104,7 +108,7 @@ class TrialCurves:
             self._events.scalar(TAGS[name], value, step)
         for name, value in (diagnostics or {}).items():
             self._events.scalar(f"optimizer/{name}", value, step)
-        self._events.flush()
+        self._flush()
 
     def replay(self, records: Sequence[dict[str, Any]]) -> None:
         """Writes again the points that a trial recorded before it was interrupted."""
@@ -124,13 +128,26 @@ class TrialCurves:
             metadata=hparams_metadata.create_summary_metadata(data),
         )
         self._events.summary(Summary(value=[value]))
-        self._events.flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        """The file is open only here, because a sweep may have a thousand."""
+        with open(self._path, "ab") as file:
+            file.write(self._events.take())
 
 
-def write_layout(root: Path) -> None:
+def _rates(learning_rate: Callable[[np.ndarray], Any], steps: np.ndarray) -> list[float]:
+    """The learning rate at each step; none if it is not scheduled or the schedule, which may be a
+    plug-in's and need only work inside jit, does not accept the steps."""
+    try:
+        rates = learning_rate(steps)
+        return [] if rates is None else np.broadcast_to(rates, steps.shape).tolist()
+    except Exception:
+        return []
+
+
+def write_layout(root: Path, say: Say) -> None:
     """Writes the custom-scalar layout: one chart per metric, with the curves of all trials."""
-    if any(root.glob("events.out.tfevents.*")):
-        return
     held_out = [TAGS[name] for name in ("heldout_kl", "agreement", "accuracy")]
     layout = layout_pb2.Layout(
         category=[
@@ -141,14 +158,15 @@ def write_layout(root: Path) -> None:
             _category("all optimizers: held-out", held_out),
         ]
     )
-    events = _EventFile(root)
+    events = _Events(clock=lambda: 0.0)  # the same bytes in every run
     value = Summary.Value(
         tag=custom_scalar.CONFIG_SUMMARY_TAG,
         tensor=tensor_util.make_tensor_proto(layout.SerializeToString(), shape=()),
         metadata=custom_scalar.create_summary_metadata(),
     )
     events.summary(Summary(value=[value]))
-    events.flush()
+    path = expect_file(root / f"events.out.tfevents.{0:010d}.layout", say)
+    replace_atomically(path, lambda file: file.write(events.take()))
 
 
 def _category(title: str, tags: Sequence[str]) -> layout_pb2.Category:

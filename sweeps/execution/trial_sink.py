@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from distill_bench.tasks.task import Task
 from distill_bench.training import lane_state
 from distill_bench.training.events import Student
 from distill_bench.training.lane_state import Saved
@@ -17,6 +17,9 @@ from sweeps.execution.tensorboard import TrialCurves
 from sweeps.planning.plan import Candidate, Job
 from sweeps.planning.study import Result, Status, Trial
 from sweeps.results import store
+from sweeps.results.outdir import make_folder, set_aside
+from sweeps.results.sealed import Damaged
+from sweeps.results.trial_files import CHECKPOINT, TrialWriter, misplaced
 
 BLOWN_UP = 1.1  # final loss over the untrained one; the latter is measured on one batch only
 
@@ -46,11 +49,12 @@ class TrialSink:
           trial: the trial.
           exporter: exports its student at the end; None for no export.
           environment: versions and machine, stored with the result.
-          say: shows the reason if a checkpoint is refused.
+          say: shows the reason if what an interrupted run left cannot be used.
           resumes: whether to continue from the checkpoint that an earlier run left.
           losses_compare: whether training losses and probe losses are the same measure.
         """
-        folder = store.study_folder(root, candidate.study) / trial.name
+        self._say = say
+        self._folder = store.study_folder(root, candidate.study) / trial.name
         study = candidate.study
         self._owner = {
             "trial": trial.id,
@@ -58,13 +62,32 @@ class TrialSink:
             "source": study.source_sha256,
             "versions": study.versions,
         }
-        self._checkpoint = folder / "state.npz"
+        self._checkpoint = self._folder / CHECKPOINT
         self._job, self._exporter = (candidate, trial), exporter
-        self._metrics: dict[str, float] = {}
         self._environment = environment
-        self._writer = store.TrialWriter(folder, trial)
-        self.saved, kept = self._resume(say) if resumes else (None, [])
+        self._writer = TrialWriter(self._folder, trial)
         self._losses_compare = losses_compare
+        make_folder(root, self._folder, say)
+        try:
+            if odd := misplaced(self._folder):
+                raise Damaged(odd)
+            self._begin(*(self._resume() if resumes else (None, [])))
+        except Damaged as error:
+            self._start_over(str(error))
+
+    def refuse(self, reason: str) -> None:
+        """Starts the trial from its beginning, because its checkpoint cannot be used."""
+        self._start_over(f"{self._checkpoint} {reason}")
+
+    def _start_over(self, reason: str) -> None:
+        set_aside(self._folder, reason, self._say)
+        self._begin(None, [])
+
+    def _begin(self, saved: Saved | None, kept: list[dict[str, Any]]) -> None:
+        """Starts the files from the checkpoint and the records up to it."""
+        candidate, trial = self._job
+        self.saved = saved
+        self._metrics: dict[str, float] = {}
         # The first loss is measured before the first update.
         self._untrained = next(
             (record["losses"][0] for record in kept if record.get("first") == 1), None
@@ -75,24 +98,25 @@ class TrialSink:
         def learning_rate(steps: np.ndarray) -> Any:
             return opt.learning_rate(trial.hparams, opt.steps(trial.horizon), steps)
 
-        self._curves = TrialCurves(folder, study, trial, learning_rate)
+        self._curves = TrialCurves(self._folder, candidate.study, trial, learning_rate)
         self._curves.replay(kept)
 
-    def _resume(self, say: Callable[[str], None]) -> tuple[Saved | None, list[dict[str, Any]]]:
-        """The checkpoint and the records up to it; (None, []) if none can be used."""
+    def _resume(self) -> tuple[Saved | None, list[dict[str, Any]]]:
+        """The checkpoint and the records up to it; (None, []) if there is none.
+
+        Raises:
+          Damaged: if they cannot be used.
+        """
+        candidate, trial = self._job
         if not self._checkpoint.exists():
             return None, []
         try:
             saved = lane_state.load(self._checkpoint, self._owner)
-            return saved, self._writer.kept(saved.step)
-        except (lane_state.BadCheckpoint, store.DamagedTrial) as error:
-            refused = self._checkpoint.with_name(f"refused-{time.time_ns()}.npz")
-            self._checkpoint.rename(refused)
-            say(
-                f"Checkpoint refused: {error}.\n"
-                f"  set aside as {refused}; the trial starts from its beginning."
-            )
-            return None, []
+        except lane_state.BadCheckpoint as error:
+            raise Damaged(str(error)) from None
+        if saved.step >= (steps := candidate.optimizer.steps(trial.horizon)):
+            raise Damaged(f"{self._checkpoint} is of step {saved.step} of {steps}")
+        return saved, self._writer.kept(saved.step)
 
     def losses(self, first: int, values: Any) -> None:
         if first == 1:
@@ -122,23 +146,30 @@ class TrialSink:
             status, detail = "diverged", reason
         self._curves.finish(status == "ok")
         self._writer.finish(status, step, detail, self._environment)
-        self._checkpoint.unlink(missing_ok=True)
         return status, detail
 
     def _blown_up(self) -> str | None:
-        """Why the last metrics are those of a run that has failed; None if they are not."""
-        final = self._metrics.get("probe_loss")
-        if (
-            not self._losses_compare
-            or final is None
-            or self._untrained is None
-            or final <= BLOWN_UP * self._untrained
-        ):
-            return None
-        return (
-            f"blown up: its final probe loss of {final:.4g} is above the {self._untrained:.4g} of "
-            "the untrained student"
-        )
+        return blown_up(self._untrained, self._metrics) if self._losses_compare else None
+
+
+def losses_compare(task: Task) -> bool:
+    """Whether training losses and probe losses are the same measure, and the first training loss is
+    an untrained student's: not with trained weights to start from."""
+    return not task.start and (not task.teaching.labels or task.temperature == 1.0)
+
+
+def blown_up(untrained: float | None, final: Mapping[str, float]) -> str | None:
+    """Why a run with these last metrics has failed; None if it has not, or nobody knows.
+
+    untrained: loss of the untrained student.
+    """
+    loss = final.get("probe_loss")
+    if loss is None or untrained is None or loss <= BLOWN_UP * untrained:
+        return None
+    return (
+        f"blown up: its final probe loss of {loss:.4g} is above the {untrained:.4g} of the "
+        "untrained student"
+    )
 
 
 class ExportSink:
@@ -166,6 +197,9 @@ class ExportSink:
         self._metrics = metrics
 
     def save(self, saved: Saved) -> None:
+        pass
+
+    def refuse(self, reason: str) -> None:
         pass
 
     def export(self, student: Student) -> None:

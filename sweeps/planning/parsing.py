@@ -12,6 +12,7 @@ from typing import Any
 
 from distill_bench.errors import UserError
 from distill_bench.tasks.task import Task
+from optimizers.contract.domains import Value
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -71,6 +72,11 @@ def parse_settings(learning_rates: Sequence[str], settings: Sequence[str]) -> di
 def cast(name: str, text: str, default: Any) -> Any:
     """The text as a value of the default's type. If the default is None: an int if the text is
     one, else a float if it is one, else the text itself."""
+    if not isinstance(default, Value | None):
+        raise UserError(
+            f"--set {name}={text}: {name!r} cannot be set, because its default is a "
+            f"{type(default).__name__}. Only numbers, text, true and false can be typed."
+        )
     try:
         if default is None:
             return next((kind(text) for kind in (int, float) if _parses_as(kind, text)), text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +17,13 @@ from optimizers.contract.evaluations import Audit
 from optimizers.contract.source_digest import own_files
 from sweeps.planning.environment import versions
 from sweeps.planning.parsing import cast, parse_horizons, parse_settings, parse_shard
-from sweeps.planning.plug_ins import resolve_watched
+from sweeps.planning.plug_ins import absolute, resolve_watched
 from sweeps.planning.request import PlanRequest
 from sweeps.planning.sampling import describe_domain
 from sweeps.planning.search import Search
 from sweeps.planning.study import TUNING_SEED, Study, Trial
+
+MOST_SEARCHED = 100  # hyperparameters; a search of a few hundred trials learns nothing of more
 
 
 def lane_of(opt: Optimizer, hparams: Mapping[str, Any], steps: int, seed: int) -> Lane:
@@ -53,6 +55,12 @@ class Candidate:
     @property
     def optimizer(self) -> Optimizer:
         return self.entry.optimizer
+
+    @property
+    def located(self) -> str:
+        """`spec` with the absolute path if it names a file, for a process in another folder."""
+        target, colon, attribute = self.spec.partition(":")
+        return f"{self.entry.path}{colon}{attribute}" if target.endswith(".py") else self.spec
 
     @property
     def first(self) -> dict[str, Any]:
@@ -100,12 +108,16 @@ class Plan:
         return range(TUNING_SEED + 1, TUNING_SEED + 1 + self.seeds)
 
 
-def make_plan(request: PlanRequest) -> Plan:
+def make_plan(request: PlanRequest, importing: Callable[[str], None] = lambda spec: None) -> Plan:
     """Checks the request and lists its trials.
+
+    importing: called with each optimizer, as typed, before its file is imported.
 
     Raises:
       UserError: at the first mistake.
     """
+    # Before anything is imported, because a plug-in may change the current folder.
+    files = {spec: absolute(spec) for spec in request.opts}
     task = vary(catalogue.get(request.task), request.variation)
     horizons = parse_horizons(request.horizons, task)
     if request.trials < 1:
@@ -113,10 +125,12 @@ def make_plan(request: PlanRequest) -> Plan:
     if request.seeds < 1:
         raise UserError(f"--seeds={request.seeds} leaves no final run: use 1 or more.")
     specs = registry.builtins() if list(request.opts) == ["all"] else request.opts
-    resolved = _resolve_all(specs)
+    specs = request.part or specs
+    resolved = _resolve_all(specs, files, importing)
     entries = [entry for entry, _ in resolved]
     values_by_name = parse_settings(request.learning_rates, request.settings)
-    _check_declared(values_by_name, entries)
+    if not request.part:  # a name may be declared by an optimizer of another part
+        _check_declared(values_by_name, entries)
     candidates = tuple(
         replace(
             _candidate(spec, entry, task, request.trials, horizons, values_by_name),
@@ -127,14 +141,19 @@ def make_plan(request: PlanRequest) -> Plan:
     return Plan(task, candidates, horizons, request.seeds, parse_shard(request.shard))
 
 
-def _resolve_all(specs: Sequence[str]) -> list[tuple[registry.Resolved, list[str]]]:
+def _resolve_all(
+    specs: Sequence[str], files: Mapping[str, str], importing: Callable[[str], None]
+) -> list[tuple[registry.Resolved, list[str]]]:
     """Each optimizer, with the settings that its file tried to change."""
     if not specs:
         raise UserError(
             "Nothing to run: name an optimizer, such as --opt=shampoo.\n"
             f"Built in: {', '.join(registry.builtins())}. Your own: --opt=./my_opt.py"
         )
-    found = [resolve_watched(spec) for spec in specs]
+    found = []
+    for spec in specs:
+        importing(spec)
+        found.append(resolve_watched(spec, files.get(spec)))
     names = [entry.optimizer.name for entry, _ in found]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
@@ -184,16 +203,19 @@ def _candidate(
         for name, texts in values_by_name.items()
         if name in opt.defaults
     }
+    searched = {name: domain for name, domain in opt.space.items() if name not in listed}
+    if len(searched) > MOST_SEARCHED:
+        raise UserError(
+            f"{opt.name} searches {len(searched)} hyperparameters; at most {MOST_SEARCHED} can be "
+            "searched. Leave the domains of the others out, so that they keep their defaults, or "
+            "give them values with --set."
+        )
     study = Study(
         task=task.name,
         fingerprint=task.fingerprint(),
         optimizer=opt.name,
         source_sha256=entry.source_sha256,
-        space={
-            name: describe_domain(domain)
-            for name, domain in opt.space.items()
-            if name not in listed
-        },
+        space={name: describe_domain(domain) for name, domain in searched.items()},
         fixed={
             name: values[0] if len(values) == 1 else list(values) for name, values in listed.items()
         },
@@ -201,7 +223,7 @@ def _candidate(
     )
     search = Search(
         opt.name,
-        tuple((name, domain) for name, domain in opt.space.items() if name not in listed),
+        tuple(searched.items()),
         tuple((name, tuple(values)) for name, values in listed.items()),
         trials,
         horizons,

@@ -12,13 +12,24 @@ from distill_bench.log import LOG
 from optimizers.contract import registry
 
 
+def absolute(spec: str) -> str:
+    """The spec with an absolute path if it names a file that exists."""
+    target, colon, attribute = spec.partition(":")
+    path = Path(target).expanduser()
+    if not (target.endswith(".py") and path.is_file()):
+        return spec
+    return f"{path.absolute()}{colon}{attribute}"
+
+
 def resolve(spec: str) -> registry.Resolved:
     """The optimizer that `spec` names; see `resolve_watched`."""
     return resolve_watched(spec)[0]
 
 
-def resolve_watched(spec: str) -> tuple[registry.Resolved, list[str]]:
+def resolve_watched(spec: str, found: str | None = None) -> tuple[registry.Resolved, list[str]]:
     """The optimizer that `spec` names, in any form that `registry.resolve` accepts.
+
+    found: the same as `absolute` returned earlier, in case the current folder has changed.
 
     Returns:
       The optimizer, and the settings that its file changed while it was imported, such as
@@ -30,7 +41,7 @@ def resolve_watched(spec: str) -> tuple[registry.Resolved, list[str]]:
     """
     before = settings.current()
     try:
-        found = _resolve(spec)
+        resolved = _resolve(spec, found or absolute(spec))
     finally:
         changed = before.restore()
         if changed:
@@ -40,16 +51,16 @@ def resolve_watched(spec: str) -> tuple[registry.Resolved, list[str]]:
                 spec,
                 ", ".join(changed),
             )
-    return found, changed
+    return resolved, changed
 
 
-def _resolve(spec: str) -> registry.Resolved:
+def _resolve(spec: str, found: str) -> registry.Resolved:
     try:
-        return registry.resolve(spec)
+        return registry.resolve(found)
     except registry.UnknownOptimizer as error:
         raise UserError(str(error)) from None
-    except Exception as error:  # a plug-in's file may raise anything
-        path = str(Path(spec.partition(":")[0]).resolve())
+    except (Exception, SystemExit) as error:  # a plug-in's file may raise anything
+        path = found.partition(":")[0]
         own = own_traceback(traceback.format_exception(error), path)
         raise UserError(f"--opt={spec} cannot be imported; its own error:\n\n{own}") from None
 

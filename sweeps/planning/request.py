@@ -22,6 +22,7 @@ class PlanRequest:
       settings: texts of the form "name=value" or "name=value,value".
       shard: "i/n", slice i of n.
       variation: changes to the task.
+      part: the optimizers to plan for, of those in `opts`; () for all of them.
     """
 
     opts: tuple[str, ...]
@@ -33,3 +34,4 @@ class PlanRequest:
     settings: tuple[str, ...] = ()
     shard: str = "0/1"
     variation: Variation = field(default_factory=Variation)
+    part: tuple[str, ...] = ()

@@ -10,12 +10,18 @@ from typing import Any, Literal
 
 Status = Literal["ok", "diverged", "crashed", "timeout"]
 TUNING_SEED = 0
+_LONGEST_NAME = 240  # bytes of a folder's name; file systems allow 255
 Hparams = Mapping[str, Any]
 
 
 def content_id(content: Any) -> str:
     """12 hex digits: the start of the SHA-256 of the content's canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def cut(text: str, size: int) -> str:
+    """The start of the text, of at most `size` bytes."""
+    return text.encode()[:size].decode(errors="ignore")
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,17 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Name of its directory: horizon, hyperparameters, seed, and the start of the id."""
+        """Name of its folder: horizon, hyperparameters, seed, and the start of the id. Of a name
+        that is too long for that, the hyperparameters are cut and the id is whole."""
         values = [
             f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.hparams.items()
         ]
         text = "_".join([f"h{self.horizon}", *values, f"seed{self.seed}", self.id[:6]])
-        return "".join(c if c.isalnum() or c in "._=-+" else "-" for c in text)
+        name = "".join(c if c.isalnum() or c in "._=-+" else "-" for c in text)
+        if len(name.encode()) <= _LONGEST_NAME:
+            return name
+        end = f"..._seed{self.seed}_{self.id}"
+        return cut(name, _LONGEST_NAME - len(end)) + end
 
 
 @dataclass(frozen=True)

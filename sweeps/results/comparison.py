@@ -17,6 +17,8 @@ from sweeps.results.rescaling import Shift, Trend
 from sweeps.results.statistics import Interval, Speedup
 from sweeps.results.summary import Row
 
+_WIDEST = math.log(1e6)
+
 
 @dataclass(frozen=True)
 class Growth:
@@ -130,7 +132,7 @@ class Comparison:
             return found
         reach = self._quantile * self._deviation(name, of, shift)
         low, high = shift.value - reach, shift.value + reach + self._handicap(of, shift)
-        return replace(found, interval=(math.exp(low), math.exp(high)))
+        return replace(found, interval=(math.exp(_cut(low)), math.exp(_cut(high))))
 
     def _without_interval(self, shift: Shift, horizons: np.ndarray) -> Speedup:
         assert self.curve is not None
@@ -138,7 +140,7 @@ class Comparison:
             return Speedup(math.exp(self.curve.high) / float(horizons[-1]), ">")
         if shift.value == -math.inf:
             return Speedup(math.exp(self.curve.low) / float(horizons[0]), "<")
-        return Speedup(math.exp(shift.value))
+        return Speedup(math.exp(_cut(shift.value)))
 
     def _at_rung(self, of: Ladder) -> Shift:
         assert self.curve is not None
@@ -181,7 +183,9 @@ class Comparison:
             return None
         reach = self._quantile * self._deviation(name, of, found)
         low, high = found.value - reach, found.value + reach
-        return Growth(math.expm1(found.value), (math.expm1(low), math.expm1(high)))
+        return Growth(
+            math.expm1(_cut(found.value)), (math.expm1(_cut(low)), math.expm1(_cut(high)))
+        )
 
     def ranks(self) -> dict[str, int]:
         """Optimizer -> rank by the overall speed-up; ties share a rank. In order of the board.
@@ -257,6 +261,11 @@ class Comparison:
             else "no number of seeds would, because luck in tuning is larger than the difference"
         )
         return f"{seeds} seeds do not separate it from {self.baseline}; {hope}."
+
+
+def _cut(log: float) -> float:
+    """The logarithm of a factor, cut at _WIDEST: a nearly flat baseline gives any number."""
+    return max(min(log, _WIDEST), -_WIDEST)
 
 
 def edge_warning(row: Row) -> str | None:

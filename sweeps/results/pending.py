@@ -9,7 +9,7 @@ from pathlib import Path
 from sweeps.planning.plan import Candidate, Job, Plan
 from sweeps.planning.search import key
 from sweeps.planning.study import TUNING_SEED, Result
-from sweeps.results import store
+from sweeps.results import store, trial_files
 from sweeps.results.summary import loss, winner
 
 
@@ -30,7 +30,7 @@ class Pending:
 def results_of(root: Path, candidate: Candidate) -> Sequence[Result]:
     """The candidate's stored results; none if its folder does not exist."""
     folder = store.study_folder(root, candidate.study)
-    return store.load_study(folder).results if (folder / "study.json").exists() else ()
+    return trial_files.load_trials(folder)[0] if folder.is_dir() else ()
 
 
 def finished(root: Path, candidates: Iterable[Candidate]) -> frozenset[str]:

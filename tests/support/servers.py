@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import io
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+import numpy as np
+
+
+def archive(seed: int = 0, size: int = 600_000) -> bytes:
+    """An .npz of random bytes, which do not compress: with this size, more than two chunks."""
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.random.default_rng(seed).integers(0, 256, size, np.uint8))
+    return buffer.getvalue()
 
 
 @dataclass
@@ -20,6 +31,7 @@ class Served:
       ranges: whether the server supports ranges; "careless" ignores If-Range.
       faults: for each of the first requests, the status to answer, or the number of bytes after
         which to hang up.
+      length: the Content-Length to announce; None for the true one, "" to announce none.
       gate: answers wait until it is set.
       asked: the Range header of each request so far; None if it asked for the whole file.
       url: URL of the folder that holds the file.
@@ -29,6 +41,7 @@ class Served:
     headers: dict[str, str] = field(default_factory=lambda: {"ETag": '"1"'})
     ranges: bool | str = True
     faults: list[int] = field(default_factory=list)
+    length: str | None = None
     gate: threading.Event = field(default_factory=threading.Event)
     asked: list[str | None] = field(default_factory=list)
     url: str = ""
@@ -63,9 +76,12 @@ def serve(content: bytes, port: int = 0, **how) -> Iterator[Served]:
                 self.send_response(200)
             for name, value in served.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(total - first))
+            length = str(total - first) if served.length is None else served.length
+            if length:
+                self.send_header("Content-Length", length)
             self.end_headers()
-            self.wfile.write(served.content[first : None if fault is None else first + fault])
+            with contextlib.suppress(ConnectionError):  # a client may hang up, too
+                self.wfile.write(served.content[first : None if fault is None else first + fault])
 
         def log_message(self, format, *args):
             pass

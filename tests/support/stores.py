@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 
 class Silent:
@@ -32,13 +37,55 @@ def rows(script, *flags):
 
 
 def contents(folder):
-    """All files of a store, as text, without the environment of the results."""
+    """All JSON files of a store, as text, without the results' environment and digest."""
     found = {}
     for path in sorted(folder.rglob("*.json*")):
         content = path.read_text()
         if path.name == "result.json":
             content = json.dumps(
-                {k: v for k, v in json.loads(content).items() if k != "environment"}
+                {
+                    name: value
+                    for name, value in json.loads(content).items()
+                    if name not in ("environment", "sha256")
+                }
             )
         found[str(path.relative_to(folder))] = content
     return found
+
+
+def unseal(path: Path) -> None:
+    """Takes the digest out of a result.json or study.json, as earlier versions wrote it."""
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    path.write_text(json.dumps(content, indent=1))
+
+
+def files(root: Path) -> dict[str, bytes | list[bytes]]:
+    """Every file of a store with its bytes, and every folder.
+
+    Of a trial's event file: the events without their times, under a name without time and host.
+    Not worker.log, which holds what processes printed.
+    """
+    found: dict[str, bytes | list[bytes]] = {}
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        if path.name.startswith("events.") and path.parent != root:
+            name = str(path.parent.relative_to(root) / "events")
+            assert name not in found, f"two event files in {path.parent}"
+            found[name] = [_timeless(event) for event in RawEventFileLoader(str(path)).Load()]
+        elif name != "worker.log":
+            found[name] = path.read_bytes() if path.is_file() else b"a folder"
+    return found
+
+
+def _timeless(content: bytes) -> bytes:
+    """The event without the time at which it was written."""
+    event = Event.FromString(content)
+    event.ClearField("wall_time")
+    for value in event.summary.value:
+        if value.metadata.plugin_data.plugin_name == "hparams":
+            data = HParamsPluginData.FromString(value.metadata.plugin_data.content)
+            data.session_start_info.ClearField("start_time_secs")
+            data.session_end_info.ClearField("end_time_secs")
+            value.metadata.plugin_data.content = data.SerializeToString(deterministic=True)
+    return event.SerializeToString(deterministic=True)

@@ -154,11 +154,11 @@ function domainText(domain) {
 }
 
 function provenance(entry) {
-  const { verdict, detail, date } = entry.verification ?? {};
+  const { verdict, detail, unverified } = entry.verification ?? {};
   const verified = [
     plain(verdict ?? "not yet verified"),
-    date ? `, ${plain(date)}` : "",
     detail ? `: ${prose(detail)}` : "",
+    unverified?.length ? `; not verified: ${unverified.map(plain).join(", ")}` : "",
   ].join("");
   const pairs = [
     ["verification", verified],

@@ -9,21 +9,23 @@ const dashOf = (style) => (typeof style === "number" ? DASHES[style % DASHES.len
 const shapeOf = (style) => (typeof style === "number" ? SHAPES[style % SHAPES.length] : "ring");
 
 function scale([low, high], [from, to], logarithmic) {
-  const f = logarithmic ? Math.log : (x) => x;
+  const f = logarithmic ? (x) => Math.log(Math.max(x, Number.MIN_VALUE)) : (x) => x;
   return (x) => from + ((f(x) - f(low)) / (f(high) - f(low) || 1)) * (to - from);
 }
 
-// The domain with a margin; a single value gets a margin wide enough for a scale.
+// The domain with a margin; a single value gets a margin wide enough for a scale. A logarithmic
+// domain stays positive and finite: numbers come from other people's files.
 function padded([low, high], logarithmic, part = 0.05) {
   if (logarithmic) {
-    const ratio = low === high ? 1.2 : (high / low) ** part;
-    return [low / ratio, high * ratio];
+    const ratio = low === high ? 1.2 : Math.exp(part * (Math.log(high) - Math.log(low)));
+    return [Math.max(low / ratio, Number.MIN_VALUE), Math.min(high * ratio, Number.MAX_VALUE)];
   }
   const margin = (high - low) * part || Math.abs(high) * 0.1 || 1;
   return [low - margin, high + margin];
 }
 
 function ticks([low, high], logarithmic, most) {
+  if (!Number.isFinite(high - low) || (logarithmic && low <= 0)) return [];
   if (logarithmic) {
     const decades = [];
     for (let d = Math.floor(Math.log10(low)); d <= Math.ceil(Math.log10(high)); d++)
@@ -58,6 +60,8 @@ function ticks([low, high], logarithmic, most) {
   const raw = (high - low) / most;
   const unit = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].find((factor) => factor * unit >= raw) * unit;
+  // Steps below the numbers' own digits would never reach the end.
+  if (!(step > 1e-12 * Math.max(Math.abs(low), Math.abs(high)))) return [low];
   const found = [];
   for (let i = Math.ceil(low / step); i * step <= high; i++)
     found.push(Number((i * step).toPrecision(12)));
