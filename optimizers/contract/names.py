@@ -33,8 +33,9 @@ def _why_not(name: object, builtins: Collection[str]) -> str | None:
         return "a name is up to 64 ASCII letters, digits and underscores, a letter first"
     folded = {one.casefold(): one for one in builtins}
     if builtin := folded.get(name.casefold()):
-        differs = "" if name == builtin else f" as {builtin!r}"
-        return f"it is the name of a built-in optimizer{differs} (--opt={builtin})"
+        if name != builtin:
+            return f"only its case differs from the built-in optimizer {builtin}"
+        return f"it is the name of a built-in optimizer (--opt={builtin})"
     if name.casefold().startswith(_OPTAX):
         return f"names that begin with {_OPTAX} are those of --opt=optax:NAME"
     if name.casefold() in _RESERVED:
