@@ -24,7 +24,8 @@ from distill_bench.training import source
 from distill_bench.training.lane_layout import LayoutOptions
 from distill_bench.weights import files, lookup
 from distill_bench.weights.__main__ import main
-from support.paths import CALM
+from optimizers.contract.syntax import declared_in
+from support.paths import CALM, ROOT
 from support.stores import Silent, contents
 from sweeps.execution.execute import execute
 from sweeps.execution.export import Exporter, describe
@@ -37,7 +38,7 @@ from sweeps.results.trial_files import TrialWriter
 
 TWO_DEVICES = LayoutOptions(devices=2)
 # Measured at other parameters than those that it moves.
-AVERAGING = "schedule_free_adamw"
+AVERAGING = declared_in((ROOT / "optimizers" / "schedule_free.py").read_text())[0]
 DIVERGING = """
 import jax.numpy as jnp, optax
 from optimizers import Schedule, optimizer
