@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -153,7 +154,8 @@ def mine(lr: Schedule = 0.1):
         ("1 / 0", None),  # other checks find this
     ],
 )
-def test_code_that_is_loaded_late_fails_a_check(tmp_path, line, reason):
+def test_code_that_is_loaded_late_fails_a_check(tmp_path, monkeypatch, line, reason):
+    monkeypatch.delitem(sys.modules, "late_code", raising=False)  # an earlier plug-in's
     (tmp_path / "late_code.py").write_text("SCALE = 1.0\n")
     path = tmp_path / "mine.py"
     path.write_text(RULE.format(line=line))
