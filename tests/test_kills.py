@@ -22,7 +22,7 @@ from support.paths import CALM
 from support.processes import children, marked, wait_until
 from support.stores import files
 
-KILLS = int(os.environ.get("DISTILL_BENCH_KILLS", "6"))
+KILLS = int(os.environ.get("DISTILL_BENCH_KILLS", "2"))
 MARK = "DISTILL_BENCH_KILL"
 FLAGS = [f"--opt={CALM}", "--horizons=300,600", "--trials=3", "--seeds=1", "--checkpoint_seconds=0"]
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
