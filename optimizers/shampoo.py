@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -15,11 +15,13 @@ from optimizers.averages import Average, no_average
 from optimizers.contract.api import Schedule, optimizer
 from optimizers.contract.domains import Decay, Log
 from optimizers.kronecker import roots
-from optimizers.kronecker.blocking import from_blocks, plan, to_blocks
+from optimizers.kronecker.block_options import BlockOptions, DimensionNumbersOf, matrix_axes
+from optimizers.kronecker.blocking import from_blocks, to_blocks
 from optimizers.kronecker.factors import Cadence, Factor, Solver
 from optimizers.kronecker.grafting import Magnitude, graft, magnitude_of
-from optimizers.kronecker.kronecker import Kronecker
+from optimizers.kronecker.kronecker import Kronecker, MeshAxis
 from optimizers.masks import kernels
+from optimizers.meshes import on_any_mesh
 
 RootSolver = Literal["auto", "eigh", "newton"]
 
@@ -30,12 +32,13 @@ class ShampooState(NamedTuple):
     Attributes:
       count: steps taken.
       momentum: average of gradients.
-      factors: averages of G G^T and G^T G with their inverse roots.
+      factors: averages of G G^T and G^T G with their inverse roots; an empty array if there are no
+        parameters.
     """
 
     count: jax.Array
     momentum: Average
-    factors: tuple[Factor, ...]
+    factors: Any
 
 
 _PROBES = 4
@@ -82,9 +85,10 @@ def scale_by_shampoo(
     max_dim: int | None = None,
     one_sided: bool = False,
     root_solver: RootSolver = "auto",
+    dimension_numbers: DimensionNumbersOf | None = None,
     mesh: Mesh | None = None,
-    mesh_axis: str | None = None,
-) -> optax.GradientTransformation:
+    mesh_axis: MeshAxis | None = None,
+) -> optax.GradientTransformationExtraArgs:
     """L^(-1/4) M R^(-1/4) for each block (Gupta et al. 2018, arXiv:1802.09568, algorithm 1).
 
     M is the average (b1) of gradients G; L and R are the averages (b2) of G G^T and G^T G. All
@@ -108,42 +112,44 @@ def scale_by_shampoo(
       merge, max_dim, one_sided: see `blocking.plan`.
       root_solver: "eigh"; "newton", for exponents of -1 / whole number; or "auto": eigh on CPU,
         newton elsewhere.
-      mesh, mesh_axis: distribute blocks over this axis of these devices; the numbers stay the same.
+      dimension_numbers: for each parameter an `optax.contrib.MuonDimensionNumbers`, which says what
+        axes are folded to the rows and the columns of matrices, or None to leave it out; the other
+        axes count matrices, as in kernels [layers, inputs, outputs]. A tree like the parameters, or
+        a function from them to it. In place of the folding and merging above.
+      mesh, mesh_axis: distribute the blocks and their state over this axis of these devices, or
+        over all axes; the numbers stay the same.
 
     Raises:
-      ValueError: if an argument is out of range.
+      ValueError: if an argument is out of range; in `init`, if a parameter is complex.
     """
     _check_settings(exponent, update_every=update_every, statistics_every=statistics_every)
 
-    def order(axes: int) -> float:
-        return 2.0 * axes if exponent is None else -1.0 / exponent
+    def order(axes: int) -> Any:
+        if exponent is None:
+            return 2 * axes
+        p = -1.0 / exponent
+        return round(p) if isinstance(p, float) and abs(p - round(p)) < 1e-9 else p
 
-    def kronecker(leaves: Sequence[jax.Array]) -> Kronecker:
-        cut = plan(
-            [leaf.shape for leaf in leaves],
-            block_size,
-            merge=merge,
-            max_dim=max_dim,
-            one_sided=one_sided,
-        )
-        return Kronecker(cut, order, mesh, mesh_axis)
-
+    options = BlockOptions(
+        block_size, merge, max_dim, one_sided, dimension_numbers, mesh, mesh_axis
+    )
     rule = _Shampoo(
         b1,
         b2,
         statistics_every,
-        kronecker,
+        order,
+        options,
         Cadence(update_every, stagger, tolerance),
         _solver(root_solver, epsilon),
     )
-    return optax.GradientTransformation(rule.init, rule.update)
+    return on_any_mesh(optax.GradientTransformation(rule.init, rule.update))
 
 
 def _check_settings(exponent: float | None, **steps: int) -> None:
     for name, value in steps.items():
         if value < 1:
             raise ValueError(f"{name}={value} is not a number of steps: use 1 or more.")
-    if exponent is not None and exponent >= 0:
+    if isinstance(exponent, float | int) and exponent >= 0:
         raise ValueError(
             f"exponent={exponent} would amplify what it should dampen: use a negative one, "
             "such as -0.25."
@@ -152,12 +158,13 @@ def _check_settings(exponent: float | None, **steps: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Shampoo:
-    """`init` and `update` of `scale_by_shampoo`; `kronecker` says how its parameters are cut."""
+    """`init` and `update` of `scale_by_shampoo`."""
 
     b1: Any
     b2: Any
     statistics_every: int
-    kronecker: Callable[[Sequence[jax.Array]], Kronecker]
+    order: Callable[[int], Any]
+    options: BlockOptions
     cadence: Cadence
     solver: Solver
 
@@ -165,27 +172,29 @@ class _Shampoo:
         leaves = jax.tree.leaves(params)
         return ShampooState(
             jnp.zeros((), jnp.int32),
-            no_average([leaf.shape for leaf in leaves]),
-            self.kronecker(leaves).init(),
+            no_average(params),
+            self.options.kronecker(params, self.order).init() if leaves else jnp.zeros(0),
         )
 
     def update(self, updates: Any, state: Any, params: Any = None) -> tuple[Any, ShampooState]:
         del params
         leaves, tree = jax.tree.flatten(updates)
-        blocks = self.kronecker(leaves)
+        if not leaves:
+            return updates, state._replace(count=state.count + 1)
+        blocks = self.options.kronecker(updates, self.order)
         gradients = [leaf.astype(jnp.float32) for leaf in leaves]
-        momentum = state.momentum.updated(gradients, self.b1)
+        momentum = state.momentum.updated(tree.unflatten(gradients), self.b1)
         factors = self._observe(blocks, state, gradients)
         factors = blocks.refresh(factors, state.count, self.cadence, self.solver)
-        directions = momentum.mean()
+        directions = jax.tree.leaves(momentum.mean())
         done = dict(enumerate(directions)) | from_blocks(
             blocks.apply(factors, to_blocks(directions, blocks.plan)), blocks.plan
         )
         out = [done[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
-        return jax.tree.unflatten(tree, out), ShampooState(state.count + 1, momentum, factors)
+        return tree.unflatten(out), ShampooState(state.count + 1, momentum, factors)
 
     def _observe(
-        self, blocks: Kronecker, state: ShampooState, gradients: Sequence[jax.Array]
+        self, blocks: Kronecker, state: ShampooState, gradients: list[jax.Array]
     ) -> tuple[Factor, ...]:
         """The averages of statistics after this step."""
 
@@ -196,11 +205,6 @@ class _Shampoo:
             return observed()
         due = state.count % self.statistics_every == 0
         return jax.lax.cond(due, observed, lambda: state.factors)
-
-
-def preconditioned(params: Any) -> Any:
-    """True for the tensors that Shampoo can precondition: those with two axes longer than 1."""
-    return jax.tree.map(lambda p: p.size > 0 and sum(n > 1 for n in p.shape) > 1, params)
 
 
 @optimizer
@@ -226,6 +230,9 @@ def shampoo(
     nesterov: bool = False,
     clip: float | None = None,
     root_solver: RootSolver = "auto",
+    dimension_numbers: DimensionNumbersOf | None = None,
+    mesh: Mesh | None = None,
+    mesh_axis: MeshAxis | None = None,
 ) -> optax.GradientTransformation:
     """Shampoo with grafting (Gupta et al. 2018, arXiv:1802.09568).
 
@@ -247,11 +254,18 @@ def shampoo(
         max_dim=max_dim,
         one_sided=one_sided,
         root_solver=root_solver,
+        dimension_numbers=dimension_numbers,
+        mesh=mesh,
+        mesh_axis=mesh_axis,
     )
     magnitude = magnitude_of(grafting, b1, b2)
     return optax.chain(
         optax.identity() if clip is None else optax.clip_by_global_norm(clip),
-        direction if magnitude is None else graft(direction, magnitude, preconditioned, start_step),
+        direction
+        if magnitude is None
+        else graft(
+            direction, magnitude, lambda tree: matrix_axes(tree, dimension_numbers), start_step
+        ),
         optax.identity()
         if isinstance(momentum, float) and momentum == 0
         else optax.trace(momentum, nesterov),

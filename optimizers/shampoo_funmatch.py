@@ -8,9 +8,10 @@ import optax
 
 from optimizers.contract.api import Schedule, optimizer
 from optimizers.contract.domains import Log
+from optimizers.kronecker.block_options import matrix_axes
 from optimizers.kronecker.grafting import graft, magnitude_of
 from optimizers.masks import kernels
-from optimizers.shampoo import preconditioned, scale_by_shampoo
+from optimizers.shampoo import scale_by_shampoo
 
 
 @optimizer(schedule="warmup_quadratic")
@@ -54,7 +55,7 @@ def shampoo_funmatch(
     if weight_decay_enters == "after_momentum":
         decay_and_momentum.reverse()
     return optax.chain(
-        graft(scale_by_shampoo(0.0, b2, update_every=update_every), magnitude, preconditioned),
+        graft(scale_by_shampoo(0.0, b2, update_every=update_every), magnitude, matrix_axes),
         *decay_and_momentum,
         optax.scale_by_learning_rate(lr),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -15,11 +15,13 @@ from jax.sharding import Mesh
 from optimizers.averages import Average, no_average
 from optimizers.contract.api import Schedule, optimizer
 from optimizers.contract.domains import Decay, Log
-from optimizers.kronecker.blocking import from_blocks, plan, to_blocks
+from optimizers.kronecker.block_options import BlockOptions, DimensionNumbersOf
+from optimizers.kronecker.blocking import from_blocks, to_blocks
 from optimizers.kronecker.factors import Cadence, Factor, Solver
-from optimizers.kronecker.kronecker import Kronecker
+from optimizers.kronecker.kronecker import Kronecker, MeshAxis
 from optimizers.kronecker.roots import RootSolution, mean_eigenvalue
 from optimizers.masks import kernels
+from optimizers.meshes import on_any_mesh
 
 BasisSolver = Literal["auto", "eigh", "qr"]
 
@@ -30,14 +32,14 @@ class SoapState(NamedTuple):
     Attributes:
       count: steps taken.
       momentum: average of gradients.
-      factors: averages of G G^T and G^T G with their eigenvectors.
-      square: averages of squared gradients: of each stack of blocks in its eigenbases, then of each
-        tensor without one.
+      factors: averages of G G^T and G^T G with their eigenvectors; an empty array if there are no
+        parameters.
+      square: averages of squared gradients, in the eigenbases of their blocks if they have one.
     """
 
     count: jax.Array
     momentum: Average
-    factors: tuple[Factor, ...]
+    factors: Any
     square: Average
 
 
@@ -64,7 +66,7 @@ def _eigenbasis(a_dd: jax.Array, _: jax.Array, p: Any) -> RootSolution:
     del p
     values_d, vectors_dd = jnp.linalg.eigh(a_dd / mean_eigenvalue(a_dd))
     zero = (a_dd == 0).all()
-    basis = jnp.where(zero, jnp.eye(len(a_dd)), vectors_dd[:, ::-1])
+    basis = jnp.where(zero, jnp.eye(len(a_dd), dtype=a_dd.dtype), vectors_dd[:, ::-1])
     return RootSolution(
         basis,
         off_diagonal(a_dd, basis),
@@ -82,7 +84,7 @@ def _iterate(a_dd: jax.Array, basis_dd: jax.Array, p: Any) -> RootSolution:
     A small multiple of Q is added, so that directions outside the range of A stay as they are.
     """
     del p
-    eye_dd = jnp.eye(len(a_dd))
+    eye_dd = jnp.eye(len(a_dd), dtype=a_dd.dtype)
     unit_dd = a_dd / mean_eigenvalue(a_dd)
 
     def step(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -94,7 +96,7 @@ def _iterate(a_dd: jax.Array, basis_dd: jax.Array, p: Any) -> RootSolution:
         return new * jnp.where(sizes < 0, -1.0, 1.0)[None], jnp.abs(sizes)
 
     steps = jnp.where((basis_dd == eye_dd).all(), _FIRST_ITERATIONS, 1)
-    new, sizes = lax.fori_loop(0, steps, step, (basis_dd, jnp.ones(len(a_dd))))
+    new, sizes = lax.fori_loop(0, steps, step, (basis_dd, jnp.ones(len(a_dd), a_dd.dtype)))
     return RootSolution(new, off_diagonal(a_dd, new), sizes.max() / sizes.min())
 
 
@@ -132,7 +134,7 @@ def scale_by_soap(
     b1: float = 0.9,
     b2: float = 0.95,
     *,
-    epsilon: float = 1e-6,
+    epsilon: float = 1e-5,
     block_size: int = 128,
     statistics_b2: float | None = None,
     update_every: int = 10,
@@ -142,9 +144,10 @@ def scale_by_soap(
     max_dim: int | None = None,
     one_sided: bool = False,
     basis_solver: BasisSolver = "auto",
+    dimension_numbers: DimensionNumbersOf | None = None,
     mesh: Mesh | None = None,
-    mesh_axis: str | None = None,
-) -> optax.GradientTransformation:
+    mesh_axis: MeshAxis | None = None,
+) -> optax.GradientTransformationExtraArgs:
     """Adam in the eigenbasis of Shampoo's statistics (Vyas et al. 2024, arXiv:2409.11321, alg. 3).
 
     The update of each block is Q_L (M' / sqrt(V)) Q_R^T with M' = Q_L^T M Q_R. M is the average
@@ -167,81 +170,82 @@ def scale_by_soap(
       merge, max_dim, one_sided: see `blocking.plan`.
       basis_solver: "eigh"; "qr", one step of orthogonal iteration from the previous basis; or
         "auto": eigh on CPU, qr elsewhere.
-      mesh, mesh_axis: distribute blocks over this axis of these devices; the numbers stay the same.
+      dimension_numbers: which axes of each parameter make matrices (see `scale_by_shampoo`).
+      mesh, mesh_axis: distribute the blocks and their state over this axis of these devices, or
+        over all axes; the numbers stay the same.
 
     Raises:
-      ValueError: if an argument is out of range.
+      ValueError: if an argument is out of range; in `init`, if a parameter is complex.
     """
     if update_every < 1:
         raise ValueError(f"update_every={update_every} is not a number of steps: use 1 or more.")
 
-    def kronecker(leaves: Sequence[jax.Array]) -> Kronecker:
-        cut = plan(
-            [leaf.shape for leaf in leaves],
-            block_size,
-            merge=merge,
-            max_dim=max_dim,
-            one_sided=one_sided,
-        )
-        return Kronecker(cut, lambda axes: 1.0, mesh, mesh_axis)
-
+    options = BlockOptions(
+        block_size, merge, max_dim, one_sided, dimension_numbers, mesh, mesh_axis
+    )
     rule = _Soap(
         b1,
         b2,
         b2 if statistics_b2 is None else statistics_b2,
         epsilon,
-        kronecker,
+        options,
         Cadence(update_every, stagger, tolerance),
         _solver(basis_solver),
     )
-    return optax.GradientTransformation(rule.init, rule.update)
+    return on_any_mesh(optax.GradientTransformation(rule.init, rule.update))
 
 
 @dataclass(frozen=True, eq=False)
 class _Soap:
-    """`init` and `update` of `scale_by_soap`; `kronecker` says how its parameters are cut."""
+    """`init` and `update` of `scale_by_soap`."""
 
     b1: Any
     b2: Any
     statistics_b2: Any
     epsilon: Any
-    kronecker: Callable[[Sequence[jax.Array]], Kronecker]
+    options: BlockOptions
     cadence: Cadence
     solver: Solver
 
+    def _blocks(self, params: Any) -> Kronecker:
+        return self.options.kronecker(params, lambda axes: 1)
+
     def init(self, params: Any) -> SoapState:
         leaves = jax.tree.leaves(params)
-        blocks = self.kronecker(leaves)
-        squares = [(group.size, *group.block) for group in blocks.plan.groups]
-        squares += [leaves[i].shape for i in _left_out(blocks)]
         return SoapState(
             jnp.zeros((), jnp.int32),
-            no_average([leaf.shape for leaf in leaves]),
-            blocks.init(),
-            no_average(squares),
+            no_average(params),
+            self._blocks(params).init() if leaves else jnp.zeros(0),
+            no_average(params),
         )
 
     def update(self, updates: Any, state: Any, params: Any = None) -> tuple[Any, SoapState]:
         del params
         leaves, tree = jax.tree.flatten(updates)
-        blocks = self.kronecker(leaves)
+        if not leaves:
+            return updates, state._replace(count=state.count + 1)
+        blocks = self._blocks(updates)
         gradients = [leaf.astype(jnp.float32) for leaf in leaves]
-        momentum = state.momentum.updated(gradients, self.b1)
+        momentum = state.momentum.updated(tree.unflatten(gradients), self.b1)
         factors = blocks.observe(
             state.factors, to_blocks(gradients, blocks.plan), self.statistics_b2
         )
         factors = blocks.refresh(factors, state.count, self.cadence, self.solver)
         rotated = _into_bases(blocks, factors, gradients)
-        square = state.square.updated([g * g for g in rotated], self.b2)
-        means = zip(_into_bases(blocks, factors, momentum.mean()), square.mean(), strict=True)
+        squares = _whole(blocks, [g * g for g in rotated])
+        square = state.square.updated(tree.unflatten(squares), self.b2)
+        means = zip(
+            _into_bases(blocks, factors, jax.tree.leaves(momentum.mean())),
+            _in_blocks(blocks, jax.tree.leaves(square.mean())),
+            strict=True,
+        )
         stacks = len(blocks.plan.groups)
         scaled = [
             _normalise(m, v, self.epsilon, by_block=i < stacks) for i, (m, v) in enumerate(means)
         ]
-        done = from_blocks(blocks.apply(factors, scaled[:stacks]), blocks.plan)
-        done |= dict(zip(_left_out(blocks), scaled[stacks:], strict=True))
-        out = [done[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
-        return jax.tree.unflatten(tree, out), SoapState(state.count + 1, momentum, factors, square)
+        done = _whole(blocks, [*blocks.apply(factors, scaled[:stacks]), *scaled[stacks:]])
+        out = [new.astype(leaf.dtype) for new, leaf in zip(done, leaves, strict=True)]
+        return tree.unflatten(out), SoapState(state.count + 1, momentum, factors, square)
 
 
 def _left_out(blocks: Kronecker) -> list[int]:
@@ -249,12 +253,26 @@ def _left_out(blocks: Kronecker) -> list[int]:
     return [i for i, form in enumerate(blocks.plan.folded) if form is None]
 
 
+def _in_blocks(blocks: Kronecker, tensors: Sequence[jax.Array]) -> list[jax.Array]:
+    """The stacks of blocks, then the tensors that are not cut."""
+    return [*to_blocks(tensors, blocks.plan), *(tensors[i] for i in _left_out(blocks))]
+
+
+def _whole(blocks: Kronecker, parts: Sequence[jax.Array]) -> list[jax.Array]:
+    """Inverse of `_in_blocks`."""
+    stacks = len(blocks.plan.groups)
+    done = from_blocks(parts[:stacks], blocks.plan)
+    done |= dict(zip(_left_out(blocks), parts[stacks:], strict=True))
+    return [done[i] for i in range(len(done))]
+
+
 def _into_bases(
     blocks: Kronecker, factors: tuple[Factor, ...], tensors: Sequence[jax.Array]
 ) -> list[jax.Array]:
     """Each stack of blocks in its eigenbases, then the tensors that have none."""
-    rotated = blocks.apply(factors, to_blocks(tensors, blocks.plan), transpose=True)
-    return [*rotated, *(tensors[i] for i in _left_out(blocks))]
+    stacks = len(blocks.plan.groups)
+    parts = _in_blocks(blocks, tensors)
+    return [*blocks.apply(factors, parts[:stacks], transpose=True), *parts[stacks:]]
 
 
 @optimizer
@@ -264,7 +282,7 @@ def soap(
     b2: Annotated[float, Decay(0.9, 0.99)] = 0.95,
     b1: Annotated[float, Decay(0.7, 0.95)] = 0.9,
     weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
-    epsilon: float = 1e-6,
+    epsilon: float = 1e-5,
     block_size: int = 128,
     update_every: int = 10,
     stagger: bool = False,
@@ -273,6 +291,9 @@ def soap(
     one_sided: bool = False,
     clip: float | None = None,
     basis_solver: BasisSolver = "auto",
+    dimension_numbers: DimensionNumbersOf | None = None,
+    mesh: Mesh | None = None,
+    mesh_axis: MeshAxis | None = None,
 ) -> optax.GradientTransformation:
     """SOAP: Adam in Shampoo's eigenbasis (Vyas et al. 2024, arXiv:2409.11321).
 
@@ -290,6 +311,9 @@ def soap(
         max_dim=max_dim,
         one_sided=one_sided,
         basis_solver=basis_solver,
+        dimension_numbers=dimension_numbers,
+        mesh=mesh,
+        mesh_axis=mesh_axis,
     )
     return optax.chain(
         optax.identity() if clip is None else optax.clip_by_global_norm(clip),

@@ -11,9 +11,10 @@ import optax
 import pytest
 from jax.sharding import Mesh
 
+from optimizers.kronecker.block_options import matrix_axes
 from optimizers.kronecker.factors import diagnostics
 from optimizers.kronecker.grafting import graft, magnitude_of
-from optimizers.shampoo import preconditioned, scale_by_shampoo, shampoo
+from optimizers.shampoo import scale_by_shampoo, shampoo
 from optimizers.shampoo_funmatch import shampoo_funmatch
 from optimizers.soap import scale_by_soap, soap
 from support.reference import root64, shampoo64, soap64
@@ -145,9 +146,7 @@ def test_grafting_keeps_the_direction_and_takes_the_other_norm(magnitude):
         for i in range(3)
     ]
     direction, other = scale_by_shampoo(), magnitude_of(magnitude, 0.9, 0.99)
-    grafted, _ = run(
-        graft(direction, other, preconditioned, start_step=1), gradients, jit=lambda f: f
-    )
+    grafted, _ = run(graft(direction, other, matrix_axes, start_step=1), gradients, jit=lambda f: f)
     # Without jit, so that bits can be compared.
     d, m = (run(rule, gradients, jit=lambda f: f)[0] for rule in (direction, other))
     jax.tree.map(np.testing.assert_array_equal, grafted[0], m[0])  # before start_step, bit for bit

@@ -22,9 +22,15 @@ Hyperparameters
   are searched (if they have a domain) and set like the optimizer's, which need not list them.
   "warmup_cosine" and "warmup_constant" search `warmup`, the fraction of the run that warms up. An
   optimizer that has a parameter of that name decides its default and domain.
+- A parameter of another type than a number, text or boolean, such as a Mesh, is no hyperparameter:
+  the testbed leaves it at its default.
 - Floats and peak values may arrive as traced JAX values, so that all trials share one compilation.
   If your function needs the value in Python, as `if b1 > 0` does, it is compiled once per value.
   Integers, strings and booleans are always plain Python values.
+
+Elsewhere
+- `my_optimizer(1e-3, b1=0.95)` is the update rule, for any training loop of optax. A learning rate
+  is then a number or a schedule, and `lr` is also called `learning_rate`.
 
 Training
 - Each trial calls `init(params)` once, then `update(gradients, state, params, **extras)` at every
@@ -73,7 +79,13 @@ from typing import TYPE_CHECKING, Any, overload
 from optimizers.contract.domains import Domain, Value
 from optimizers.contract.schedules import SCHEDULES, OfCount
 from optimizers.contract.signatures import Schedule as Schedule
-from optimizers.contract.signatures import Shape, schedule_settings, settings_of, typed
+from optimizers.contract.signatures import (
+    Shape,
+    is_setting,
+    schedule_settings,
+    settings_of,
+    typed,
+)
 
 if TYPE_CHECKING:
     import optax
@@ -142,6 +154,36 @@ class Optimizer:
     def __hash__(self) -> int:
         return hash((self.name, self.make))
 
+    def __call__(self, *args: Any, **kwargs: Any) -> optax.GradientTransformation:
+        """The update rule for any training loop: the decorated function, called as in optax.
+
+        A learning rate, or another Schedule, is a number or a function of the step count. `lr` may
+        also be called `learning_rate`. The testbed's own schedules play no part.
+
+        Raises:
+          TypeError: if an argument is unknown or given twice.
+        """
+        from optimizers.contract.calls import bound
+
+        return self._checked(self.make(**bound(self, args, kwargs)))
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """That of a call, for `inspect` and `optax.inject_hyperparams`."""
+        from optimizers.contract.calls import signature
+
+        return signature(self)
+
+    @property
+    def static_args(self) -> tuple[str, ...]:
+        """Names of the arguments of a call that stay Python values under jit: all but floats.
+
+        For `optax.inject_hyperparams(rule, rule.static_args)`.
+        """
+        from optimizers.contract.calls import static_args
+
+        return static_args(self)
+
     def steps(self, horizon: int) -> int:
         """Number of steps in a horizon of `horizon` gradient evaluations; at least 1."""
         return max(1, int(horizon / self.evaluations))
@@ -156,7 +198,9 @@ class Optimizer:
         """
         values = {**self.defaults, **hparams}
         settings = {name: value for name, value in values.items() if name not in self.of_schedule}
-        rule = self.make(**{**settings, **self._schedules(values, horizon)})
+        return self._checked(self.make(**{**settings, **self._schedules(values, horizon)}))
+
+    def _checked(self, rule: Any) -> optax.GradientTransformation:
         if not (callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None))):
             raise TypeError(
                 f"{self.name}() returned {type(rule).__name__}, which is not an "
@@ -220,6 +264,8 @@ def _declare(
                 f"{subject} has no default: give it the value to use when it is not searched."
             )
         plain, default, domain = typed(parameter, hints, subject)
+        if domain is None and not is_setting(plain):
+            continue
         if plain == Schedule:
             scheduled.add(parameter.name)
         defaults[parameter.name] = default

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -59,6 +60,23 @@ def typed(
     ):
         default = float(default)
     return plain, default, domains[0] if domains else None
+
+
+def is_setting(plain: Any) -> bool:
+    """Whether values of this type can be typed on a command line: numbers, text and booleans.
+
+    So can those of a parameter without an annotation.
+    """
+    members = typing.get_args(plain) if _is_union(plain) else (plain,)
+    return plain == Schedule or all(
+        member in (Any, int, float, bool, str, type(None))
+        or typing.get_origin(member) is typing.Literal
+        for member in members
+    )
+
+
+def _is_union(plain: Any) -> bool:
+    return typing.get_origin(plain) in (typing.Union, types.UnionType)
 
 
 def schedule_settings(

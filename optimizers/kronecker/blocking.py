@@ -1,9 +1,9 @@
 """Cuts parameters into stacks of equally sized blocks, and puts them together again.
 
-A kernel [..., O] is folded to a matrix [rest, O], or its axes are merged (see `plan`). Each axis is
-cut into blocks of `block_size` and one remainder. Blocks of one shape share a stack [N, ...],
-whichever parameters they come from. Nothing is padded, and `from_blocks` is the exact inverse of
-`to_blocks`.
+A kernel [..., O] is folded to a matrix [rest, O], or as its `Fold` says, or its axes are merged
+(see `plan`). Each axis is cut into blocks of `block_size` and one remainder. Blocks of one shape
+share a stack [N, ...], whichever parameters they come from. Nothing is padded, and `from_blocks` is
+the exact inverse of `to_blocks`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,19 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+
+
+@dataclass(frozen=True)
+class Fold:
+    """How a tensor holds matrices.
+
+    Attributes:
+      rows: axes that are folded to the rows.
+      columns: axes that are folded to the columns. The others, if any, count matrices.
+    """
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,7 @@ class Group:
     """All blocks of one shape.
 
     Attributes:
-      block: the shape.
+      block: the shape; the folded parameters may have more axes before, which count matrices.
       axes: axes of a block that are preconditioned.
       tiles: where the blocks come from, in the order of their stack.
     """
@@ -52,11 +65,13 @@ class BlockPlan:
 
     Attributes:
       shapes: shapes of the parameters.
+      orders: of the axes of each parameter, before it is folded.
       folded: the shape in which each parameter is cut; None if it is left out.
       groups: all blocks.
     """
 
     shapes: tuple[tuple[int, ...], ...]
+    orders: tuple[tuple[int, ...], ...]
     folded: tuple[tuple[int, ...] | None, ...]
     groups: tuple[Group, ...]
 
@@ -68,6 +83,7 @@ def plan(
     merge: bool = False,
     max_dim: int | None = None,
     one_sided: bool = False,
+    folds: Sequence[Fold | None] | None = None,
 ) -> BlockPlan:
     """Plans how parameters of these shapes are cut into blocks.
 
@@ -82,37 +98,73 @@ def plan(
       max_dim: do not precondition an axis that is longer than this after folding; None for no
         limit.
       one_sided: precondition only the shortest axis of each block.
+      folds: for each parameter, which of its axes are a matrix's, or None to leave it out; None
+        for the rules above.
 
     Raises:
-      ValueError: if `block_size` is below 1.
+      ValueError: if `block_size` is below 1, or a fold does not fit its parameter.
     """
     if block_size < 1:
         raise ValueError(
             f"block_size={block_size} is not a block size: use 1 or more, such as 128."
         )
-    folded = tuple(_merge(shape, block_size) if merge else _fold(shape) for shape in shapes)
+    if folds is None:
+        orders = [tuple(range(len(shape))) for shape in shapes]
+        folded = [_merge(shape, block_size) if merge else _fold(shape) for shape in shapes]
+    else:
+        orders = [_order(shape, fold) for shape, fold in zip(shapes, folds, strict=True)]
+        folded = [_folded(shape, fold) for shape, fold in zip(shapes, folds, strict=True)]
     tiles: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Tile]] = {}
     kept: list[tuple[int, ...] | None] = []
     for index, form in enumerate(folded):
-        short = [
-            axis for axis, length in enumerate(form or ()) if max_dim is None or length <= max_dim
-        ]
+        batch = 0 if folds is None or not form else len(form) - 2
+        sides = (form or ())[batch:]
+        short = [axis for axis, length in enumerate(sides) if max_dim is None or length <= max_dim]
         kept.append(form if short else None)
         if not form or not short:
             continue
-        for cut in itertools.product(*(_segments(length, block_size) for length in form)):
+        for cut in itertools.product(*(_segments(length, block_size) for length in sides)):
             block = tuple(side for _, _, side in cut)
             axes = (min(short, key=lambda axis: block[axis]),) if one_sided else tuple(short)
             tiles.setdefault((block, axes), []).append(
                 Tile(
-                    index, tuple(start for start, _, _ in cut), tuple(count for _, count, _ in cut)
+                    index,
+                    (0,) * batch + tuple(start for start, _, _ in cut),
+                    form[:batch] + tuple(count for _, count, _ in cut),
                 )
             )
     return BlockPlan(
         tuple(map(tuple, shapes)),
+        tuple(orders),
         tuple(kept),
         tuple(Group(block, axes, tuple(own)) for (block, axes), own in tiles.items()),
     )
+
+
+def _order(shape: tuple[int, ...], fold: Fold | None) -> tuple[int, ...]:
+    """The axes of a parameter as they are folded: those that count matrices, rows, columns."""
+    if fold is None:
+        return tuple(range(len(shape)))
+    named = [*fold.rows, *fold.columns]
+    if not fold.rows or not fold.columns or not {*named} <= {*range(len(shape))}:
+        raise ValueError(
+            f"{fold} does not fit a parameter of shape {list(shape)}: name one or more of its axes "
+            f"0 to {len(shape) - 1} as rows, and one or more as columns."
+        )
+    if len({*named}) < len(named):
+        raise ValueError(f"{fold} names an axis twice.")
+    return (*(axis for axis in range(len(shape)) if axis not in named), *named)
+
+
+def _folded(shape: tuple[int, ...], fold: Fold | None) -> tuple[int, ...] | None:
+    """The shape [.., rows, columns]; None without a fold, or if there is no matrix to speak of."""
+    if fold is None:
+        return None
+    rows, columns = (math.prod(shape[axis] for axis in side) for side in (fold.rows, fold.columns))
+    batch = _order(shape, fold)[: len(shape) - len(fold.rows) - len(fold.columns)]
+    if not math.prod(shape) or min(rows, columns) == 1:
+        return None
+    return (*(shape[axis] for axis in batch), rows, columns)
 
 
 def _segments(length: int, block_size: int) -> list[tuple[int, int, int]]:
@@ -148,16 +200,17 @@ def to_blocks(leaves: Sequence[jax.Array], cut: BlockPlan) -> list[jax.Array]:
     """The stack [N, *block] of each group, cut from the full list of parameters."""
     stacks = []
     for group in cut.groups:
-        k = len(group.block)
         parts = []
         for tile in group.tiles:
+            sides = _sides(tile, group)
             extent = [
-                slice(s, s + g * b)
-                for s, g, b in zip(tile.start, tile.grid, group.block, strict=True)
+                slice(s, s + g * b) for s, g, b in zip(tile.start, tile.grid, sides, strict=True)
             ]
-            part = leaves[tile.index].reshape(_form(cut, tile.index))[tuple(extent)]
+            whole = leaves[tile.index].transpose(cut.orders[tile.index])
+            part = whole.reshape(_form(cut, tile.index))[tuple(extent)]
             # [g0 * b0, g1 * b1, ..] -> [g0, b0, g1, b1, ..] -> [g0, g1, .., b0, b1, ..]
-            part = part.reshape(list(itertools.chain(*zip(tile.grid, group.block, strict=True))))
+            part = part.reshape(list(itertools.chain(*zip(tile.grid, sides, strict=True))))
+            k = len(sides)
             parts.append(
                 part.transpose([*range(0, 2 * k, 2), *range(1, 2 * k, 2)]).reshape(-1, *group.block)
             )
@@ -165,19 +218,25 @@ def to_blocks(leaves: Sequence[jax.Array], cut: BlockPlan) -> list[jax.Array]:
     return stacks
 
 
+def _sides(tile: Tile, group: Group) -> tuple[int, ...]:
+    """The shape of a block as a part of the folded parameter."""
+    return (1,) * (len(tile.grid) - len(group.block)) + group.block
+
+
 def from_blocks(stacks: Sequence[jax.Array], cut: BlockPlan) -> dict[int, jax.Array]:
     """Inverse of `to_blocks`: index in the full list -> parameter, without those left out."""
     leaves: dict[int, jax.Array] = {}
     for stack, group in zip(stacks, cut.groups, strict=True):
-        k, begin = len(group.block), 0
+        begin = 0
         for tile in group.tiles:
-            count = math.prod(tile.grid)
-            part = stack[begin : begin + count].reshape(*tile.grid, *group.block)
+            count, sides = math.prod(tile.grid), _sides(tile, group)
+            k = len(sides)
+            part = stack[begin : begin + count].reshape(*tile.grid, *sides)
             begin += count
             part = part.transpose(
                 [axis for pair in zip(range(k), range(k, 2 * k), strict=True) for axis in pair]
             )
-            part = part.reshape([g * b for g, b in zip(tile.grid, group.block, strict=True)])
+            part = part.reshape([g * b for g, b in zip(tile.grid, sides, strict=True)])
             form = _form(cut, tile.index)
             whole = leaves.get(tile.index)
             if whole is None and part.shape == form:
@@ -187,7 +246,14 @@ def from_blocks(stacks: Sequence[jax.Array], cut: BlockPlan) -> dict[int, jax.Ar
             leaves[tile.index] = whole.at[
                 tuple(slice(s, s + n) for s, n in zip(tile.start, part.shape, strict=True))
             ].set(part)
-    return {index: leaf.reshape(cut.shapes[index]) for index, leaf in leaves.items()}
+    return {index: _unfolded(leaf, cut, index) for index, leaf in leaves.items()}
+
+
+def _unfolded(leaf: jax.Array, cut: BlockPlan, index: int) -> jax.Array:
+    shape, order = cut.shapes[index], cut.orders[index]
+    return leaf.reshape([shape[axis] for axis in order]).transpose(
+        [order.index(axis) for axis in range(len(order))]
+    )
 
 
 def _form(cut: BlockPlan, index: int) -> tuple[int, ...]:

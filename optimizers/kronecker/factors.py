@@ -83,11 +83,11 @@ def _accept(factor: Factor, new: RootSolution, stale: jax.Array, max_residual: f
     good = jnp.isfinite(new.root).all((-2, -1)) & (new.residual <= max_residual)
     take = stale & good
     return factor._replace(
-        held=jnp.where(take[..., None, None], new.root, factor.held),
-        residual=jnp.where(stale, new.residual, factor.residual),
-        condition=jnp.where(take, new.condition, factor.condition),
-        failures=factor.failures + (stale & ~good),
-        skips=factor.skips + ~stale,
+        held=jnp.where(take[..., None, None], new.root, factor.held).astype(factor.held.dtype),
+        residual=jnp.where(stale, new.residual, factor.residual).astype(factor.residual.dtype),
+        condition=jnp.where(take, new.condition, factor.condition).astype(factor.condition.dtype),
+        failures=factor.failures + (stale & ~good).astype(jnp.int32),
+        skips=factor.skips + (~stale).astype(jnp.int32),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -34,9 +34,9 @@ class GraftState(NamedTuple):
 def graft(
     direction: optax.GradientTransformation,
     magnitude: optax.GradientTransformation,
-    where: Callable[[Any], Any] | None = None,
+    axes: Callable[[Any], Sequence[tuple[int, ...] | None]] | None = None,
     start_step: int = 0,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """The update D * ||M|| / ||D|| of each tensor (Agarwal et al. 2020, arXiv:2002.11803).
 
     D is the update of `direction`, M that of `magnitude`. A zero D gives a zero update. Norms are
@@ -45,35 +45,49 @@ def graft(
 
     Args:
       direction, magnitude: the two rules; both get the same gradients from the first step on.
-      where: parameters -> a tree of booleans; a tensor with False takes M itself. None for all
-        True.
+      axes: parameters -> for each tensor, in the order of `jax.tree.leaves`, the axes over which
+        its norms are taken; None for a tensor that takes M itself. Without it, all axes of all.
       start_step: before this step (from 0) every tensor takes M itself, bit for bit.
     """
+    direction, magnitude = map(optax.with_extra_args_support, (direction, magnitude))
 
     def init(params: Any) -> GraftState:
         return GraftState(jnp.zeros((), jnp.int32), direction.init(params), magnitude.init(params))
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, GraftState]:
-        d, direction_state = direction.update(updates, state.direction, params)
+    def update(
+        updates: Any, state: Any, params: Any = None, **extras: Any
+    ) -> tuple[Any, GraftState]:
+        d, direction_state = direction.update(updates, state.direction, params, **extras)
         finite = jax.tree.map(
             lambda u: jnp.where(jnp.isfinite(u).all(), u, jnp.zeros_like(u)), updates
         )
-        m, magnitude_state = magnitude.update(finite, state.magnitude, params)
+        m, magnitude_state = magnitude.update(finite, state.magnitude, params, **extras)
 
-        def one(d: jax.Array, m: jax.Array, grafted: bool) -> jax.Array:
-            if not grafted:
+        def one(d: jax.Array, m: jax.Array, over: tuple[int, ...] | None) -> jax.Array:
+            if over is None:
                 return m
-            norm_d, norm_m = (jnp.linalg.norm(x.astype(jnp.float32)) for x in (d, m))
+            norm_d, norm_m = (_norm(x, over) for x in (d, m))
             at_norm = (
                 d.astype(jnp.float32) * (norm_m / jnp.where(norm_d == 0, 1.0, norm_d))
             ).astype(d.dtype)
             return jnp.where(state.count < start_step, m, at_norm) if start_step else at_norm
 
-        chosen = jax.tree.map(lambda _: True, updates) if where is None else where(updates)
-        grafted = jax.tree.map(one, d, m, chosen)
-        return grafted, GraftState(state.count + 1, direction_state, magnitude_state)
+        leaves, tree = jax.tree.flatten(d)
+        over = [tuple(range(leaf.ndim)) for leaf in leaves] if axes is None else axes(updates)
+        grafted = map(one, leaves, jax.tree.leaves(m), over)
+        return tree.unflatten(grafted), GraftState(
+            state.count + 1, direction_state, magnitude_state
+        )
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """The norm over these axes, in float32; with all of them, a scalar."""
+    x = x.astype(jnp.float32)
+    if len(axes) == x.ndim:
+        return jnp.linalg.norm(x)
+    return jnp.sqrt(jnp.sum(x * x, axes, keepdims=True))
 
 
 def _each_to(norm: Callable[[jax.Array], Any]) -> optax.GradientTransformation:

@@ -3,12 +3,12 @@
 For each axis of each block it keeps an average of G G^T, from which it computes a root or an
 eigenbasis every few steps. All matrices of one size and order share a stack, whichever parameters
 they come from: this needs few arrays and compiles one solver for each size. With a mesh, blocks are
-distributed over one of its axes. Each device averages and solves its own blocks, and the results
-are gathered at each refresh.
+distributed over its devices: each averages, solves and multiplies its own, and keeps their state.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,8 @@ from optimizers.kronecker.factors import Cadence, Factor, Solver, one_by_one, to
 
 _HIGHEST = lax.Precision.HIGHEST
 
+MeshAxis = str | tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Kronecker:
@@ -33,27 +35,28 @@ class Kronecker:
     Attributes:
       plan: how parameters are cut into blocks.
       order: number of preconditioned axes of a block -> order of its matrices' roots.
-      mesh, axis: distribute the blocks over this axis of these devices; None for one device.
+      mesh, axis: distribute the blocks over this axis of these devices, or over all axes; None for
+        one device.
     """
 
     plan: BlockPlan
-    order: Callable[[int], float]
+    order: Callable[[int], Any]
     mesh: Mesh | None = None
-    axis: str | None = None
-    _places: tuple[tuple[tuple[int, float], tuple[tuple[int, int, int, int], ...]], ...] = field(
+    axis: MeshAxis | None = None
+    _places: tuple[tuple[tuple[int, int], tuple[tuple[int, int, int, int], ...]], ...] = field(
         init=False, repr=False
     )
 
     def __post_init__(self) -> None:
-        places: dict[tuple[int, float], list[tuple[int, int, int, int]]] = {}
+        places: dict[tuple[int, int], list[tuple[int, int, int, int]]] = {}
         for g, group in enumerate(self.plan.groups):
             for axis in group.axes:
-                key = (group.block[axis], self.order(len(group.axes)))
+                key = (group.block[axis], len(group.axes))
                 members = places.setdefault(key, [])
                 start = members[-1][3] if members else 0
                 members.append((g, axis, start, start + self._local(g)))
-        # ((size, order), ((group, axis, start, stop), ..)), largest first: a staggered cadence then
-        # spreads the large ones evenly.
+        # ((size, number of axes), ((group, axis, start, stop), ..)), largest first: a staggered
+        # cadence then spreads the large ones evenly.
         object.__setattr__(
             self,
             "_places",
@@ -61,8 +64,15 @@ class Kronecker:
         )
 
     @property
+    def _axes(self) -> MeshAxis:
+        return self.mesh.axis_names if self.axis is None and self.mesh else self.axis or ()
+
+    @property
     def shards(self) -> int:
-        return 1 if self.mesh is None or self.axis is None else self.mesh.shape[self.axis]
+        if self.mesh is None:
+            return 1
+        axes = (self._axes,) if isinstance(self._axes, str) else self._axes
+        return math.prod(self.mesh.shape[axis] for axis in axes)
 
     def _local(self, g: int) -> int:
         """Number of blocks of group g on each device."""
@@ -75,9 +85,9 @@ class Kronecker:
         """
         if self.mesh is None:
             return function
-        specs = tuple(P(self.axis) if kind == "own" else P() for kind in kinds)
+        specs = tuple(P(self._axes) if kind == "own" else P() for kind in kinds)
         return jax.shard_map(
-            function, mesh=self.mesh, in_specs=specs, out_specs=P(self.axis), check_vma=False
+            function, mesh=self.mesh, in_specs=specs, out_specs=P(self._axes), check_vma=False
         )
 
     def _pad(self, stacks: Sequence[jax.Array]) -> list[jax.Array]:
@@ -93,31 +103,26 @@ class Kronecker:
         factors = []
         for (d, _), members in self._places:
             n = self.shards * members[-1][3]
-            zeros, counts = jnp.zeros(n), jnp.zeros(n, jnp.int32)
+            # Each array is made by itself: an array that is there twice cannot be donated.
             factors.append(
                 Factor(
-                    jnp.zeros((n, d, d)),
-                    zeros,
-                    jnp.broadcast_to(jnp.eye(d), (n, d, d)),
-                    zeros,
-                    jnp.ones(n),
-                    counts,
-                    counts,
+                    total=jnp.zeros((n, d, d), jnp.float32),
+                    weight=jnp.zeros(n, jnp.float32),
+                    held=jnp.tile(jnp.eye(d, dtype=jnp.float32), (n, 1, 1)),
+                    residual=jnp.zeros(n, jnp.float32),
+                    condition=jnp.ones(n, jnp.float32),
+                    failures=jnp.zeros(n, jnp.int32),
+                    skips=jnp.zeros(n, jnp.int32),
                 ),
             )
         return tuple(self._place(factor) for factor in factors)
 
     def _place(self, factor: Factor) -> Factor:
-        """Distributes the averages over the devices and copies `held` to all of them."""
+        """Distributes the blocks over the devices."""
         if self.mesh is None:
             return factor
-        split, whole = NamedSharding(self.mesh, P(self.axis)), NamedSharding(self.mesh, P())
-        return Factor(
-            *(
-                lax.with_sharding_constraint(x, whole if name == "held" else split)
-                for name, x in zip(Factor._fields, factor, strict=True)
-            )
-        )
+        split = NamedSharding(self.mesh, P(self._axes))
+        return jax.tree.map(lambda x: lax.with_sharding_constraint(x, split), factor)
 
     def observe(
         self, factors: tuple[Factor, ...], stacks: Sequence[jax.Array], decay: Any
@@ -141,10 +146,10 @@ class Kronecker:
                         decay * total[start:stop] + gain * new_Ndd,
                         total[start:stop],
                     )
-                    total = total.at[start:stop].set(mean_Ndd)
+                    total = total.at[start:stop].set(mean_Ndd.astype(total.dtype))
                     weight_N = jnp.where(decay == 1, 1.0, decay * weight[start:stop] + gain)
                     weight = weight.at[start:stop].set(
-                        jnp.where(finite_N, weight_N, weight[start:stop])
+                        jnp.where(finite_N, weight_N, weight[start:stop]).astype(weight.dtype)
                     )
                 updated.append((total, weight))
             return updated
@@ -170,9 +175,7 @@ class Kronecker:
 
         def local(factors: tuple[Factor, ...], count: jax.Array) -> tuple[Factor, ...]:
             run = one_by_one if solver.one_by_one else together
-            orders = [
-                int(order) if order == int(order) else order for (_, order), _ in self._places
-            ]
+            orders = [self.order(axes) for (_, axes), _ in self._places]
             return tuple(
                 run(*of, count, cadence, solver) for of in zip(factors, turns, orders, strict=True)
             )
@@ -194,12 +197,14 @@ class Kronecker:
 
         For a matrix: H G for its first axis, G H^T for its last. `transpose` uses H^T for H.
         """
-        out = self._pad(stacks)
-        for factor, (_, members) in zip(factors, self._places, strict=True):
-            d = factor.held.shape[-1]
-            held = factor.held.reshape(self.shards, -1, d, d)
-            for g, axis, start, stop in members:
-                out[g] = _multiply(out[g], held[:, start:stop].reshape(-1, d, d), axis, transpose)
+
+        def local(held: Sequence[jax.Array], stacks: list[jax.Array]) -> list[jax.Array]:
+            for held_Ndd, (_, members) in zip(held, self._places, strict=True):
+                for g, axis, start, stop in members:
+                    stacks[g] = _multiply(stacks[g], held_Ndd[start:stop], axis, transpose)
+            return stacks
+
+        out = self._sharded(local, "own", "own")([f.held for f in factors], self._pad(stacks))
         return [stack[: group.size] for stack, group in zip(out, self.plan.groups, strict=True)]
 
 

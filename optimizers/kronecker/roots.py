@@ -44,7 +44,7 @@ def eigh_root(a_dd: jax.Array, p: jax.Array | float, ridge: jax.Array | float) -
 
     The residual is ||A V - V diag(w)|| / ||A||, in Frobenius norms.
     """
-    scale = mean_eigenvalue(a_dd)
+    scale, ridge = mean_eigenvalue(a_dd), jnp.asarray(ridge, a_dd.dtype)
     unit_dd = a_dd / scale
     values_d, vectors_dd = jnp.linalg.eigh(unit_dd)
     wrong = jnp.linalg.norm(
@@ -93,7 +93,7 @@ def newton_root(
             f"The Newton iteration takes whole orders only, not p={p}: use the eigh solver for "
             "other exponents."
         )
-    order = int(p)
+    order, ridge = int(p), jnp.asarray(ridge, stack_Ndd.dtype)
     d = stack_Ndd.shape[-1]
     eye_dd = jnp.eye(d, dtype=jnp.float32)[None]
     scale_N = mean_eigenvalue(stack_Ndd)[:, None, None]

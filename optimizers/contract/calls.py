@@ -1,0 +1,88 @@
+"""What an optimizer takes when it is called outside the testbed, as a function of optax."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optax
+
+from optimizers.contract.api import Optimizer
+from optimizers.contract.signatures import Schedule, hints_of
+
+_OUR_NAME, _OPTAX_NAME = "lr", "learning_rate"
+
+
+def _names(opt: Optimizer) -> dict[str, str]:
+    """The decorated function's name of each argument of a call, by its name in the call."""
+    own = list(inspect.signature(opt.make).parameters)
+    renamed = _OUR_NAME in opt.scheduled and _OPTAX_NAME not in own
+    return {_OPTAX_NAME if renamed and name == _OUR_NAME else name: name for name in own}
+
+
+def signature(opt: Optimizer) -> inspect.Signature:
+    """The signature of a call: that of the decorated function, with `learning_rate` for `lr`."""
+    own = inspect.signature(opt.make)
+    return own.replace(
+        parameters=[
+            own.parameters[name].replace(
+                name=called,
+                annotation=optax.ScalarOrSchedule
+                if name in opt.scheduled
+                else own.parameters[name].annotation,
+            )
+            for called, name in _names(opt).items()
+        ]
+    )
+
+
+def bound(opt: Optimizer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the decorated function for a call; schedules are functions of the count.
+
+    Raises:
+      TypeError: if an argument is unknown or given twice.
+    """
+    names = _names(opt)
+    if _OUR_NAME in kwargs and _OUR_NAME not in names and _OPTAX_NAME not in kwargs:
+        kwargs = {_OPTAX_NAME if name == _OUR_NAME else name: kwargs[name] for name in kwargs}
+    try:
+        given = signature(opt).bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{opt.name}(): {error}") from None
+    given.apply_defaults()
+    values = {names[called]: value for called, value in given.arguments.items()}
+    return {
+        name: _schedule(value) if name in opt.scheduled else value for name, value in values.items()
+    }
+
+
+def _schedule(value: Any) -> Callable[[Any], Any]:
+    return value if callable(value) else lambda count: value
+
+
+def static_args(function: Callable) -> tuple[str, ...]:
+    """Names of the arguments that must stay Python values under jit: all that are not floats.
+
+    For `optax.inject_hyperparams(function, static_args(function))`.
+
+    Args:
+      function: an optimizer, or a function such as `scale_by_shampoo`.
+    """
+    names, scheduled = (
+        (_names(function), function.scheduled) if isinstance(function, Optimizer) else ({}, ())
+    )
+    inner = function.make if isinstance(function, Optimizer) else function
+    hints = hints_of(inner)
+
+    def plain(name: str) -> Any:
+        hint = hints.get(name)
+        return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+
+    own = names or {name: name for name in inspect.signature(inner).parameters}
+    return tuple(
+        called
+        for called, name in own.items()
+        if name not in scheduled and plain(name) not in (float, Schedule)
+    )
