@@ -12,13 +12,14 @@ from typing import Any
 
 import jax
 import optax
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 
 def _sharding(x: Any) -> NamedSharding | None:
     """The array's sharding if it is on a mesh with an explicit axis."""
-    found = getattr(jax.typeof(x), "sharding", None)
+    traced = isinstance(x, jax.core.Tracer)
+    found = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
     if isinstance(found, NamedSharding) and AxisType.Explicit in found.mesh.axis_types:
         return found
     return None
@@ -41,7 +42,9 @@ def on_any_mesh(rule: Any) -> optax.GradientTransformationExtraArgs:
         if (whole := _whole(params)) is None:
             return state
         # What is not made from a parameter is on no mesh yet, and would change its type in a step.
-        return jax.tree.map(lambda x: x if _sharding(x) else jax.reshard(x, whole), state)
+        traced = isinstance(whole.mesh, AbstractMesh)
+        place = jax.reshard if traced else jax.device_put
+        return jax.tree.map(lambda x: x if _sharding(x) else place(x, whole), state)
 
     def update(updates: Any, state: Any, params: Any = None, **extras: Any) -> tuple[Any, Any]:
         if (whole := _whole(updates)) is None:

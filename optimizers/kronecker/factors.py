@@ -71,7 +71,12 @@ class Cadence:
 
     every: int
     stagger: bool = False
-    tolerance: float = 0.0
+    tolerance: Any = 0.0
+
+    @property
+    def skips(self) -> bool:
+        """Whether matrices can be skipped; a tolerance may be traced."""
+        return not isinstance(self.tolerance, float | int) or self.tolerance > 0
 
 
 def _mean(total: jax.Array, weight: jax.Array) -> jax.Array:
@@ -115,7 +120,7 @@ def one_by_one(
                 one, solver.solve(mean, one.held, order), jnp.array(True), solver.max_residual
             )
 
-        if cadence.tolerance > 0:
+        if cadence.skips:
             stale = ~(solver.stale(mean, one.held, order) <= cadence.tolerance)
             new = lax.cond(stale, solve, lambda: one._replace(skips=one.skips + 1))
         else:
@@ -144,7 +149,7 @@ def together(
         mean = _mean(due.total, due.weight)
         stale = (
             jnp.ones(len(places), bool)
-            if cadence.tolerance <= 0
+            if not cadence.skips
             else ~(solver.stale(mean, due.held, order) <= cadence.tolerance)
         )
         new = _accept(due, solver.solve(mean, due.held, order), stale, solver.max_residual)
