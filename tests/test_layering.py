@@ -133,6 +133,7 @@ NAME_AN_OPTIMIZER = {"digits.py", "hyperrule.py"}
 TEST_THE_OPTIMIZERS = {
     "test_optimizers.py",
     "test_conformance.py",
+    "test_normuon.py",
     "test_shampoo.py",
     "test_shampoo_abuse.py",
     "test_speedups.py",  # the first board, by name
