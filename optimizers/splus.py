@@ -162,7 +162,7 @@ def splus(
     vector_scale: float = 1e-3,
     weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
     block_size: int = 128,
-    update_every: int = 100,
+    update_every: int = 10,
 ) -> optax.GradientTransformation:
     """SPlus: signs in Shampoo's eigenbasis (Frans et al. 2025, arXiv:2506.07254).
 

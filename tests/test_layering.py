@@ -135,6 +135,7 @@ TEST_THE_OPTIMIZERS = {
     "test_adam_mini.py",
     "test_cautious.py",
     "test_conformance.py",
+    "test_kl_shampoo.py",
     "test_mars.py",
     "test_normuon.py",
     "test_psgd_kron.py",

@@ -10,9 +10,12 @@ import pytest
 
 from optimizers.adam_mini import scale_by_adam_mini
 from optimizers.cautious import add_cautious_weight_decay, cautious
+from optimizers.kl_shampoo import scale_by_kl_shampoo
 from optimizers.mars import scale_by_mars
 from optimizers.normuon import scale_by_normuon
+from optimizers.psgd_kron import scale_by_psgd_kron
 from optimizers.scion import scale_by_scion
+from optimizers.splus import scale_by_splus
 from support.shampoo_rules import distance, random, run
 
 RULES = {
@@ -23,6 +26,9 @@ RULES = {
     "mars": scale_by_mars,
     "scion": scale_by_scion,
     "adam-mini": scale_by_adam_mini,
+    "kron": scale_by_psgd_kron,
+    "signs": scale_by_splus,
+    "kl": scale_by_kl_shampoo,
 }
 SHAPES = {"conv": (2, 2, 3, 4), "dense": (5, 3), "bias": (4,), "scalar": (), "empty": (0, 3)}
 PARAMS = {name: random(shape, i) for i, (name, shape) in enumerate(SHAPES.items())}
