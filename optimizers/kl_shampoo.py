@@ -52,13 +52,13 @@ class KLShampooState(NamedTuple):
       momentum: averages of gradients.
       square: averages of squared gradients of tensors that are not cut into blocks; empty arrays
         for the others.
-      blocks: one entry for each shape of block.
+      blocks: `Blocks` for each shape of block; an empty array if there are no parameters.
     """
 
     count: jax.Array
     momentum: Any
     square: Any
-    blocks: tuple[Blocks, ...]
+    blocks: Any
 
 
 def _times(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -198,23 +198,25 @@ def scale_by_kl_shampoo(
             jnp.zeros_like(p) if form is None else jnp.zeros(0, p.dtype)
             for p, form in zip(leaves, blocks.folded, strict=True)
         ]
+        stacks = tuple(
+            Blocks(
+                jnp.ones(group.size, jnp.float32),
+                *(_no_side(group.size, side) for side in group.block),
+            )
+            for group in blocks.groups
+        )
         return KLShampooState(
             jnp.zeros((), jnp.int32),
             jax.tree.map(jnp.zeros_like, params),
             jax.tree.unflatten(tree, squares),
-            tuple(
-                Blocks(
-                    jnp.ones(group.size, jnp.float32),
-                    _no_side(group.size, group.block[0]),
-                    _no_side(group.size, group.block[1]),
-                )
-                for group in blocks.groups
-            ),
+            stacks if leaves else jnp.zeros(0),
         )
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, KLShampooState]:
         del params
         leaves, tree = jax.tree.flatten(updates)
+        if not leaves:
+            return updates, state
         blocks = cut(leaves)
         count = optax.safe_increment(state.count)
         momentum = jax.tree.map(

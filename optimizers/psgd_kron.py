@@ -192,7 +192,9 @@ def scale_by_psgd_kron(
             learned = []
             for i, ((left, right), mean) in enumerate(zip(factors, means, strict=True)):
                 g_mn = _as_matrix(mean)
-                v_mn = jax.random.normal(jax.random.fold_in(key, i), g_mn.shape, g_mn.dtype)
+                # In float32, so that a seed means the same noise with 64 bits.
+                v_mn = jax.random.normal(jax.random.fold_in(key, i), g_mn.shape, jnp.float32)
+                v_mn = v_mn.astype(g_mn.dtype)
                 new = _learned(left, right, g_mn, v_mn, rate) if mean.size else (left, right)
                 learned.append(new)
             return learned

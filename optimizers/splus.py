@@ -13,7 +13,7 @@ import optax
 from optimizers.contract.api import Schedule, optimizer
 from optimizers.contract.domains import Decay, Log
 from optimizers.kronecker.blocking import from_blocks, plan, to_blocks
-from optimizers.kronecker.factors import Cadence, Factor, Solver
+from optimizers.kronecker.factors import Cadence, Solver
 from optimizers.kronecker.kronecker import Kronecker
 from optimizers.kronecker.roots import RootSolution, mean_eigenvalue
 from optimizers.masks import kernels
@@ -27,14 +27,15 @@ class SPlusState(NamedTuple):
     Attributes:
       count: steps taken.
       momentum: averages of gradients.
-      factors: averages of G G^T and G^T G of each block, with their eigenvectors.
+      factors: averages of G G^T and G^T G of each block, with their eigenvectors; an empty array if
+        there are no parameters.
       average: weighted sums of the parameters.
       weight: sum of their weights; average / weight are the averaged parameters.
     """
 
     count: jax.Array
     momentum: Any
-    factors: tuple[Factor, ...]
+    factors: Any
     average: Any
     weight: jax.Array
 
@@ -96,11 +97,13 @@ def scale_by_splus(
         return Kronecker(plan([leaf.shape for leaf in leaves], block_size), lambda axes: 1.0)
 
     def init(params: Any) -> SPlusState:
-        factors = kronecker(jax.tree.leaves(params)).init()
+        leaves = jax.tree.leaves(params)
+        # Copies, of which no two share a buffer.
+        factors = jax.tree.map(jnp.array, kronecker(leaves).init()) if leaves else jnp.zeros(0)
         return SPlusState(
             jnp.zeros((), jnp.int32),
             jax.tree.map(jnp.zeros_like, params),
-            jax.tree.map(jnp.array, factors),  # copies: two may share a buffer
+            factors,
             jax.tree.map(jnp.zeros_like, params),
             jnp.zeros((), jnp.float32),
         )
@@ -109,6 +112,8 @@ def scale_by_splus(
         if params is None:
             raise ValueError("SPlus averages the parameters: pass params to update().")
         leaves, tree = jax.tree.flatten(updates)
+        if not leaves:
+            return updates, state
         blocks = kronecker(leaves)
         momentum = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.momentum, updates)
         means = jax.tree.leaves(momentum)

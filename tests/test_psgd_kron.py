@@ -100,9 +100,10 @@ def test_it_whitens_gradients():
     )
     q_left, q_right = (np.asarray(q[-1], np.float64) for q in (lefts, rights))
     whitened = (q_left.T @ q_left) @ draws @ (q_right.T @ q_right)
-    found = np.cov(whitened.reshape(4000, -1).T)
-    assert np.linalg.norm(found - np.eye(6), 2) < 0.5
-    assert np.linalg.norm(np.cov(draws.reshape(4000, -1).T) - np.eye(6), 2) > 0.9
+    found, given = (np.linalg.eigvalsh(np.cov(x.reshape(4000, -1).T)) for x in (whitened, draws))
+    assert found.min() > 0.4
+    assert found.max() < 1.7
+    assert given.max() / given.min() > 1000
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.03, 1 / 3])
