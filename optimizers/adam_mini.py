@@ -66,7 +66,7 @@ def scale_by_adam_mini(
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, AdamMiniState]:
         del params
-        count = optax.safe_increment(state.count)
+        count = state.count + 1
         momentum = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.momentum, updates)
         square = jax.tree.map(
             lambda v, g: b2 * v + (1 - b2) * _mean_square(g), state.square, updates

@@ -218,7 +218,7 @@ def scale_by_kl_shampoo(
         if not leaves:
             return updates, state
         blocks = cut(leaves)
-        count = optax.safe_increment(state.count)
+        count = state.count + 1
         momentum = jax.tree.map(
             # The first gradient of a kernel does not enter: there is no basis for it yet.
             lambda m, g, v: jnp.where((state.count == 0) & (v.size == 0), 0, b1 * m + (1 - b1) * g),

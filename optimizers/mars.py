@@ -53,7 +53,7 @@ def correct_gradients(
             return c if clip is None else _clipped(c, clip)
 
         done = jax.tree.map(corrected, updates, state.previous)
-        return done, CorrectionState(optax.safe_increment(state.count), updates)
+        return done, CorrectionState(state.count + 1, updates)
 
     return optax.GradientTransformation(init, update)
 

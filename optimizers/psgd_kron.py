@@ -180,7 +180,7 @@ def scale_by_psgd_kron(
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, KronState]:
         del params
-        count = optax.safe_increment(state.count)
+        count = state.count + 1
         momentum = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.momentum, updates)
         means, tree = jax.tree.flatten(optax.tree.bias_correction(momentum, b1, count))
         factors = list(
@@ -203,8 +203,8 @@ def scale_by_psgd_kron(
         factors = lax.cond(now, learn, lambda: factors)
         due = state.due - now + (share(state.count) if callable(share) else share)
         whitened = [
-            _whitened(*of, mean) if mean.size else mean
-            for of, mean in zip(factors, means, strict=True)
+            _whitened(left, right, mean) if mean.size else mean
+            for (left, right), mean in zip(factors, means, strict=True)
         ]
         done = jax.tree.unflatten(tree, _clipped(whitened))
         left, right = (jax.tree.unflatten(tree, [of[side] for of in factors]) for side in (0, 1))

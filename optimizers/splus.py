@@ -128,7 +128,7 @@ def scale_by_splus(
         average = jax.tree.map(lambda a, p: b3 * a + (1 - b3) * p, state.average, params)
         weight = (b3 * state.weight + (1 - b3)).astype(state.weight.dtype)
         return jax.tree.unflatten(tree, done), SPlusState(
-            optax.safe_increment(state.count), momentum, factors, average, weight
+            state.count + 1, momentum, factors, average, weight
         )
 
     return at_least_float32(optax.GradientTransformation(init, update))
