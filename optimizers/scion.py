@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import jax
@@ -36,7 +37,10 @@ def _sign(d: jax.Array) -> jax.Array:
 
 
 def scale_by_scion(
-    b1: float = 0.9, *, output: str | None = "head", output_radius: float = 100.0
+    b1: float = 0.9,
+    *,
+    output: Callable[[Any], Any] | None = None,
+    output_radius: float = 100.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Minus the point of a unit ball where the averaged gradient d is smallest, per tensor.
 
@@ -45,7 +49,8 @@ def scale_by_scion(
     - for a kernel [H, W, I, O], or [I, O]: sqrt(O / I) / (H W) times about U V^T of the folded
       kernel [H*W*I, O] (the spectral norm, by the Newton-Schulz iteration of Muon);
     - for a vector or scalar: d over its root mean square;
-    - for the output layer's kernel: `output_radius` sign(d) / (number of inputs).
+    - for the output layer's kernel, if `output` names it: `output_radius` sign(d) / (number of
+      inputs).
     The other radii are 1.
 
     Weight decay w after this rule and a learning rate of r is their constrained version with the
@@ -53,24 +58,24 @@ def scale_by_scion(
 
     Args:
       b1: decay of the average of gradients: 1 minus what the authors call momentum.
-      output: the key in the tree of parameters under which the output layer lies; None for none.
+      output: parameters -> tree of booleans, True for the output layer's kernel; None for a
+        spectral step there too.
       output_radius: radius of the output layer's ball, relative to the others.
     """
 
-    def step(path: Any, d: jax.Array) -> jax.Array:
+    def step(d: jax.Array, signs: bool) -> jax.Array:
         if not d.size:
             return d
         if d.ndim < 2:
             return _unit_rms(d)
-        keys = [getattr(key, "key", getattr(key, "name", None)) for key in path]
-        return output_radius * _sign(d) if output and output in keys else _spectral(d)
+        return output_radius * _sign(d) if signs else _spectral(d)
 
-    return at_least_float32(
-        optax.chain(
-            optax.ema(b1, debias=False),  # steps do not depend on the scale of d
-            optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(step, updates)),
-        )
-    )
+    def steps(updates: Any, _: Any) -> Any:
+        outputs = jax.tree.map(lambda d: False, updates) if output is None else output(updates)
+        return jax.tree.map(step, updates, outputs)
+
+    # Without bias correction: steps do not depend on the scale of d.
+    return at_least_float32(optax.chain(optax.ema(b1, debias=False), optax.stateless(steps)))
 
 
 @optimizer
@@ -82,8 +87,8 @@ def scion(
 ) -> optax.GradientTransformation:
     """Scion: steps on the ball of a norm for each layer (Pethick et al. 2025, arXiv:2502.07529).
 
-    Spectral steps for kernels, normalised ones for vectors, and signs for the kernel of the layer
-    "head". The unconstrained version, with weight decay on kernels.
+    Spectral steps for all kernels and normalised ones for vectors. The unconstrained version, with
+    weight decay on kernels. The output layer, which no shape tells, is treated as the others.
     """
     return optax.chain(
         scale_by_scion(b1),
