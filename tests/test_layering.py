@@ -132,8 +132,17 @@ ARROWS = {
 NAME_AN_OPTIMIZER = {"digits.py", "hyperrule.py"}
 TEST_THE_OPTIMIZERS = {
     "test_optimizers.py",
+    "test_adam_mini.py",
+    "test_cautious.py",
     "test_conformance.py",
+    "test_kl_shampoo.py",
+    "test_mars.py",
+    "test_normuon.py",
+    "test_psgd_kron.py",
+    "test_rule_states.py",
+    "test_scion.py",
     "test_shampoo.py",
+    "test_splus.py",
     "test_shampoo_abuse.py",
     "test_speedups.py",  # the first board, by name
     "shampoo_rules.py",

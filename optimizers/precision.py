@@ -1,0 +1,33 @@
+"""Rules in float32 or wider, whatever the precision of the parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def at_least_float32(
+    rule: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """`rule` with its state and arithmetic in float32 if parameters are narrower.
+
+    Gradients and parameters in bfloat16 or float16 are widened, and updates are cast back. Those in
+    float32 or float64 pass as they are.
+    """
+    inner = optax.with_extra_args_support(rule)
+
+    def widened(tree: Any) -> Any:
+        return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
+
+    def init(params: Any) -> Any:
+        return inner.init(widened(params))
+
+    def update(updates: Any, state: Any, params: Any = None, **extras: Any) -> tuple[Any, Any]:
+        at = None if params is None else widened(params)
+        new, state = inner.update(widened(updates), state, at, **extras)
+        return jax.tree.map(lambda u, g: u.astype(g.dtype), new, updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
