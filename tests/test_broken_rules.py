@@ -1,4 +1,4 @@
-"""Every subtly broken optimizer is caught by a conformance check, and sound ones like them are not."""
+"""Every subtly broken optimizer is caught by a conformance check; sound ones like it pass."""
 
 from __future__ import annotations
 
@@ -53,8 +53,7 @@ def test_a_rule_that_writes_into_the_parameters_fails_one_check_alone(tmp_path):
 
 def test_a_structural_failure_ends_the_list_and_a_warning_does_not(tmp_path):
     typed = BROKEN["an average of another type"]
-    checked = [*checks.QUICK, *(c for c in checks.CHECKS if c not in checks.QUICK)]
-    after = checked[checked.index(typed.check) :]
+    after = checks.CHECKS[checks.CHECKS.index(typed.check) :]
     outcomes = list(suite.examine(loaded(tmp_path, typed.source), after))
     assert [(o.check, o.fails) for o in outcomes] == [(typed.check.__name__, True)]
     kept = BROKEN["the parameters themselves in the state"]

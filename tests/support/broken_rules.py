@@ -344,9 +344,7 @@ def broken(lr: Rate = 1e-1):
     "an init that writes into the parameters": Broken(
         purity.leaves_its_arguments_alone,
         "init writes into its arguments, at ['params']['scale']",
-        ball().replace(
-            'return {"count"', 'params["scale"] = jnp.ones(())\n        return {"count"'
-        ),
+        ball().replace("(params):", "(params):\n        params['scale'] = jnp.ones(())"),
     ),
     "evaluations that are not declared": Broken(
         fairness.evaluates_as_declared,
