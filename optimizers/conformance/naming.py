@@ -67,8 +67,8 @@ def ignores_the_order_of_leaves(opt: Optimizer) -> str | None:
         return None
     return (
         f"in reverse order, the same parameters end elsewhere after {FEW} steps, by "
-        f"{found[1]:.2g}: the update of one depends on its place among the others. Decide by shape, "
-        "as optimizers/masks.py does"
+        f"{found[1]:.2g}: the update of one depends on its place among the others. Decide by "
+        "shape, as optimizers/masks.py does"
     )
 
 
