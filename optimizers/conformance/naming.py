@@ -32,8 +32,8 @@ TYPICAL: tuple[Names, ...] = (
     (("bias",), ("conv",), ("dense",), ("scalar",)),
     (("block", "bias"), ("block", "kernel"), ("head", "bias"), ("head", "kernel")),
     (("embedding",), ("head", "weight"), ("norm", "bias"), ("norm", "scale")),
-    (("kernel",), ("layer_norm", "scale"), ("output", "b"), ("output", "w")),
-    (("Dense_0", "kernel"), ("bn", "gamma"), ("embed",), ("weights",)),
+    (("Dense_0", "kernel"), ("layer_norm", "gain"), ("output", "b"), ("output", "w")),
+    (("bn", "beta"), ("bn", "gamma"), ("fc", "weights"), ("stem", "kernel")),
 )
 _RANDOM = re.compile(r"random_|threefry|rng_")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")

@@ -54,13 +54,14 @@ def is_deterministic(opt: Optimizer) -> str | None:
 
 def resumes(opt: Optimizer) -> str | None:
     """A run that is stopped, copied to the host and resumed ends with the same bits."""
+    rule = steady(opt)  # so that it moves
     go = jax.jit(
         lambda params, state, n: jax.lax.fori_loop(
-            0, n, lambda _, c: run(opt, {}, params=c[0], state=c[1], steps=1), (params, state)
+            0, n, lambda _, c: run(rule, {}, params=c[0], state=c[1], steps=1), (params, state)
         )
     )
     for stop in (1, 7, 13):
-        begun = go(start(), build(opt).init(start()), stop)
+        begun = go(start(), build(rule).init(start()), stop)
         held = jax.tree.map(
             lambda x: (
                 jnp.asarray(np.array(x), x.dtype)
@@ -71,7 +72,7 @@ def resumes(opt: Optimizer) -> str | None:
         )
         resumed, straight = (
             go(*held, STEPS - stop),
-            go(start(), build(opt).init(start()), STEPS),
+            go(start(), build(rule).init(start()), STEPS),
         )
         if not same(resumed, straight):
             return (
