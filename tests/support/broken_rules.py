@@ -26,6 +26,7 @@ from typing import Annotated, NamedTuple
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax import lax
 from optimizers import Choice, Decay, Log, Schedule, optimizer
+from optimizers.contract.repairs import keep_dtypes
 
 Rate = Annotated[Schedule, Log(1e-2, 3e-1)]
 B1 = Annotated[float, Decay(0.7, 0.95)]
@@ -131,7 +132,7 @@ def sound(lr: Rate = 1e-1):
     "hyperparameters injected into the state": """
 @optimizer
 def sound(lr: Rate = 1e-1):
-    return optax.inject_hyperparams(optax.adam)(lr)
+    return keep_dtypes(optax.inject_hyperparams(optax.adam)(lr))
 """,
 }
 
