@@ -6,7 +6,6 @@ import jax
 import pytest
 
 from optimizers.conformance import checks, naming, suite
-from optimizers.conformance.problems import start
 from optimizers.contract import registry
 from support.broken_rules import BROKEN, HEAD, SOUND
 
@@ -63,7 +62,7 @@ def test_a_structural_failure_ends_the_list_and_a_warning_does_not(tmp_path):
 
 def test_other_names_keep_the_order_of_the_parameters():
     """Else a rule that is sound could differ by rounding, or by its random numbers."""
-    leaves = jax.tree.leaves(start())
+    leaves = naming.leaves()
     for names in (naming.NEUTRAL, *naming.TYPICAL):
         tree: dict = {}
         for path, leaf in zip(names, leaves, strict=True):

@@ -20,16 +20,17 @@ from optimizers.conformance.problems import (
     steady,
 )
 from optimizers.contract.api import Optimizer
+from optimizers.contract.signatures import settings_of
 
 DECAYS = frozenset({"weight_decay", "wd", "l2", "l2_decay"})  # names of weight decay
 DISTINCT = 1e-5  # share of the parameters by which weight decay changes them, beyond rounding
 
 
 def uses_its_hyperparameters(opt: Optimizer) -> str | None:
-    """The function of the optimizer reads each of its hyperparameters, of whatever type."""
+    """The function of the optimizer, or its schedule, reads each hyperparameter, of any type."""
     code = opt.make.__code__
     parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    read = set()
+    read = {setting.name for setting in settings_of(opt.schedule)}
     for instruction in dis.get_instructions(code):
         if instruction.opname.startswith("LOAD_"):
             value = instruction.argval

@@ -24,16 +24,22 @@ from optimizers.contract.api import Optimizer
 FEW = 5  # steps
 
 Names = tuple[tuple[str, ...], ...]
-"""The path of each parameter, in the order of `jax.tree.leaves`."""
+"""The path of each parameter, in the order of `leaves`."""
 
-NEUTRAL: Names = (("a",), ("b",), ("c",), ("d",))
+NEUTRAL: Names = (("a",), ("b",), ("c",), ("d",), ("e",))
 # Each shape gets names that a rule may look for. All keep the order of the parameters.
 TYPICAL: tuple[Names, ...] = (
-    (("bias",), ("conv",), ("dense",), ("scalar",)),
-    (("block", "bias"), ("block", "kernel"), ("head", "bias"), ("head", "kernel")),
-    (("embedding",), ("head", "weight"), ("norm", "bias"), ("norm", "scale")),
-    (("Dense_0", "kernel"), ("layer_norm", "gain"), ("output", "b"), ("output", "w")),
-    (("bn", "beta"), ("bn", "gamma"), ("fc", "weights"), ("stem", "kernel")),
+    (("bias",), ("conv",), ("dense",), ("scalar",), ("twin",)),
+    (
+        ("block", "bias"),
+        ("block", "kernel"),
+        ("head", "bias"),
+        ("head", "kernel"),
+        ("head", "scale"),
+    ),
+    (("embedding",), ("head", "weight"), ("norm", "bias"), ("norm", "scale"), ("pos",)),
+    (("Dense_0", "kernel"), ("layer_norm", "gain"), ("output", "b"), ("output", "w"), ("root",)),
+    (("bn", "beta"), ("bn", "gamma"), ("fc", "weights"), ("stem", "kernel"), ("stem", "mean")),
 )
 _RANDOM = re.compile(r"random_|threefry|rng_")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -45,7 +51,7 @@ def ignores_names(opt: Optimizer) -> str | None:
     for names in TYPICAL:
         if _alike(_program(opt, names), neutral):
             continue  # the same program
-        if found := apart(_end(opt, names), _end(opt, NEUTRAL), jax.tree.leaves(start())):
+        if found := apart(_end(opt, names), _end(opt, NEUTRAL), leaves()):
             name = "/".join(names[int(re.sub(r"\D", "", found[0]))])
             return (
                 f"a parameter is updated differently when it is called {name!r}: another task has "
@@ -61,8 +67,8 @@ def ignores_the_order_of_leaves(opt: Optimizer) -> str | None:
     """
     if _RANDOM.search(_program(opt, NEUTRAL)[0]):
         return None
-    reverse = tuple((letter,) for letter in "dcba")
-    found = apart(_end(opt, reverse), _end(opt, NEUTRAL), jax.tree.leaves(start()))
+    reverse = tuple((letter,) for letter in "edcba")
+    found = apart(_end(opt, reverse), _end(opt, NEUTRAL), leaves())
     if not found:
         return None
     return (
@@ -72,10 +78,16 @@ def ignores_the_order_of_leaves(opt: Optimizer) -> str | None:
     )
 
 
-def _named(leaves: Any, names: Names) -> dict[str, Any]:
-    """Nested dicts that hold each leaf under its path."""
+def leaves() -> list[Any]:
+    """The parameters of `start`, and one more in the shape of the first: shapes name no two."""
+    first, *others = jax.tree.leaves(start())
+    return [first, *others, first[::-1] - 1]
+
+
+def _named(values: Any, names: Names) -> dict[str, Any]:
+    """Nested dicts that hold each array under its path."""
     tree: dict[str, Any] = {}
-    for leaf, path in zip(leaves, names, strict=True):
+    for leaf, path in zip(values, names, strict=True):
         folder = tree
         for part in path[:-1]:
             folder = folder.setdefault(part, {})
@@ -85,13 +97,13 @@ def _named(leaves: Any, names: Names) -> dict[str, Any]:
 
 def _unnamed(tree: Any, names: Names) -> list[Any]:
     """The leaves, in the order of `names`."""
-    leaves = []
+    found = []
     for path in names:
         leaf = tree
         for part in path:
             leaf = leaf[part]
-        leaves.append(leaf)
-    return leaves
+        found.append(leaf)
+    return found
 
 
 def _program(opt: Optimizer, names: Names) -> tuple[str, list[Any]]:
@@ -105,8 +117,7 @@ def _program(opt: Optimizer, names: Names) -> tuple[str, list[Any]]:
         )
         return _unnamed(updates, names)
 
-    leaves = jax.tree.leaves(start())
-    program = jax.make_jaxpr(update)(leaves, leaves)
+    program = jax.make_jaxpr(update)(leaves(), leaves())
     return _ADDRESS.sub("", str(program)), program.consts
 
 
@@ -115,10 +126,10 @@ def _alike(a: tuple[str, list[Any]], b: tuple[str, list[Any]]) -> bool:
 
 
 def _end(opt: Optimizer, names: Names) -> list[Any]:
-    """The parameters after a few steps, in the order of `start`."""
+    """The parameters after a few steps, in the order of `leaves`."""
 
-    def end(leaves: list[Any]) -> list[Any]:
-        params, state = run(steady(opt), {}, params=_named(leaves, names), steps=FEW)
+    def end(values: list[Any]) -> list[Any]:
+        params, state = run(steady(opt), {}, params=_named(values, names), steps=FEW)
         return _unnamed(measured(opt, state, params), names)
 
-    return jax.jit(end)(jax.tree.leaves(start()))
+    return jax.jit(end)(leaves())

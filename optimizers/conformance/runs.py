@@ -117,14 +117,15 @@ def lowers_losses(opt: Optimizer) -> str | None:
             ends = list(map(by_value(opt, end), corners(opt)))
             after = [float(loss(params)) for params in ends]
             best = min(a if np.isfinite(a) else np.inf for a in after)
-            rising = [_rising(params) for params in ends] if loss is quadratic else [None]
-            if best < (1 - LEAST) * before and None in rising:
+            left = [_not_lower(params) for params in ends] if loss is quadratic else [None]
+            lowered = best < (1 - LEAST) * before
+            if lowered and None in left:
                 break
             last = steps == HORIZONS[-1]
-            if last and best < (1 - LEAST) * before:
+            if last and lowered:
                 return (
-                    f"{steps:,} steps raise the loss in {rising[0]}, while they lower it in other "
-                    "parameters: is the sign of its update wrong?"
+                    f"{steps:,} steps lower the quadratic, but not in {left[0]}: is the sign of "
+                    "its update wrong, or is it left out?"
                 )
             if last or (best >= before and not np.allclose(after, before, rtol=1e-3)):
                 return (
@@ -135,12 +136,12 @@ def lowers_losses(opt: Optimizer) -> str | None:
     return None
 
 
-def _rising(params: Any) -> str | None:
-    """The first parameter in which the quadratic is higher than at the start."""
+def _not_lower(params: Any) -> str | None:
+    """The first parameter in which the quadratic is no lower than at the start."""
     for (path, leaf), begin in zip(
         jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(start()), strict=True
     ):
-        if not float(quadratic(leaf)) <= float(quadratic(begin)):
+        if not float(quadratic(leaf)) < float(quadratic(begin)):
             return f"parameters{jax.tree_util.keystr(path)}"
     return None
 

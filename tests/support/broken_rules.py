@@ -403,8 +403,31 @@ def broken(lr: Rate = 1e-1, *, momentum: B1 = 0.9, nesterov: bool = True):
     ),
     "ascent in vectors and scalars": Broken(
         runs.lowers_losses,
-        "raise the loss in parameters['bias']",
+        "but not in parameters['bias']",
         ball("m = over(lambda x: x if x.ndim > 1 else -0.2 * x, m)"),
+    ),
+    "scalars that are left out": Broken(
+        runs.lowers_losses,
+        "but not in parameters['scalar']",
+        ball("m = over(lambda x: x if x.ndim else 0 * x, m)"),
+    ),
+    "one momentum for all parameters of a shape": Broken(
+        naming.ignores_the_order_of_leaves,
+        "depends on its place among the others",
+        """
+@optimizer
+def broken(lr: Rate = 1e-1, *, b1: B1 = 0.9):
+    def init(params):
+        shapes = {str(p.shape): p for p in jax.tree.leaves(params)}
+        return zeros(shapes), jnp.int32(0)
+
+    def update(updates, state, params=None):
+        m, count = state
+        m = moment(m, {str(g.shape): g for g in jax.tree.leaves(updates)}, b1)
+        return scaled(lr(count), over(lambda g: m[str(g.shape)], updates)), (m, count + 1)
+
+    return rule(init, update)
+""",
     ),
     "an epsilon that swallows the step": Broken(
         runs.lowers_losses,
