@@ -6,6 +6,7 @@ these checks also run a few steps without jit.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -75,9 +76,8 @@ def keeps_everything_in_its_state(opt: Optimizer) -> str | None:
     They run without jit, where Python's own counters, caches and random numbers go on from step to
     step. Then a new rule, as a new process builds it, continues from the state after the first.
     """
-    rule = build(steady(opt))
-    first, again = (_walk(opt, rule, start(), rule.init(start())) for _ in range(2))
-    if not same(first, again):
+    rule, first = _first_walk(opt)
+    if not same(first, _walk(opt, rule, start(), rule.init(start()))):
         return (
             "without jit, the same steps by the same rule come out differently the second time: "
             "it counts, remembers or draws random numbers in Python, which a compiled program does "
@@ -94,8 +94,7 @@ def keeps_everything_in_its_state(opt: Optimizer) -> str | None:
 
 def does_the_same_with_jit(opt: Optimizer) -> str | None:
     """Compiled steps end where steps without jit do, up to rounding."""
-    rule, new = build(steady(opt)), build(steady(opt))
-    plain = _walk(opt, rule, start(), rule.init(start()))[-1]
+    new, plain = build(steady(opt)), _first_walk(opt)[1][-1]
 
     @jax.jit
     def step(i: Any, params: Any, state: Any) -> tuple[Any, Any]:
@@ -117,6 +116,13 @@ def does_the_same_with_jit(opt: Optimizer) -> str | None:
         "rule asks whether it is traced, or counts or draws random numbers in Python. Decide by "
         "values in the state, with jnp.where or lax.cond"
     )
+
+
+@functools.lru_cache(maxsize=1)  # two checks begin with it, and it is slow
+def _first_walk(opt: Optimizer) -> tuple[Any, list[tuple[Any, Any]]]:
+    """A rule, and where it goes from the start."""
+    rule = build(steady(opt))
+    return rule, _walk(opt, rule, start(), rule.init(start()))
 
 
 def _walk(

@@ -86,11 +86,11 @@ def _passed_on(opt: Optimizer) -> list[bool]:
 
 def uses_every_gradient(opt: Optimizer) -> str | None:
     """Another gradient in one step alone, early or late, changes what follows."""
-    rule = steady(opt)
+    moves = steady(opt)
 
     @jax.jit
     def end(odd: Any) -> Any:
-        return run_on(rule, {}, lambda i: moving(jnp.where(i == odd, i + 0.5, i)))
+        return run_on(moves, {}, lambda i: moving(jnp.where(i == odd, i + 0.5, i)))
 
     usual = end(-1)
     for odd in ODD_STEPS:
