@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from optimizers.conformance.problems import build, start
 from optimizers.contract.api import Optimizer
@@ -50,6 +51,6 @@ def _buffers(tree: Any) -> list[tuple[str, int]]:
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
         if isinstance(leaf, jax.Array)
         and leaf.size
-        and not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         and len(leaf.devices()) == 1
     ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -240,15 +239,18 @@ def finite(tree: Any) -> bool:
 
 def array(leaf: Any) -> np.ndarray:
     """The numbers of an array, also of random keys."""
-    if jax.dtypes.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return np.asarray(jax.random.key_data(leaf))
     return np.asarray(leaf)
 
 
 def same(a: Any, b: Any) -> bool:
     """Whether two trees hold the same bits."""
-    pairs = itertools.zip_longest(jax.tree.leaves(a), jax.tree.leaves(b))
-    return all(np.array_equal(array(x), array(y), equal_nan=True) for x, y in pairs)
+    ours, theirs = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(ours) == len(theirs) and all(
+        np.array_equal(array(x), array(y), equal_nan=True)
+        for x, y in zip(ours, theirs, strict=True)
+    )
 
 
 def apart(a: Any, b: Any, begin: Any, share: float = 0.02) -> tuple[str, float] | None:

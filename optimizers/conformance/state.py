@@ -49,8 +49,8 @@ def updates_its_state(opt: Optimizer) -> str | None:
     value = array(first[stuck[0]][1]).ravel()[0]
     more = f" (and {len(stuck) - 1} more)" if len(stuck) > 1 else ""
     return (
-        f"state{place}{more} stays at {value:g} in every step, so that it keeps nothing: let "
-        "update return the new count or average, or leave it out of the state"
+        f"state{place}{more} stays at {value:g} in every step: let update return the new count or "
+        "average, or leave it out of the state"
     )
 
 
