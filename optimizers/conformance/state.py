@@ -29,8 +29,8 @@ def updates_its_state(opt: Optimizer) -> str | None:
     """Counts and averages that start at a constant do not stay there.
 
     Numbers that a state may well hold unchanged are left out: keys, arrays that differ from place
-    to place, scalars that are neither 0 nor a count of 1, and the hyperparameters of
-    optax.inject_hyperparams.
+    to place, scalars other than integers of 0 or 1 (a bound of 0 may stay), and the hyperparameters
+    of optax.inject_hyperparams.
     """
     first = jax.tree_util.tree_leaves_with_path(build(opt).init(start()))
     passed = _passed_on(opt)
@@ -64,7 +64,7 @@ def _may_be_frozen(path: Any, leaf: Any) -> bool:
         return False
     if leaf.ndim:
         return _is_average(leaf)
-    return bool(values[0] == 0 or (values[0] == 1 and jnp.issubdtype(leaf.dtype, jnp.integer)))
+    return bool(jnp.issubdtype(leaf.dtype, jnp.integer) and values[0] in (0, 1))
 
 
 def _is_average(leaf: Any) -> bool:

@@ -165,7 +165,7 @@ def broken(lr: Rate = 1e-1, *, weight_decay: float = 0.0):
     ),
     "a momentum that is never kept": Broken(
         state.updates_its_state,
-        "['m']['bias'] (and 3 more) stays at 0",
+        "['m']['bias'] (and 2 more) stays at 0",
         ball('new["m"] = state["m"]'),
     ),
     "a second moment that forgets each gradient": Broken(
