@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -80,7 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
         markers = {marker.name for marker in item.iter_markers()}
-        if item.path in core and not markers & {"slow", "process", "browser"}:
+        if item.path in core and not markers & {"slow", "long", "process", "browser"}:
             item.add_marker("core")
     items.sort(key=lambda item: item.get_closest_marker("process") is None)
 
@@ -100,3 +101,10 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory() -> Iterator[None]:
+    """Frees the programs of each file: those of all files together took 5 GiB a worker."""
+    yield
+    jax.clear_caches()

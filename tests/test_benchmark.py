@@ -95,6 +95,7 @@ def refusing(lr: float = 0.01):
     raise ValueError("too small\nfor this rule")
 
 
+@pytest.mark.long
 def test_a_rule_that_evaluates_the_loss_and_has_no_learning_rate_is_measured(tiny_engine):
     figures = measure.sweep(tiny_engine, without_a_rate, 2, 10)
     assert figures["ms_per_trial_step"] > 0

@@ -203,7 +203,7 @@ def patient(folder, shape="absolute", rate="lr", b1="b1"):
     return registry.resolve(str(path)).optimizer
 
 
-@pytest.mark.parametrize("shape", ["absolute", "refusing"])
+@pytest.mark.parametrize("shape", ["absolute", pytest.param("refusing", marks=pytest.mark.long)])
 def test_a_rule_with_a_long_warmup_passes(tmp_path, shape):
     reasons = {outcome.check: outcome.reason for outcome in examine(patient(tmp_path, shape))}
     assert len(reasons) == len(checks.CHECKS)

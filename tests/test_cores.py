@@ -49,6 +49,7 @@ def on_cores(tiny_task):
     return opened
 
 
+@pytest.mark.long
 def test_numbers_do_not_depend_on_how_many_cores_there_are(on_cores):
     lanes = [
         Lane(sgd, {"lr": 0.1}, 110, seed=0),
@@ -64,6 +65,7 @@ def test_numbers_do_not_depend_on_how_many_cores_there_are(on_cores):
     assert one == [everything(engines[3], [lane])[0] for lane in lanes]
 
 
+@pytest.mark.long
 def test_devices_that_share_a_batch_are_an_island(on_cores):
     lanes = [Lane(sgd, {"lr": lr}, 30, seed=0) for lr in (0.1, 0.2, 0.3)]
     two, one = on_cores(devices=4, batch_shards=2), on_cores(devices=2, batch_shards=2)

@@ -141,7 +141,7 @@ def test_what_the_times_leave_open_follows_the_guess():
     assert found == pytest.approx({STREAM: 0.02, VIEW: 1e-5, "only": 0.01}, rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_planned_work_is_the_work_that_is_done(request_of, layouts, tmp_path):
     """Counted before from the plan, and afterwards from the events of training."""
     plan = make_plan(request_of("10", "120", trials=2))

@@ -107,7 +107,7 @@ def damaged(said):
     return lines
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_damaged_trials_and_studies_are_made_again(undisturbed, tmp_path):
     """Also a digit that no reader would notice."""
     root = shutil.copytree(undisturbed, tmp_path / "runs")
@@ -152,7 +152,7 @@ def file_in_place_of(folder):
     folder.write_text("mine")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_unfinished_trials_whose_files_are_damaged_start_again(undisturbed, tmp_path):
     root = tmp_path / "runs"
     with pytest.raises(Stopped):

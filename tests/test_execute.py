@@ -71,6 +71,7 @@ def test_a_request_survives_json():
     assert Request.from_json(request.to_json()) == request
 
 
+@pytest.mark.long
 def test_a_profile_covers_chunks_after_the_first_and_names_their_programs(
     tiny_task, monkeypatch, tmp_path
 ):
@@ -117,7 +118,7 @@ def test_a_profile_waits_for_the_second_chunk_and_ends_with_the_training(tiny_en
     assert len(said) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shards_together_give_the_results_of_one_process(run, tmp_path):
     """Each stage depends on the one before: shards run what is known and wait for one another."""
     waits = "Other shards have not finished tuning trials"

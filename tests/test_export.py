@@ -102,10 +102,15 @@ def students(folder):
     "layout",
     [
         TWO_DEVICES,
-        LayoutOptions(devices=2, mapping="loop", lanes_per_device=2),
-        LayoutOptions(devices=1, mapping="vmap", lanes_per_device=3),
-        LayoutOptions(devices=2, batch_shards=2),
-        LayoutOptions(devices=1, microbatches=2, remat=True),
+        *(
+            pytest.param(options, marks=pytest.mark.long)
+            for options in (
+                LayoutOptions(devices=2, mapping="loop", lanes_per_device=2),
+                LayoutOptions(devices=1, mapping="vmap", lanes_per_device=3),
+                LayoutOptions(devices=2, batch_shards=2),
+                LayoutOptions(devices=1, microbatches=2, remat=True),
+            )
+        ),
     ],
     ids=str,
 )
@@ -344,7 +349,7 @@ def test_random_damage_to_a_card_is_refused_or_leaves_a_card(student):
             assert isinstance(cards.parse(bytes(damaged)), cards.Card)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_student_of_the_digits_starts_and_teaches_others(script, tmp_path, monkeypatch):
     weights = tmp_path / "weights"
     monkeypatch.setenv("DISTILL_BENCH_CACHE", str(weights))

@@ -139,7 +139,7 @@ def expected_losses(task, steps, seed):
     return losses
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_streamed_task_with_two_teachers_trains_by_the_definition_and_resumes(small_sun):
     engine = open_engine(small_sun, make_layout(jax.devices()[:2], LayoutOptions(batch_shards=2)))
     lanes = [Lane(sgd, {"lr": 0.1}, 30, 1)]

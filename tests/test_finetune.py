@@ -101,7 +101,7 @@ def log_softmax64(logits):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_loss_is_the_cross_entropy_and_the_steps_follow_the_rule(flowers):
     """Compares with a plain loop."""
     task = fine_tuning(flowers)
@@ -229,7 +229,7 @@ def test_mixup_coefficients_follow_the_beta_distribution():
     assert step_views.mixup_coefficient(FLOWERS, 0, 0) is None
 
 
-@pytest.mark.parametrize("in_turn", [False, True])
+@pytest.mark.parametrize("in_turn", [pytest.param(False, marks=pytest.mark.long), True])
 def test_the_learning_rate_with_the_best_validation_accuracy_wins(flowers, in_turn):
     lines, task = [], fine_tuning(flowers)
     best = finetune.search(
@@ -300,6 +300,7 @@ def test_an_existing_file_is_not_replaced(flowers, folder, out, monkeypatch, cap
     assert path.read_bytes() == b"trained for hours"
 
 
+@pytest.mark.long
 def test_a_dry_run_replaces_the_file_of_the_previous_dry_run(flowers, folder):
     path = folder / "flowers102-r16-mine-synthetic.npz"
     path.write_bytes(b"trained for seconds")

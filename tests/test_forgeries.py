@@ -334,6 +334,7 @@ def put_right(entry, path, make):
     return board["entries"][0]
 
 
+@pytest.mark.long
 def test_a_forged_verdict_is_one_warning(entry):
     path = verdicts.path_of(entry)
     assert put_right(entry, path, verdict)["verification"]["detail"] == "all agree"

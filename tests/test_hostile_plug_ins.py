@@ -41,7 +41,7 @@ def rude(lr: Schedule = 0.1):
 HIDES = "raise ImportError('a file of the user')"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rude_plug_ins_in_a_folder_full_of_traps_cost_nothing(script, tmp_path, monkeypatch):
     (tmp_path / "rude.py").write_text(RUDE)
     shutil.copy(CALM, tmp_path / "second.py")

@@ -1,6 +1,6 @@
 """Sweeps that are killed at random moments, from the first import to the table.
 
-Each test is one kill: a signal, sent to the supervisor, its worker or the whole group. Then the
+Each test is one kill: a signal, sent to the supervisor, its worker or all processes. Then the
 same command runs again to its end, and the store must be that of an undisturbed sweep, byte for
 byte (see support.stores.files), with no process left. A kill costs two starts of a sweep. By hand:
 
@@ -22,11 +22,11 @@ from support.paths import CALM
 from support.processes import children, marked, wait_until
 from support.stores import files
 
-KILLS = int(os.environ.get("DISTILL_BENCH_KILLS", "6"))
+KILLS = int(os.environ.get("DISTILL_BENCH_KILLS", "2"))
 MARK = "DISTILL_BENCH_KILL"
 FLAGS = [f"--opt={CALM}", "--horizons=300,600", "--trials=3", "--seeds=1", "--checkpoint_seconds=0"]
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-TARGETS = ["supervisor", "worker", "group"]
+TARGETS = ["supervisor", "worker", "all"]
 LIMIT = 1800  # seconds, for whatever a busy machine may take
 
 
@@ -58,19 +58,22 @@ def undisturbed():
 
 def send(number: signal.Signals, target: str, supervisor: int) -> None:
     """Sends the signal, to the supervisor if there is no worker yet or any more."""
-    if target == "group":
-        os.killpg(supervisor, number)
-        return
-    workers = children(supervisor) if target == "worker" else []
-    try:
-        os.kill(workers[0] if workers else supervisor, number)
-    except ProcessLookupError:  # the worker has ended meanwhile
-        os.kill(supervisor, number)
+    workers = children(supervisor)
+    chosen = {
+        "supervisor": [supervisor],
+        "worker": workers[:1] or [supervisor],
+        "all": [supervisor, *workers],
+    }
+    for process in chosen[target]:
+        try:
+            os.kill(process, number)
+        except ProcessLookupError:  # the worker has ended meanwhile
+            os.kill(supervisor, number)
 
 
 def killed(command, number: signal.Signals, target: str, seconds: float) -> str | None:
-    """Runs the command and sends the signal after so many seconds. Returns what it printed on
-    standard error; None if it had ended before."""
+    """Runs the command and sends the signal after `seconds`. Returns what it printed on standard
+    error; None if it had ended before."""
     with subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,

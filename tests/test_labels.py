@@ -63,6 +63,7 @@ def test_labels_are_mixed_as_the_pixels_are(tiny_task, monkeypatch):
     np.testing.assert_allclose(shown.mean((2, 3, 4)), probabilities @ values_K, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("temperature", [None, 10.0])
 def test_training_is_on_cross_entropy_at_temperature_1(tiny_task, temperature):
     """Compares with a plain loop. The reported loss is cross-entropy minus the labels' entropy."""
@@ -97,7 +98,7 @@ def test_the_student_is_measured_against_the_teacher_as_in_mix(tiny_task):
     jax.tree.map(np.testing.assert_array_equal, *sets)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_teachers_of_another_view_size_are_asked_for_evaluation_only(small_sun):
     """A streamed task with a second teacher at 24 pixels, its batches divided over two devices."""
     task = vary(small_sun, LABELS)

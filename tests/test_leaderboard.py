@@ -95,6 +95,7 @@ def test_a_mistake_gives_one_message_and_writes_nothing(flags, message, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_study_that_cannot_be_an_entry_yet_is_refused_and_nothing_is_written(script, tmp_path):
     done = script("run", f"--opt={BRISK}", "--horizons=20", "--trials=1", "--seeds=1")
     assert done.returncode == 0, done.stderr

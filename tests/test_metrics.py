@@ -73,6 +73,7 @@ def test_the_euclidean_distance_is_the_mean_over_images_and_does_not_overflow():
     assert float(euclidean(1e25 * teacher, 1e25 * student)) == pytest.approx(1e25 * expected)
 
 
+@pytest.mark.long
 def test_metrics_agree_with_their_definitions(tiny_task):
     source = open_source(tiny_task, make_layout(jax.devices()[:1]))
     eval_set = make_eval_set([source], [make_forward(source)], 2)[0]
@@ -116,7 +117,7 @@ def test_the_loss_of_several_teachers_is_the_sum_of_their_divergences(temperatur
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_task_can_add_up_its_teachers_losses(small_sun):
     """Whole runs: two streamed teachers of different view sizes, on one device and on two, in one
     part and in two, against the losses from each teacher alone at the first step."""
@@ -153,6 +154,7 @@ def test_a_task_can_add_up_its_teachers_losses(small_sun):
     assert one[0] == pytest.approx(alone[0][0] + alone[1][0], rel=1e-4)
 
 
+@pytest.mark.long
 def test_clean_images_are_measured_against_the_mean_logits_when_losses_are_added_up(small_sun):
     found = {}
     for combining in ("mean", "sum"):

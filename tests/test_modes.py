@@ -109,7 +109,7 @@ def test_a_shared_view_needs_one_kind_of_crop():
         Mode("mild", "inception", same=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_on_averaged_predictions_equals_the_definition(tiny_task):
     """Compares with a plain loop that averages the teacher's predictions crop by crop."""
     task = vary(tiny_task, Variation(mode="fix/ic_ens"))

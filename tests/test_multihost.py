@@ -29,7 +29,7 @@ def losses(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("streamed", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_two_processes_give_the_losses_of_one(script, tmp_path, request, streamed):
     flags = [f"--opt={CALM}", "--lr=0.02", "--set=warmup=0.1", "--horizons=20", "--seeds=1"]
     if streamed:

@@ -92,6 +92,7 @@ def loaded(spec, folder):
     return store.Loaded(study, folder, str(spec), {})
 
 
+@pytest.mark.long
 def test_an_entry_passes_all_checks(twice, tmp_path):
     cache = str(tmp_path / "cache")
     preflight.require(loaded(BASELINE, tmp_path), cache)
@@ -127,7 +128,7 @@ def test_the_leaderboard_takes_no_entry_that_fails(twice, tmp_path):
 
 
 @pytest.mark.process
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_warns_and_goes_on(script, twice):
     flags = [f"--opt={twice}", "--horizons=4", "--seeds=1"]
     done = script("run", *flags)

@@ -41,6 +41,7 @@ def lowered(content):
             run["points"][-1]["probe_loss"] *= 0.999
 
 
+@pytest.mark.long
 def test_an_entry_with_the_same_losses_gets_the_new_digest_and_nothing_else(path):
     before = json.loads(path.read_text())
     outcome = restamp(path, quiet)
@@ -79,6 +80,7 @@ def test_restamping_does_not_clear_a_failed_verdict(path):
     assert verdicts.of(restamp(path, quiet).entry).verdict == "failed"
 
 
+@pytest.mark.long
 def test_other_losses_write_nothing_unless_a_witness_has_them(path, tmp_path):
     edit(path, lowered)
     text = path.read_text()

@@ -94,7 +94,7 @@ def test_a_sweep_compares_stores_and_repeats(script, tmp_path, monkeypatch):
     assert alone == {name: content for name, content in first.items() if "/calm-" in name}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_broken_plug_ins_cost_only_their_own_trials(script, tmp_path):
     (tmp_path / "raises.py").write_text(
         PLUG_IN.format(name="raises", body="raise ValueError('my own words')")

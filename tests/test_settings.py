@@ -180,6 +180,7 @@ def test_a_context_that_is_never_left_is_refused(tmp_path, harness):
     assert settings.current() == harness
 
 
+@pytest.mark.long
 def test_a_rule_that_changes_a_setting_while_it_is_traced_ends_alone(tiny_engine, harness):
     def meddler(hparams, horizon):
         jax.config.update("jax_enable_x64", True)
@@ -217,7 +218,7 @@ def test_a_rule_that_changes_a_setting_while_it_is_compiled_ends_alone(tiny_engi
     assert settings.current() == harness
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_names_the_meddler_and_the_others_keep_their_numbers(script, tmp_path):
     flags = ["--horizons=20", "--trials=1", "--seeds=1"]
     assert script("run", f"--opt={CALM}", *flags).returncode == 0

@@ -300,7 +300,11 @@ def test_resuming_at_any_step_gives_the_same_bits(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("opt", [shampoo, soap], ids=lambda opt: opt.name)
+@pytest.mark.parametrize(
+    "opt",
+    [pytest.param(shampoo, marks=pytest.mark.long), soap],
+    ids=lambda opt: opt.name,
+)
 def test_it_works_inside_the_wrappers_of_optax(opt):
     params = {"w": random((6, 4)).astype(jnp.bfloat16), "b": jnp.ones(4, jnp.bfloat16)}
     gradients = jax.tree.map(lambda p: jnp.ones_like(p) * jnp.asarray(0.5, p.dtype), params)

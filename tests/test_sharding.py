@@ -69,7 +69,7 @@ def one_device(tiny_task):
     return open_engine(tiny_task, make_layout(jax.devices()[:1]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_parts_of_a_batch_give_the_losses_of_the_whole(tiny_task, one_device):
     layout = make_layout(
         jax.devices()[:1],
@@ -159,7 +159,7 @@ def preconditioned(**given):
     return build
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_eight_devices_that_share_batch_and_roots_give_the_losses_of_one(tiny_task, one_device):
     layout = make_layout(jax.devices()[:8], LayoutOptions(batch_shards=8))
     one = losses_of(one_device, [LANES[0], Lane(preconditioned(), {}, STEPS, 0)])

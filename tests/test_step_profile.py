@@ -62,7 +62,7 @@ def test_time_inside_a_loop_is_counted_once():
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_profile_adds_up(script, tiny_task):
     """To less than the wall time, and to the arithmetic of the network's definition."""
     python, path = script.command("benchmark")[:2]

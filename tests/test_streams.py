@@ -49,7 +49,11 @@ def test_what_an_encoding_lacks_is_replaced(changes):
         text=True,
         env=environment(**changes),
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "1.5x +- 0.1 - ?...\n", "a\\udcff...\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "1.5x +- 0.1 - ?...\n",
+        "a\\udcff...\n",
+    )
 
 
 def test_a_file_name_that_is_not_text_can_be_printed():

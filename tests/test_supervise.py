@@ -61,12 +61,13 @@ def mine(lr: Schedule = 0.1):
             "crashed",
             ["exit code 7", "ended by SIGSEGV"],
         ),
-        (
+        pytest.param(
             "hoard()",
             "time.sleep(1000)",
             ["--stall_seconds=20", "--memory_gib=2.5"],
             "timeout",
             ["--memory_gib=2.5", "No progress for 20 s", "batched LAPACK"],
+            marks=pytest.mark.long,
         ),
     ],
 )
@@ -123,7 +124,7 @@ def heavy(lr: Schedule = 0.1):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_loses_nothing(script, tmp_path):
     """A limit on the size of files stands in for the full disk: writes fail within a file."""
     (tmp_path / "heavy.py").write_text(HEAVY)
@@ -144,7 +145,7 @@ def test_a_full_disk_loses_nothing(script, tmp_path):
     assert [row["status"] for row in rows(script) if row["opt"] == "heavy"] == ["ok"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_slow_download_is_not_blamed_on_an_optimizer(script, tiny_task, tmp_path, monkeypatch):
     """A named pipe stands in for a file that arrives slowly."""
     os.mkfifo(slow := tmp_path / "slow.npz")
@@ -168,7 +169,7 @@ def test_a_slow_download_is_not_blamed_on_an_optimizer(script, tiny_task, tmp_pa
     assert (process.returncode, "No progress" in said) == (0, False), said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_sweeps_do_not_share_a_folder(script, tmp_path):
     process = subprocess.Popen(
         script.command("run", f"--opt={CALM}", "--horizons=1000000", "--trials=1"),
@@ -189,7 +190,7 @@ def test_two_sweeps_do_not_share_a_folder(script, tmp_path):
         process.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_checkpoint_of_another_trial_is_refused_with_the_reason(script, tmp_path):
     flags = [
         f"--opt={CALM}",

@@ -143,6 +143,7 @@ def test_every_seed_trains_differently_also_zero_and_the_largest(tiny_engine):
     assert len({tuple(values) for values in losses}) == 3
 
 
+@pytest.mark.long
 def test_all_trials_and_horizons_of_a_rule_share_a_compilation(wide_engine):
     island = dataclasses.replace(wide_engine.islands[0], rules={})
     engine = dataclasses.replace(wide_engine, islands=(island,))
@@ -333,8 +334,8 @@ def test_a_checkpoint_of_another_owner_is_refused_with_the_reason(tmp_path, tiny
     "given",
     [
         {"mapping": "loop", "lanes_per_device": 3},
-        {"mapping": "vmap", "lanes_per_device": 3},
-        {"batch_shards": 2},
+        pytest.param({"mapping": "vmap", "lanes_per_device": 3}, marks=pytest.mark.long),
+        pytest.param({"batch_shards": 2}, marks=pytest.mark.long),
     ],
 )
 def test_every_layout_trains_the_same_lanes(tiny_task, tiny_engine, given):

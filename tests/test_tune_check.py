@@ -46,6 +46,7 @@ class Counting(Silent):
         self.steps += steps
 
 
+@pytest.mark.long
 def test_neighbours_run_on_the_winners_seeds_and_a_second_call_continues(board_folder, tmp_path):
     path, root = board_folder / "tiny" / f"{BASELINE}.json", tmp_path / "checks"
     counted = Counting()
@@ -137,6 +138,7 @@ def test_an_unknown_horizon_too_few_seeds_and_no_entry_are_refused(board_folder,
         check(board_folder, tmp_path)
 
 
+@pytest.mark.long
 def test_the_script_checks_a_study_of_a_store(script, request_of, tmp_path):
     plan = make_plan(request_of("4", opts=(CALM,), seeds=3))
     (folder,) = execute(plan, tmp_path / "own", Silent(), RESOURCES, Faults())

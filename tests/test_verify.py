@@ -253,6 +253,7 @@ harness.Point = shaded
 """
 
 
+@pytest.mark.long
 @pytest.mark.process
 def test_carried_code_that_patches_its_process_is_found(board_folder, elsewhere):
     def patched(content):

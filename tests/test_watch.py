@@ -145,6 +145,7 @@ with pytest.MonkeyPatch.context() as patch, progress() as display:
 """
 
 
+@pytest.mark.long
 def test_a_stopped_sweep_stops_its_worker_and_goes_on_later(tmp_path):
     """Ctrl-Z and `fg`. Stopped for longer than --stall_seconds, it has not stalled."""
     body = """
