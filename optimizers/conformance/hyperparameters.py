@@ -118,7 +118,7 @@ def _more_decay(opt: Optimizer, name: str) -> tuple[float, float]:
     default = opt.defaults[name]
     if not isinstance(default, float):
         return 0.0, 0.0
-    return 0.0, 10 * default or 0.1
+    return 0.0, max(10 * default, 0.1)
 
 
 def _flat(tree: Any) -> np.ndarray:
