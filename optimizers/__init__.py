@@ -12,6 +12,7 @@ from optimizers.contract.api import Optimizer, Schedule, optimizer
 from optimizers.contract.domains import Choice, Decay, Log, Uniform
 
 if TYPE_CHECKING:
+    from optimizers.contract.calls import static_args
     from optimizers.kronecker.factors import diagnostics
     from optimizers.kronecker.grafting import graft, magnitude_of
     from optimizers.masks import fold_kernel, kernels
@@ -33,6 +34,7 @@ __all__ = [
     "optimizer",
     "scale_by_shampoo",
     "scale_by_soap",
+    "static_args",
 ]
 
 # Parts that import jax are loaded on first use, so that reading a search space stays fast.
@@ -44,6 +46,7 @@ _LAZY = {
     "magnitude_of": "optimizers.kronecker.grafting",
     "scale_by_shampoo": "optimizers.shampoo",
     "scale_by_soap": "optimizers.soap",
+    "static_args": "optimizers.contract.calls",
 }
 
 

@@ -32,7 +32,7 @@ def follow(
 
     def init(params: Any) -> LookaheadState:
         return LookaheadState(
-            jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, params), inner.init(params)
+            jnp.zeros((), jnp.int32), jax.tree.map(jnp.array, params), inner.init(params)
         )
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, LookaheadState]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
+import jax
+import jax.numpy as jnp
 import optax
 from optax import contrib
 
 from optimizers.contract.api import Schedule, optimizer
 from optimizers.contract.domains import Decay, Log
 from optimizers.masks import kernels
+
+
+def _unit(gradients: Any, params: Any) -> Any:
+    """The gradients over their global norm. Zero stays zero: optax's `normalize` makes it NaN."""
+    del params
+    norm = optax.tree.norm(gradients)
+    return jax.tree.map(lambda g: (g / jnp.where(norm == 0, 1.0, norm)).astype(g.dtype), gradients)
 
 
 @optimizer(extra_args=("grad_fn",), evaluations=2)
@@ -25,7 +34,7 @@ def sam(
 
     arXiv:2010.01412. Each step needs two gradient evaluations.
     """
-    climb = optax.chain(contrib.normalize(), optax.sgd(rho))
+    climb = optax.chain(optax.stateless(_unit), optax.sgd(rho))
     return contrib.sam(
         optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels),
         climb,

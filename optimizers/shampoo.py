@@ -226,7 +226,7 @@ def shampoo(
     merge: bool = False,
     max_dim: int | None = None,
     one_sided: bool = False,
-    momentum: float = 0.0,
+    momentum: float | None = None,
     nesterov: bool = False,
     clip: float | None = None,
     root_solver: RootSolver = "auto",
@@ -266,9 +266,7 @@ def shampoo(
         else graft(
             direction, magnitude, lambda tree: matrix_axes(tree, dimension_numbers), start_step
         ),
-        optax.identity()
-        if isinstance(momentum, float) and momentum == 0
-        else optax.trace(momentum, nesterov),
+        optax.identity() if momentum is None else optax.trace(momentum, nesterov),
         optax.add_decayed_weights(weight_decay, kernels),
         optax.scale_by_learning_rate(lr),
     )

@@ -263,8 +263,15 @@ def test_every_builtin_passes_the_fast_checks(name):
         checks.extras_match,
         checks.state_is_arrays,
         checks.keeps_shapes_and_dtypes,
+        checks.uses_its_hyperparameters,
     ):
         assert check(opt) is None
+
+
+def test_sam_and_lookahead_hold_where_plain_normalizing_and_keeping_would_not():
+    """A gradient of exactly zero has no direction; parameters that are kept are a copy."""
+    assert checks.stays_finite(registry.resolve("sam").optimizer) is None
+    assert checks.copies_the_parameters_it_keeps(registry.resolve("lookahead").optimizer) is None
 
 
 @pytest.mark.parametrize("factory", ["yogi", "lbfgs", "momo", "schedule_free_sgd", "sophia"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from optimizers.conformance.problems import PARAMS, build, quadratic, take_step
+from optimizers.conformance.problems import build, quadratic, start, take_step
 from optimizers.contract.api import Optimizer
 from optimizers.contract.local_modules import HARNESS, local_since
 from optimizers.contract.used_files import paths_read, source_files
@@ -21,7 +21,8 @@ def loads_its_code_when_imported(opt: Optimizer) -> str | None:
     with contextlib.suppress(Exception):  # other checks say what is wrong
         rule = build(opt)
         jax.eval_shape(
-            lambda params: take_step(opt, rule, quadratic, params, rule.init(params))[:2], PARAMS
+            lambda params: take_step(opt, rule, quadratic, params, rule.init(params))[:2],
+            start(),
         )
     new = local_since(before)
     known = paths_read(_file_of(opt)) if new else set()

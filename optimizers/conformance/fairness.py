@@ -16,24 +16,30 @@ from jax.extend.core import Jaxpr
 
 from optimizers.conformance.problems import (
     HORIZONS,
-    PARAMS,
+    STEPS,
     build,
+    call,
     corners,
+    measured,
     network,
     quadratic,
+    run,
     shortest_horizon,
+    start,
+    steady,
     take_step,
 )
-from optimizers.contract.api import FUNCTIONS, Optimizer, offer
+from optimizers.contract.api import FUNCTIONS, Optimizer
 from optimizers.contract.evaluations import Audit, Counter, marked
 
 COUNTED = (250, 4000)  # steps over which evaluations are counted: a short and a long run
 TOLERANCE = 1.01  # of their mean: the last step may begin another interval
-WATCHED = 200  # steps in which the counts of schedules are watched
+WATCHED = 300  # steps in which the counts of schedules are watched: more than 8 bits can count
 MOVED = (1000, HORIZONS[-1])  # steps of the run; the second if the first moves nothing at all
 LEAST_SHARE = 1e-5
 """Of a run's path, what lies in its last tenth at least: 2e-3 with a cosine, 1e-3 with a quadratic
 decay, 1e-4 with a cubic one."""
+RESTING = 1e-4  # length that rounding may move the parameters
 
 
 def evaluates_as_declared(opt: Optimizer) -> str | None:
@@ -65,11 +71,10 @@ def _counted(opt: Optimizer, horizon: int, counter: Counter) -> Any:
     def body(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
         params, state = carry
         value, gradients = jax.value_and_grad(network)(params)
-        offered = offer(opt.extra_args, loss, value, gradients)
-        updates, state = rule.update(gradients, state, params, **offered)
+        updates, state = call(opt, rule, loss, params, state, value, gradients)
         return (optax.apply_updates(params, updates), state), None
 
-    return jax.lax.scan(body, (PARAMS, rule.init(PARAMS)), length=horizon)[0]
+    return jax.lax.scan(body, (start(), rule.init(start())), length=horizon)[0]
 
 
 def _update_program(opt: Optimizer, hparams: Any, audit: Audit) -> Jaxpr:
@@ -77,10 +82,9 @@ def _update_program(opt: Optimizer, hparams: Any, audit: Audit) -> Jaxpr:
     rule, loss = build(opt, hparams), audit.marked(network)
 
     def update(gradients: Any, value: Any) -> Any:
-        offered = offer(opt.extra_args, loss, value, gradients)
-        return rule.update(gradients, rule.init(PARAMS), PARAMS, **offered)
+        return call(opt, rule, loss, start(), rule.init(start()), value, gradients)
 
-    return jax.make_jaxpr(update)(PARAMS, jnp.float32(1)).jaxpr
+    return jax.make_jaxpr(update)(start(), jnp.float32(1)).jaxpr
 
 
 def follows_its_schedule(opt: Optimizer) -> str | None:
@@ -93,7 +97,7 @@ def follows_its_schedule(opt: Optimizer) -> str | None:
     watched = _watching(opt, lambda name, count: counts[name].append(count))
     rule = build(watched, horizon=max(WATCHED, shortest_horizon(opt)))
     step = jax.jit(lambda params, state: take_step(watched, rule, quadratic, params, state)[:2])
-    params, state = PARAMS, rule.init(PARAMS)
+    params, state = start(), rule.init(start())
     for i in range(WATCHED):
         counts.clear()
         params, state = jax.block_until_ready(step(params, state))
@@ -109,6 +113,24 @@ def follows_its_schedule(opt: Optimizer) -> str | None:
                     f"in step {i} (from 0), the schedule of {name} is read at count {wrong[0]:g}: "
                     f"it is {name}(count) with a count that grows by 1 a step, from 0 or 1"
                 )
+    return None
+
+
+def rests_at_rate_zero(opt: Optimizer) -> str | None:
+    """Steps at a rate of zero do not move the parameters. This is a warning, not a failure.
+
+    All that is scheduled is zero in every step. A rule whose schedules set no rate may move.
+    """
+    if not opt.scheduled:
+        return None
+    params, state = jax.jit(lambda: run(steady(opt, rate=0.0), {}))()
+    for what, end in (("", params), ("evaluated ", measured(opt, state, params))):
+        if (far := float(optax.tree.norm(optax.tree.sub(end, start())))) > RESTING:
+            return (
+                f"with {' and '.join(sorted(opt.scheduled))} at 0 throughout, {STEPS} steps move "
+                f"the {what}parameters by {far:.2g}: the steps do not follow the schedule down to "
+                "its end. If they should, multiply all of the update by it"
+            )
     return None
 
 
@@ -166,9 +188,9 @@ def _path(opt: Optimizer, horizon: int) -> jax.Array:
 
     def body(carry: tuple[Any, Any], i: jax.Array) -> tuple[tuple[Any, Any], jax.Array]:
         def loss(params: Any) -> jax.Array:
-            return quadratic(jax.tree.map(lambda x, c: x - jnp.cos(i * c), params, PARAMS))
+            return quadratic(jax.tree.map(lambda x, c: x - jnp.cos(i * c), params, start()))
 
         params, state, updates = take_step(opt, rule, loss, *carry)
         return (params, state), optax.tree.norm(updates)
 
-    return jax.lax.scan(body, (PARAMS, rule.init(PARAMS)), jnp.arange(horizon))[1]
+    return jax.lax.scan(body, (start(), rule.init(start())), jnp.arange(horizon))[1]

@@ -9,7 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optimizers.conformance.problems import PARAMS, SHAPES, build, corners, quadratic, take_step
+from optimizers.conformance.problems import (
+    SHAPES,
+    build,
+    call,
+    corners,
+    measured,
+    quadratic,
+    start,
+    take_step,
+)
 from optimizers.contract.api import EXTRA_ARGS, Optimizer, offer
 
 
@@ -28,10 +37,10 @@ def extras_match(opt: Optimizer) -> str | None:
         try:
             jax.eval_shape(
                 lambda: rule.update(
-                    PARAMS,
-                    rule.init(PARAMS),
-                    PARAMS,
-                    **offer(names, quadratic, jnp.float32(1), PARAMS),
+                    start(),
+                    rule.init(start()),
+                    start(),
+                    **offer(names, quadratic, jnp.float32(1), start()),
                 )
             )
         except (TypeError, ValueError, KeyError) as error:
@@ -57,7 +66,7 @@ def extras_match(opt: Optimizer) -> str | None:
 
 def state_is_arrays(opt: Optimizer) -> str | None:
     """The state holds arrays only, so that it can be saved and restored."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(build(opt).init(PARAMS)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(build(opt).init(start())):
         if not isinstance(leaf, jax.Array | np.ndarray):
             return (
                 f"state{jax.tree_util.keystr(path)} is a Python {type(leaf).__name__}: "
@@ -69,7 +78,8 @@ def state_is_arrays(opt: Optimizer) -> str | None:
 def keeps_shapes_and_dtypes(opt: Optimizer) -> str | None:
     """Updates have the parameters' shapes and dtypes, and a step keeps those of the state.
 
-    Tried in float32 and bfloat16, on scalars, vectors, matrices, kernels and empty tensors.
+    So do the parameters to measure. Tried in float32 and bfloat16, on scalars, vectors, matrices,
+    kernels and empty tensors.
     """
     for dtype in (jnp.float32, jnp.bfloat16):
         params = {name: jnp.ones(shape, dtype) for name, shape in SHAPES.items()}
@@ -78,13 +88,15 @@ def keeps_shapes_and_dtypes(opt: Optimizer) -> str | None:
         def step(params: Any = params, rule: Any = rule) -> tuple:
             state = rule.init(params)
             value, gradients = jax.value_and_grad(quadratic)(params)
-            updates, after = rule.update(
-                gradients, state, params, **offer(opt.extra_args, quadratic, value, gradients)
-            )
-            return params, updates, state, after
+            updates, after = call(opt, rule, quadratic, params, state, value, gradients)
+            return params, updates, state, after, measured(opt, after, params)
 
-        params, updates, before, after = jax.eval_shape(step)
-        for what, old, new in (("the update", params, updates), ("the state", before, after)):
+        params, updates, before, after, evaluated = jax.eval_shape(step)
+        for what, old, new in (
+            ("the update", params, updates),
+            ("the state", before, after),
+            ("what eval_params returns", params, evaluated),
+        ):
             if jax.tree.structure(old) != jax.tree.structure(new):
                 return (
                     f"{what} should have the structure {jax.tree.structure(old)}, "
@@ -113,7 +125,7 @@ def traces_once(opt: Optimizer) -> str | None:
         traces += 1
         return take_step(opt, rule, quadratic, params, state)[:2]
 
-    params, state = PARAMS, rule.init(PARAMS)
+    params, state = start(), rule.init(start())
     for _ in range(3):
         params, state = step(params, state)
     return (

@@ -1,9 +1,13 @@
-"""What the conformance checks run an optimizer on: small parameters, two losses and short runs."""
+"""What the conformance checks run an optimizer on: small parameters, two losses and short runs.
+
+A rule is free to write into what it is given, and one check finds out. So every check starts from
+its own copy (`start`), and a rule gets trees of its own (`call`).
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import itertools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,12 +31,16 @@ def _random(shape: tuple[int, ...], seed: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
-PARAMS = {
-    "conv": _random((3, 3, 4, 6), 0),
-    "dense": _random((8, 5), 1),
-    "bias": _random((6,), 2),
-    "scalar": _random((), 3),
-}
+def start() -> dict[str, jax.Array]:
+    """The parameters at which all runs start: the same numbers, in new arrays, at every call."""
+    return {
+        "conv": _random((3, 3, 4, 6), 0),
+        "dense": _random((8, 5), 1),
+        "bias": _random((6,), 2),
+        "scalar": _random((), 3),
+    }
+
+
 SHAPES = {
     "scalar": (),
     "vector": (5,),
@@ -49,6 +57,17 @@ def quadratic(params: Any) -> jax.Array:
         (jnp.sum((leaf.astype(jnp.float32) - 0.3) ** 2) for leaf in jax.tree.leaves(params)),
         jnp.float32(0),
     )
+
+
+def moving(i: Any) -> Callable[[Any], jax.Array]:
+    """`quadratic` around a centre that moves with the step `i`: its gradient never vanishes."""
+
+    def loss(params: Any) -> jax.Array:
+        return quadratic(
+            jax.tree.map(lambda x: x - jnp.cos(i * (1.0 + x.size % 7)).astype(x.dtype), params)
+        )
+
+    return loss
 
 
 def network(params: Any) -> jax.Array:
@@ -92,6 +111,37 @@ def build(opt: Optimizer, hparams: Mapping[str, Any] = {}, horizon: int | None =
     return opt.build(hparams, shortest_horizon(opt) if horizon is None else horizon)
 
 
+def steady(opt: Optimizer, rate: float = 1.0) -> Optimizer:
+    """`opt` without its schedules: what they would set stays at `rate` times its peak.
+
+    A warm-up of any length is over at once.
+    """
+
+    def shape(peak: Any, steps: Any) -> Callable[[Any], Any]:
+        return lambda count: jnp.asarray(rate * peak, jnp.float32)
+
+    return dataclasses.replace(opt, schedule=shape)
+
+
+def copied(tree: Any) -> Any:
+    """The same leaves in new containers."""
+    return jax.tree.map(lambda x: x, tree)
+
+
+def call(
+    opt: Optimizer,
+    rule: Any,
+    loss: Callable[[Any], jax.Array],
+    params: Any,
+    state: Any,
+    value: Any,
+    gradients: Any,
+) -> tuple[Any, Any]:
+    """(updates, state) of one call of `update`, which gets containers of its own."""
+    offered = offer(opt.extra_args, loss, value, copied(gradients))
+    return rule.update(copied(gradients), copied(state), copied(params), **offered)
+
+
 def take_step(
     opt: Optimizer,
     rule: Any,
@@ -103,10 +153,13 @@ def take_step(
     """(parameters, state, updates) after one step on `loss`, with gradients scaled by `scale`."""
     value, gradients = jax.value_and_grad(loss)(params)
     gradients = jax.tree.map(lambda g: (g * scale).astype(g.dtype), gradients)
-    updates, state = rule.update(
-        gradients, state, params, **offer(opt.extra_args, loss, value, gradients)
-    )
+    updates, state = call(opt, rule, loss, params, state, value, gradients)
     return optax.apply_updates(params, updates), state, updates
+
+
+def measured(opt: Optimizer, state: Any, params: Any) -> Any:
+    """The parameters at which losses are measured."""
+    return opt.eval_params(copied(state), copied(params)) if opt.eval_params else params
 
 
 def run(
@@ -123,20 +176,56 @@ def run(
     Args:
       opt, hparams: the rule.
       loss: function from parameters to a loss.
-      params: where to start; None for PARAMS.
+      params: where to start; None for `start()`.
       steps: how many steps.
       state: where to start; None to initialise it.
       horizon: the horizon that the rule is built for; None for the shortest.
     """
-    rule = build(opt, hparams, horizon)
-    start = PARAMS if params is None else params
+    return run_on(opt, hparams, lambda i: loss, params, steps, state, horizon)
 
-    def body(carry: tuple, _: None) -> tuple[tuple, None]:
-        params, state, _ = take_step(opt, rule, loss, *carry)
+
+def run_on(
+    opt: Optimizer,
+    hparams: Mapping[str, Any],
+    loss_of: Callable[[Any], Callable[[Any], jax.Array]],
+    params: Any = None,
+    steps: int = STEPS,
+    state: Any = None,
+    horizon: int | None = None,
+) -> tuple:
+    """As `run`, on the loss `loss_of(i)` in step i, from 0."""
+    rule = build(opt, hparams, horizon)
+    begin = start() if params is None else params
+
+    def body(carry: tuple, i: jax.Array) -> tuple[tuple, None]:
+        params, state, _ = take_step(opt, rule, loss_of(i), *carry)
         return (params, state), None
 
-    begin = (start, rule.init(start) if state is None else state)
-    return jax.lax.scan(body, begin, length=steps)[0]
+    first = rule.init(copied(begin)) if state is None else state
+    return jax.lax.scan(body, (begin, first), jnp.arange(steps))[0]
+
+
+def by_value(opt: Optimizer, function: Callable[[Mapping[str, Any]], Any]) -> Callable[..., Any]:
+    """`function` of hyperparameters, compiled.
+
+    Once for all values of floats, as the harness does it, if the rule takes traced values; else
+    once for each value.
+    """
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def traced(floats: dict[str, Any], others: tuple[tuple[str, Any], ...]) -> Any:
+        return function({**floats, **dict(others)})
+
+    def compiled(hparams: Mapping[str, Any]) -> Any:
+        values = {**opt.defaults, **hparams}
+        floats = {name: value for name, value in values.items() if isinstance(value, float)}
+        others = tuple(sorted((k, v) for k, v in values.items() if k not in floats))
+        try:
+            return traced(floats, others)
+        except Exception:  # it may need the value, and raise anything; or else raises it again
+            return jax.jit(lambda: function(values))()
+
+    return compiled
 
 
 def finite(tree: Any) -> bool:
@@ -148,7 +237,34 @@ def finite(tree: Any) -> bool:
     )
 
 
+def array(leaf: Any) -> np.ndarray:
+    """The numbers of an array, also of random keys."""
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return np.asarray(jax.random.key_data(leaf))
+    return np.asarray(leaf)
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether two trees hold the same bits."""
-    pairs = itertools.zip_longest(jax.tree.leaves(a), jax.tree.leaves(b))
-    return all(np.array_equal(np.asarray(x), np.asarray(y), equal_nan=True) for x, y in pairs)
+    ours, theirs = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(ours) == len(theirs) and all(
+        np.array_equal(array(x), array(y), equal_nan=True)
+        for x, y in zip(ours, theirs, strict=True)
+    )
+
+
+def apart(a: Any, b: Any, begin: Any, share: float = 0.02) -> tuple[str, float] | None:
+    """The first array that differs between two ends of a run, and by how much; None if none does.
+
+    Differences count from `share` of the way that it went from `begin`: smaller ones are rounding.
+    """
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), jax.tree.leaves(begin), strict=True)
+    for (path, _), leaves in zip(jax.tree_util.tree_leaves_with_path(a), pairs, strict=True):
+        x, y, z = (np.asarray(leaf, np.float64) for leaf in leaves)
+        if not x.size:
+            continue
+        far = max(np.abs(x - z).max(), np.abs(y - z).max())
+        least = share * far + 1e-6 * np.abs(z).max()
+        if not (difference := np.abs(x - y).max()) <= least:  # also if it is NaN
+            return jax.tree_util.keystr(path), float(difference)
+    return None

@@ -6,20 +6,27 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from optimizers.conformance.checks import CHECKS, Check, builds
+from optimizers.conformance.checks import CHECKS, STRUCTURAL, WARNINGS, Check
 from optimizers.contract.api import Optimizer
+
+_WARNINGS = frozenset(check.__name__ for check in WARNINGS)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one check; `reason` says why it failed, and is None if it passed."""
+    """The result of one check; `reason` says what it found, and is None if it passed."""
 
     check: str
     reason: str | None
 
+    @property
+    def fails(self) -> bool:
+        """Whether it found something that is not a mere warning."""
+        return self.reason is not None and self.check not in _WARNINGS
+
 
 def examine(opt: Optimizer, checks: Sequence[Check] = CHECKS) -> Iterator[Outcome]:
-    """Runs the checks one after another; stops early if the optimizer cannot be built.
+    """Runs the checks one after another; stops after the first structural check that fails.
 
     If a check raises an exception, the reason names it and the line of the optimizer's file.
     """
@@ -36,5 +43,5 @@ def examine(opt: Optimizer, checks: Sequence[Check] = CHECKS) -> Iterator[Outcom
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
             reason = f"{type(error).__name__}: {first_line}{place}"
         yield Outcome(check.__name__, reason)
-        if reason and check is builds:
+        if reason and check in STRUCTURAL:
             return

@@ -163,9 +163,10 @@ class Optimizer:
         Raises:
           TypeError: if an argument is unknown or given twice.
         """
-        from optimizers.contract.calls import bound
+        from optimizers.contract.calls import bound, for_any_loop
 
-        return self._checked(self.make(**bound(self, args, kwargs)))
+        rule = self._checked(self.make(**bound(self, args, kwargs)))
+        return for_any_loop(rule, self.extra_args)
 
     @property
     def __signature__(self) -> inspect.Signature:

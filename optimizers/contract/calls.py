@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from optimizers.contract.api import Optimizer
 from optimizers.contract.signatures import Schedule, hints_of
+from optimizers.meshes import on_any_mesh
 
 _OUR_NAME, _OPTAX_NAME = "lr", "learning_rate"
 
@@ -58,6 +61,34 @@ def bound(opt: Optimizer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dic
     }
 
 
+def for_any_loop(rule: Any, extra_args: Collection[str]) -> optax.GradientTransformationExtraArgs:
+    """`rule` as code outside the testbed expects it.
+
+    Its update ignores extra arguments that it does not need. Its fresh state shares no buffer with
+    the parameters or within itself, so that both can be donated. Parameters may be sharded over a
+    mesh with explicit axes.
+    """
+    rule = optax.with_extra_args_support(rule)
+
+    def init(params: Any) -> Any:
+        seen = {id(leaf) for leaf in jax.tree.leaves(params)}
+
+        def own(x: Any) -> Any:
+            if isinstance(x, jax.core.Tracer) or not isinstance(x, jax.Array):
+                return x
+            copied = jnp.copy(x) if id(x) in seen else x
+            seen.add(id(copied))
+            return copied
+
+        return jax.tree.map(own, rule.init(params))
+
+    def update(updates: Any, state: Any, params: Any = None, **extras: Any) -> tuple[Any, Any]:
+        needed = {name: extras[name] for name in extra_args if name in extras}
+        return rule.update(updates, state, params, **needed)
+
+    return on_any_mesh(optax.GradientTransformationExtraArgs(init, update))
+
+
 def _schedule(value: Any) -> Callable[[Any], Any]:
     return value if callable(value) else lambda count: value
 
@@ -84,5 +115,5 @@ def static_args(function: Callable) -> tuple[str, ...]:
     return tuple(
         called
         for called, name in own.items()
-        if name not in scheduled and plain(name) not in (float, Schedule)
+        if name not in scheduled and plain(name) not in (float, float | None, Schedule)
     )

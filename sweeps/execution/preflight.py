@@ -77,12 +77,15 @@ def require(loaded: Loaded, cache: str | None) -> None:
 
 
 def failures(entry: registry.Resolved, checks: Sequence[Check], cache: str | None) -> list[Outcome]:
-    """The checks that the optimizer fails; runs those whose outcome is not kept."""
+    """The checks that the optimizer fails; runs those whose outcome is not kept.
+
+    Warnings are not failures.
+    """
     found = _kept(entry, checks, cache)
     if not found:
         found = list(examine(entry.optimizer, checks))
         _keep(entry, checks, found, cache)
-    return [outcome for outcome in found if outcome.reason]
+    return [outcome for outcome in found if outcome.fails]
 
 
 def _number(failed: Sequence[Outcome]) -> str:
