@@ -12,7 +12,8 @@ from typing import Any
 
 import jax
 import optax
-from jax.sharding import AbstractMesh, AxisType, NamedSharding
+from jax import lax
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 
@@ -20,9 +21,11 @@ def _sharding(x: Any) -> NamedSharding | None:
     """The array's sharding if it is on a mesh with an explicit axis."""
     traced = isinstance(x, jax.core.Tracer)
     found = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
-    if isinstance(found, NamedSharding) and AxisType.Explicit in found.mesh.axis_types:
-        return found
-    return None
+    return found if isinstance(found, NamedSharding) and _is_explicit(found.mesh) else None
+
+
+def _is_explicit(mesh: Mesh | AbstractMesh) -> bool:
+    return AxisType.Explicit in mesh.axis_types
 
 
 def _whole(tree: Any) -> NamedSharding | None:
@@ -31,6 +34,24 @@ def _whole(tree: Any) -> NamedSharding | None:
         if found := _sharding(leaf):
             return NamedSharding(found.mesh, P())
     return None
+
+
+def with_automatic_axes(mesh: Mesh) -> Mesh:
+    """The same devices, as they are within a step."""
+    return Mesh(mesh.devices, mesh.axis_names) if _is_explicit(mesh) else mesh
+
+
+def placed(tree: Any, sharding: NamedSharding) -> Any:
+    """The tree with all arrays so distributed, inside jit or not."""
+
+    def place(x: jax.Array) -> jax.Array:
+        if not isinstance(x, jax.core.Tracer):
+            return jax.device_put(x, sharding)
+        if _is_explicit(sharding.mesh):
+            return jax.reshard(x, sharding)
+        return lax.with_sharding_constraint(x, sharding)
+
+    return jax.tree.map(place, tree)
 
 
 def on_any_mesh(rule: Any) -> optax.GradientTransformationExtraArgs:
@@ -42,16 +63,14 @@ def on_any_mesh(rule: Any) -> optax.GradientTransformationExtraArgs:
         if (whole := _whole(params)) is None:
             return state
         # What is not made from a parameter is on no mesh yet, and would change its type in a step.
-        traced = isinstance(whole.mesh, AbstractMesh)
-        place = jax.reshard if traced else jax.device_put
-        return jax.tree.map(lambda x: x if _sharding(x) else place(x, whole), state)
+        return jax.tree.map(lambda x: x if _sharding(x) else placed(x, whole), state)
 
     def update(updates: Any, state: Any, params: Any = None, **extras: Any) -> tuple[Any, Any]:
         if (whole := _whole(updates)) is None:
             return rule.update(updates, state, params, **extras)
         return jax.sharding.auto_axes(
-            lambda *arrays: rule.update(*arrays, **extras),
+            lambda updates, state, params, extras: rule.update(updates, state, params, **extras),
             out_sharding=jax.tree.map(lambda x: _sharding(x) or whole, (updates, state)),
-        )(updates, state, params)
+        )(updates, state, params, extras)
 
     return optax.GradientTransformationExtraArgs(init, update)

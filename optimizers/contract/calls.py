@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optimizers.contract.api import Optimizer
+from optimizers.contract.api import FUNCTIONS, Optimizer
 from optimizers.contract.signatures import Schedule, hints_of
 from optimizers.meshes import on_any_mesh
+from optimizers.precision import refuse_complex
 
 _OUR_NAME, _OPTAX_NAME = "lr", "learning_rate"
 
@@ -65,12 +66,13 @@ def for_any_loop(rule: Any, extra_args: Collection[str]) -> optax.GradientTransf
     """`rule` as code outside the testbed expects it.
 
     Its update ignores extra arguments that it does not need. Its fresh state shares no buffer with
-    the parameters or within itself, so that both can be donated. Parameters may be sharded over a
-    mesh with explicit axes.
+    the parameters or within itself, so that both can be donated. Unless it takes functions, its
+    parameters may be sharded over a mesh with explicit axes. Complex parameters are refused.
     """
     rule = optax.with_extra_args_support(rule)
 
     def init(params: Any) -> Any:
+        refuse_complex(params)
         seen = {id(leaf) for leaf in jax.tree.leaves(params)}
 
         def own(x: Any) -> Any:
@@ -86,7 +88,9 @@ def for_any_loop(rule: Any, extra_args: Collection[str]) -> optax.GradientTransf
         needed = {name: extras[name] for name in extra_args if name in extras}
         return rule.update(updates, state, params, **needed)
 
-    return on_any_mesh(optax.GradientTransformationExtraArgs(init, update))
+    ready = optax.GradientTransformationExtraArgs(init, update)
+    # A function such as the loss holds explicit arrays of its own.
+    return ready if FUNCTIONS & {*extra_args} else on_any_mesh(ready)
 
 
 def _schedule(value: Any) -> Callable[[Any], Any]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 from optax import contrib
 
 from optimizers.kronecker.blocking import Fold, plan
 from optimizers.kronecker.kronecker import Kronecker, MeshAxis
+from optimizers.precision import refuse_complex
 
 DimensionNumbers = contrib.MuonDimensionNumbers
 DimensionNumbersOf = Mapping[str, Any] | Sequence[Any] | Callable[[Any], Any]
@@ -40,11 +40,7 @@ class BlockOptions:
           ValueError: if a parameter is complex, or an option does not fit.
         """
         leaves = jax.tree.leaves(params)
-        if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in leaves):
-            raise ValueError(
-                "Complex parameters have no Kronecker factors here: wrap the optimizer in "
-                "optax.contrib.split_real_and_imaginary."
-            )
+        refuse_complex(params)
         cut = plan(
             [leaf.shape for leaf in leaves],
             self.block_size,
@@ -53,7 +49,7 @@ class BlockOptions:
             one_sided=self.one_sided,
             folds=folds(params, self.dimension_numbers),
         )
-        return Kronecker(cut, order, _with_automatic_axes(self.mesh), self.mesh_axis)
+        return Kronecker(cut, order, self.mesh, self.mesh_axis)
 
 
 def folds(params: Any, dimension_numbers: DimensionNumbersOf | None) -> list[Fold | None] | None:
@@ -94,10 +90,3 @@ def _sides(shape: tuple[int, ...], fold: Fold) -> tuple[int, int]:
 
 def _axes(axis: int | tuple[int, ...]) -> tuple[int, ...]:
     return (axis,) if isinstance(axis, int) else tuple(axis)
-
-
-def _with_automatic_axes(mesh: Mesh | None) -> Mesh | None:
-    """The mesh as it is within a step (see optimizers/meshes.py)."""
-    if mesh is None or AxisType.Explicit not in mesh.axis_types:
-        return mesh
-    return Mesh(mesh.devices, mesh.axis_names)

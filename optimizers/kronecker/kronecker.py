@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 from optimizers.kronecker.blocking import BlockPlan
 from optimizers.kronecker.factors import Cadence, Factor, Solver, one_by_one, together
+from optimizers.meshes import placed, with_automatic_axes
 
 _HIGHEST = lax.Precision.HIGHEST
 
@@ -87,7 +88,11 @@ class Kronecker:
             return function
         specs = tuple(P(self._axes) if kind == "own" else P() for kind in kinds)
         return jax.shard_map(
-            function, mesh=self.mesh, in_specs=specs, out_specs=P(self._axes), check_vma=False
+            function,
+            mesh=with_automatic_axes(self.mesh),
+            in_specs=specs,
+            out_specs=P(self._axes),
+            check_vma=False,
         )
 
     def _pad(self, stacks: Sequence[jax.Array]) -> list[jax.Array]:
@@ -115,14 +120,9 @@ class Kronecker:
                     skips=jnp.zeros(n, jnp.int32),
                 ),
             )
-        return tuple(self._place(factor) for factor in factors)
-
-    def _place(self, factor: Factor) -> Factor:
-        """Distributes the blocks over the devices."""
         if self.mesh is None:
-            return factor
-        split = NamedSharding(self.mesh, P(self._axes))
-        return jax.tree.map(lambda x: lax.with_sharding_constraint(x, split), factor)
+            return tuple(factors)
+        return placed(tuple(factors), NamedSharding(self.mesh, P(self._axes)))
 
     def observe(
         self, factors: tuple[Factor, ...], stacks: Sequence[jax.Array], decay: Any
@@ -181,7 +181,7 @@ class Kronecker:
             )
 
         def renew() -> tuple[Factor, ...]:
-            return tuple(map(self._place, self._sharded(local, "own", "all")(factors, count)))
+            return self._sharded(local, "own", "all")(factors, count)
 
         if cadence.every == 1 or (cadence.stagger and begin >= cadence.every):
             return renew()
