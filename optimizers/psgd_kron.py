@@ -154,8 +154,8 @@ def scale_by_psgd_kron(
     update is scaled to a root mean square of at most 1 over all tensors and cut at -1 and 1.
 
     A kernel [.., O] is folded to the matrix [rest, O]. Vectors have a diagonal Q. The noise of
-    tensor i (in the order of `jax.tree.leaves`) at step t (from 0) has the folded tensor's shape
-    and the key fold_in(fold_in(key, t), i).
+    all tensors at step t (from 0), one after another in the order of `jax.tree.leaves`, is drawn
+    with the key fold_in(key, t).
 
     Args:
       b1: decay of the average of gradients.
@@ -188,13 +188,17 @@ def scale_by_psgd_kron(
         )
 
         def learn() -> list[tuple[jax.Array, jax.Array]]:
-            key = jax.random.fold_in(state.key, state.count)
-            learned = []
-            for i, ((left, right), mean) in enumerate(zip(factors, means, strict=True)):
+            sizes = [mean.size for mean in means]
+            # In float32, so that a seed means the same noise with 64 bits. One draw for all tensors
+            # compiles faster than one for each.
+            noise = jax.random.normal(
+                jax.random.fold_in(state.key, state.count), (sum(sizes),), jnp.float32
+            )
+            learned, begin = [], 0
+            for (left, right), mean, size in zip(factors, means, sizes, strict=True):
                 g_mn = _as_matrix(mean)
-                # In float32, so that a seed means the same noise with 64 bits.
-                v_mn = jax.random.normal(jax.random.fold_in(key, i), g_mn.shape, jnp.float32)
-                v_mn = v_mn.astype(g_mn.dtype)
+                v_mn = noise[begin : begin + size].reshape(g_mn.shape).astype(g_mn.dtype)
+                begin += size
                 new = _learned(left, right, g_mn, v_mn, rate) if mean.size else (left, right)
                 learned.append(new)
             return learned

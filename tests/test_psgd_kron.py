@@ -46,7 +46,7 @@ def kron64(gradients, b1, rate, max_size, updated, seed=0):
         average = b1 * average + (1 - b1) * g.astype(np.float64).reshape(m, n)
         mean = average / (1 - b1 ** (t + 1))
         if t in updated:
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.PRNGKey(seed), t), 0)
+            key = jax.random.fold_in(jax.random.PRNGKey(seed), t)
             v = np.asarray(jax.random.normal(key, (m, n)), np.float64)
             full = np.kron(*map(matrix, factors))
             factors = [stepped64(q, full, mean, v, i, rate) for i, q in enumerate(factors)]
