@@ -5,7 +5,7 @@ from __future__ import annotations
 import optax
 
 from optimizers.contract.api import optimizer
-from optimizers.contract.repairs import keep_dtypes
+from optimizers.contract.repairs import keep_dtypes, with_own_buffers
 
 LINESEARCH_STEPS = 4
 
@@ -18,4 +18,6 @@ def lbfgs(*, memory_size: int = 10) -> optax.GradientTransformation:
     step counts as five gradient evaluations, the most it can need.
     """
     linesearch = optax.scale_by_zoom_linesearch(LINESEARCH_STEPS, initial_guess_strategy="one")
-    return keep_dtypes(optax.lbfgs(memory_size=memory_size, linesearch=linesearch))
+    return with_own_buffers(
+        keep_dtypes(optax.lbfgs(memory_size=memory_size, linesearch=linesearch))
+    )

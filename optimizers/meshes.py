@@ -13,13 +13,14 @@ from typing import Any
 import jax
 import optax
 from jax import lax
+from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 
 def _sharding(x: Any) -> NamedSharding | None:
     """The array's sharding if it is on a mesh with an explicit axis."""
-    traced = isinstance(x, jax.core.Tracer)
+    traced = isinstance(x, Tracer)
     found = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
     return found if isinstance(found, NamedSharding) and _is_explicit(found.mesh) else None
 
@@ -45,7 +46,7 @@ def placed(tree: Any, sharding: NamedSharding) -> Any:
     """The tree with all arrays so distributed, inside jit or not."""
 
     def place(x: jax.Array) -> jax.Array:
-        if not isinstance(x, jax.core.Tracer):
+        if not isinstance(x, Tracer):
             return jax.device_put(x, sharding)
         if _is_explicit(sharding.mesh):
             return jax.reshard(x, sharding)
@@ -68,9 +69,10 @@ def on_any_mesh(rule: Any) -> optax.GradientTransformationExtraArgs:
     def update(updates: Any, state: Any, params: Any = None, **extras: Any) -> tuple[Any, Any]:
         if (whole := _whole(updates)) is None:
             return rule.update(updates, state, params, **extras)
-        return jax.sharding.auto_axes(
+        within: Any = jax.sharding.auto_axes(
             lambda updates, state, params, extras: rule.update(updates, state, params, **extras),
             out_sharding=jax.tree.map(lambda x: _sharding(x) or whole, (updates, state)),
-        )(updates, state, params, extras)
+        )
+        return within(updates, state, params, extras)
 
     return optax.GradientTransformationExtraArgs(init, update)

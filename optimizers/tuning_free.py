@@ -12,7 +12,11 @@ from optax import contrib
 
 from optimizers.contract.api import Schedule, optimizer
 from optimizers.contract.domains import Decay, Log
-from optimizers.contract.repairs import keep_dtypes, skip_non_finite_updates
+from optimizers.contract.repairs import (
+    keep_dtypes,
+    skip_non_finite_updates,
+    with_own_buffers,
+)
 from optimizers.masks import kernels
 
 
@@ -26,9 +30,12 @@ def prodigy(
 ) -> optax.GradientTransformation:
     """Prodigy: Adam that estimates the distance to the solution to set its step size.
 
-    Mishchenko & Defazio 2023 (arXiv:2306.06101). The schedule multiplies the step size.
+    Mishchenko & Defazio 2023 (arXiv:2306.06101). The schedule multiplies the step size. Zero
+    gradients can make an update NaN. Such an update is skipped.
     """
-    return contrib.prodigy(lr, (b1, b2), weight_decay=weight_decay)
+    return with_own_buffers(
+        skip_non_finite_updates(contrib.prodigy(lr, (b1, b2), weight_decay=weight_decay))
+    )
 
 
 @optimizer
@@ -55,7 +62,7 @@ def dog(
 
     The largest distance so far counts (Ivgi et al. 2023, arXiv:2302.12022).
     """
-    return contrib.dog(lr, weight_decay=weight_decay, mask=kernels)
+    return with_own_buffers(contrib.dog(lr, weight_decay=weight_decay, mask=kernels))
 
 
 @optimizer(schedule="constant")
@@ -66,7 +73,7 @@ def dowg(
 
     Khaled et al. 2023 (arXiv:2305.16284).
     """
-    return contrib.dowg(lr, weight_decay=weight_decay, mask=kernels)
+    return with_own_buffers(contrib.dowg(lr, weight_decay=weight_decay, mask=kernels))
 
 
 @optimizer
@@ -82,9 +89,8 @@ def mechanic(
 
     arXiv:2306.00144. `s_init` is the first value of the factor.
     """
-    return contrib.mechanize(
-        optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels), s_init=s_init
-    )
+    adamw = optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=kernels)
+    return with_own_buffers(contrib.mechanize(adamw, s_init=s_init))
 
 
 @optimizer(extra_args=("value",))
@@ -111,4 +117,4 @@ def cocob(
     The learning rate of optax.contrib.cocob only scales the gradients. A constant scale hardly
     changes the updates of COCOB, so there is no `lr` here.
     """
-    return contrib.cocob(alpha=alpha, weight_decay=weight_decay, mask=kernels)
+    return with_own_buffers(contrib.cocob(alpha=alpha, weight_decay=weight_decay, mask=kernels))

@@ -1,4 +1,4 @@
-"""Built-in optimizers in ordinary optax code: what optax's own optimizers allow, these allow too."""
+"""Built-in optimizers in ordinary optax code allow what optax's own optimizers allow."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
     python -m optimizers.conformance my_opt.py
     python -m optimizers.conformance shampoo adamw optax:yogi
 
+Installed, it is also the command `distill-bench-conformance`.
+
 Each check prints one line: pass, or warn or FAIL with the reason. After a failure that the other
 checks would only repeat, they do not run. The exit code is 1 if any check failed, and 2 if there is
 no such optimizer.
@@ -48,5 +50,9 @@ def main(specs: list[str]) -> int:
     return int(failed)
 
 
-if __name__ == "__main__":
+def script() -> None:
     sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    script()

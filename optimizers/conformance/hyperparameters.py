@@ -114,11 +114,11 @@ def decays_towards_zero(opt: Optimizer) -> str | None:
 def _more_decay(opt: Optimizer, name: str) -> tuple[float, float]:
     """A small and a large value of weight decay."""
     if name in opt.space:
-        return opt.space[name].at(0.0), opt.space[name].at(1.0 - 1e-9)
-    default = opt.defaults[name]
-    if not isinstance(default, float):
-        return 0.0, 0.0
-    return 0.0, max(10 * default, 0.1)
+        low, high = opt.space[name].at(0.0), opt.space[name].at(1.0 - 1e-9)
+    else:
+        default = opt.defaults[name]
+        low, high = 0.0, max(10 * default, 0.1) if isinstance(default, float) else 0.0
+    return (low, high) if isinstance(low, float) and isinstance(high, float) else (0.0, 0.0)
 
 
 def _flat(tree: Any) -> np.ndarray:

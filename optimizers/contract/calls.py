@@ -7,11 +7,10 @@ import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from optimizers.contract.api import FUNCTIONS, Optimizer
+from optimizers.contract.repairs import with_own_buffers
 from optimizers.contract.signatures import Schedule, hints_of
 from optimizers.meshes import on_any_mesh
 from optimizers.precision import refuse_complex
@@ -69,20 +68,11 @@ def for_any_loop(rule: Any, extra_args: Collection[str]) -> optax.GradientTransf
     the parameters or within itself, so that both can be donated. Unless it takes functions, its
     parameters may be sharded over a mesh with explicit axes. Complex parameters are refused.
     """
-    rule = optax.with_extra_args_support(rule)
+    rule = with_own_buffers(rule)
 
     def init(params: Any) -> Any:
         refuse_complex(params)
-        seen = {id(leaf) for leaf in jax.tree.leaves(params)}
-
-        def own(x: Any) -> Any:
-            if isinstance(x, jax.core.Tracer) or not isinstance(x, jax.Array):
-                return x
-            copied = jnp.copy(x) if id(x) in seen else x
-            seen.add(id(copied))
-            return copied
-
-        return jax.tree.map(own, rule.init(params))
+        return rule.init(params)
 
     def update(updates: Any, state: Any, params: Any = None, **extras: Any) -> tuple[Any, Any]:
         needed = {name: extras[name] for name in extra_args if name in extras}

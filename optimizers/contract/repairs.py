@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.core import Tracer
 from optax import contrib
 
 
@@ -29,6 +30,27 @@ def keep_dtypes(rule: Any) -> optax.GradientTransformationExtraArgs:
         return cast(new, updates), cast(after, state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def with_own_buffers(rule: Any) -> optax.GradientTransformationExtraArgs:
+    """`rule`, whose fresh state shares no buffer with the parameters or within itself.
+
+    So both can be donated.
+    """
+
+    def init(params: Any) -> Any:
+        seen = {id(leaf) for leaf in jax.tree.leaves(params)}
+
+        def own(x: Any) -> Any:
+            if isinstance(x, Tracer) or not isinstance(x, jax.Array):
+                return x
+            copied = jnp.copy(x) if id(x) in seen else x
+            seen.add(id(copied))
+            return copied
+
+        return jax.tree.map(own, rule.init(params))
+
+    return optax.GradientTransformationExtraArgs(init, optax.with_extra_args_support(rule).update)
 
 
 def scalars_as_vectors(rule: optax.GradientTransformation) -> optax.GradientTransformation:
