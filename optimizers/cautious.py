@@ -12,7 +12,7 @@ import optax
 from optimizers.contract.api import Schedule, optimizer
 from optimizers.contract.domains import Decay, Log
 from optimizers.masks import kernels
-from optimizers.precision import at_least_float32
+from optimizers.wrappers.precision import at_least_float32
 
 _LEAST_SHARE = 1e-3  # of a tensor's elements that move; it bounds the factor for the rest
 

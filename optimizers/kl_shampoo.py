@@ -15,7 +15,7 @@ from optimizers.contract.domains import Decay, Log
 from optimizers.kronecker.blocking import BlockPlan, from_blocks, plan, to_blocks
 from optimizers.kronecker.roots import mean_eigenvalue
 from optimizers.masks import kernels
-from optimizers.precision import at_least_float32
+from optimizers.wrappers.precision import at_least_float32
 
 _HIGHEST = lax.Precision.HIGHEST
 _FIRST_EIGENVALUE = 0.1  # of the authors' code, for gradients with a root mean square of 1

@@ -14,7 +14,7 @@ from jax import lax
 from optimizers.contract.api import Schedule, optimizer
 from optimizers.contract.domains import Decay, Log
 from optimizers.masks import kernels
-from optimizers.precision import at_least_float32
+from optimizers.wrappers.precision import at_least_float32
 
 
 class KronState(NamedTuple):

@@ -14,7 +14,7 @@ from optimizers.contract.api import Schedule, optimizer
 from optimizers.contract.domains import Decay, Log
 from optimizers.masks import kernels
 from optimizers.newton_schulz import orthogonalise
-from optimizers.precision import at_least_float32
+from optimizers.wrappers.precision import at_least_float32
 
 
 def _spectral(d: jax.Array) -> jax.Array:

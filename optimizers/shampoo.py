@@ -21,7 +21,7 @@ from optimizers.kronecker.factors import Cadence, Factor, Solver
 from optimizers.kronecker.grafting import Magnitude, graft, magnitude_of
 from optimizers.kronecker.kronecker import Kronecker, MeshAxis
 from optimizers.masks import kernels
-from optimizers.meshes import on_any_mesh
+from optimizers.wrappers.meshes import on_any_mesh
 
 RootSolver = Literal["auto", "eigh", "newton"]
 

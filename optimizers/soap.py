@@ -21,7 +21,7 @@ from optimizers.kronecker.factors import Cadence, Factor, Solver
 from optimizers.kronecker.kronecker import Kronecker, MeshAxis
 from optimizers.kronecker.roots import RootSolution, mean_eigenvalue
 from optimizers.masks import kernels
-from optimizers.meshes import on_any_mesh
+from optimizers.wrappers.meshes import on_any_mesh
 
 BasisSolver = Literal["auto", "eigh", "qr"]
 

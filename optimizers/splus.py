@@ -17,8 +17,8 @@ from optimizers.kronecker.factors import Cadence, Solver
 from optimizers.kronecker.kronecker import Kronecker
 from optimizers.kronecker.roots import RootSolution, mean_eigenvalue
 from optimizers.masks import kernels
-from optimizers.precision import at_least_float32
 from optimizers.soap import off_diagonal
+from optimizers.wrappers.precision import at_least_float32
 
 
 class SPlusState(NamedTuple):

@@ -62,10 +62,11 @@ ARROWS = {
         "distill_bench.training",
         "distill_bench.weights",
     },
-    "optimizers.contract": set(),
+    "optimizers.wrappers": set(),
+    "optimizers.contract": {"optimizers.wrappers"},
     "optimizers.conformance": {"optimizers.contract"},
-    "optimizers.kronecker": set(),
-    "optimizers": {"optimizers.contract", "optimizers.kronecker"},
+    "optimizers.kronecker": {"optimizers.wrappers"},
+    "optimizers": {"optimizers.contract", "optimizers.kronecker", "optimizers.wrappers"},
     "sweeps.cli": set(),
     "sweeps.planning": {
         "distill_bench.data",
@@ -131,6 +132,7 @@ ARROWS = {
 # In teacher/: teachers are trained on labels with an optimizer of their own.
 NAME_AN_OPTIMIZER = {"digits.py", "hyperrule.py"}
 TEST_THE_OPTIMIZERS = {
+    "test_optax_use.py",
     "test_optimizers.py",
     "test_adam_mini.py",
     "test_cautious.py",

@@ -166,7 +166,7 @@ class Optimizer:
         from optimizers.contract.calls import bound, for_any_loop
 
         rule = self._checked(self.make(**bound(self, args, kwargs)))
-        return for_any_loop(rule, self.extra_args)
+        return for_any_loop(rule, self.extra_args, bool(FUNCTIONS & self.extra_args))
 
     @property
     def __signature__(self) -> inspect.Signature:

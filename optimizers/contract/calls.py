@@ -5,27 +5,37 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import optax
 
-from optimizers.contract.api import FUNCTIONS, Optimizer
 from optimizers.contract.repairs import with_own_buffers
 from optimizers.contract.signatures import Schedule, hints_of
-from optimizers.meshes import on_any_mesh
-from optimizers.precision import refuse_complex
+from optimizers.wrappers.meshes import on_any_mesh
+from optimizers.wrappers.precision import refuse_complex
 
 _OUR_NAME, _OPTAX_NAME = "lr", "learning_rate"
 
 
-def _names(opt: Optimizer) -> dict[str, str]:
+class Declared(Protocol):
+    """What a call needs to know of an `Optimizer` (see api.py)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def make(self) -> Callable[..., Any]: ...
+    @property
+    def scheduled(self) -> frozenset[str]: ...
+
+
+def _names(opt: Declared) -> dict[str, str]:
     """The decorated function's name of each argument of a call, by its name in the call."""
     own = list(inspect.signature(opt.make).parameters)
     renamed = _OUR_NAME in opt.scheduled and _OPTAX_NAME not in own
     return {_OPTAX_NAME if renamed and name == _OUR_NAME else name: name for name in own}
 
 
-def signature(opt: Optimizer) -> inspect.Signature:
+def signature(opt: Declared) -> inspect.Signature:
     """The signature of a call: that of the decorated function, with `learning_rate` for `lr`."""
     own = inspect.signature(opt.make)
     return own.replace(
@@ -41,7 +51,7 @@ def signature(opt: Optimizer) -> inspect.Signature:
     )
 
 
-def bound(opt: Optimizer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def bound(opt: Declared, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of the decorated function for a call; schedules are functions of the count.
 
     Raises:
@@ -61,7 +71,9 @@ def bound(opt: Optimizer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dic
     }
 
 
-def for_any_loop(rule: Any, extra_args: Collection[str]) -> optax.GradientTransformationExtraArgs:
+def for_any_loop(
+    rule: Any, extra_args: Collection[str], takes_functions: bool
+) -> optax.GradientTransformationExtraArgs:
     """`rule` as code outside the testbed expects it.
 
     Its update ignores extra arguments that it does not need. Its fresh state shares no buffer with
@@ -80,14 +92,14 @@ def for_any_loop(rule: Any, extra_args: Collection[str]) -> optax.GradientTransf
 
     ready = optax.GradientTransformationExtraArgs(init, update)
     # A function such as the loss holds explicit arrays of its own.
-    return ready if FUNCTIONS & {*extra_args} else on_any_mesh(ready)
+    return ready if takes_functions else on_any_mesh(ready)
 
 
 def _schedule(value: Any) -> Callable[[Any], Any]:
     return value if callable(value) else lambda count: value
 
 
-def static_args(function: Callable) -> tuple[str, ...]:
+def static_args(function: Callable[..., Any] | Declared) -> tuple[str, ...]:
     """Names of the arguments that must stay Python values under jit: all that are not floats.
 
     For `optax.inject_hyperparams(function, static_args(function))`.
@@ -95,19 +107,16 @@ def static_args(function: Callable) -> tuple[str, ...]:
     Args:
       function: an optimizer, or a function such as `scale_by_shampoo`.
     """
-    names, scheduled = (
-        (_names(function), function.scheduled) if isinstance(function, Optimizer) else ({}, ())
-    )
-    inner = function.make if isinstance(function, Optimizer) else function
+    inner: Any = getattr(function, "make", function)
+    scheduled = getattr(function, "scheduled", frozenset())
     hints = hints_of(inner)
 
     def plain(name: str) -> Any:
         hint = hints.get(name)
         return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
-    own = names or {name: name for name in inspect.signature(inner).parameters}
     return tuple(
-        called
-        for called, name in own.items()
+        name
+        for name in inspect.signature(inner).parameters
         if name not in scheduled and plain(name) not in (float, float | None, Schedule)
     )

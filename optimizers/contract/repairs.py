@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.core import Tracer
 from optax import contrib
 
 
@@ -42,7 +41,7 @@ def with_own_buffers(rule: Any) -> optax.GradientTransformationExtraArgs:
         seen = {id(leaf) for leaf in jax.tree.leaves(params)}
 
         def own(x: Any) -> Any:
-            if isinstance(x, Tracer) or not isinstance(x, jax.Array):
+            if not isinstance(x, jax.Array):
                 return x
             copied = jnp.copy(x) if id(x) in seen else x
             seen.add(id(copied))

@@ -13,7 +13,7 @@ from optax import contrib
 
 from optimizers.kronecker.blocking import Fold, plan
 from optimizers.kronecker.kronecker import Kronecker, MeshAxis
-from optimizers.precision import refuse_complex
+from optimizers.wrappers.precision import refuse_complex
 
 DimensionNumbers = contrib.MuonDimensionNumbers
 DimensionNumbersOf = Mapping[str, Any] | Sequence[Any] | Callable[[Any], Any]

@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 from optimizers.kronecker.blocking import BlockPlan
 from optimizers.kronecker.factors import Cadence, Factor, Solver, one_by_one, together
-from optimizers.meshes import placed, with_automatic_axes
+from optimizers.wrappers.meshes import placed, with_automatic_axes
 
 _HIGHEST = lax.Precision.HIGHEST
 

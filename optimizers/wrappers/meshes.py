@@ -13,16 +13,18 @@ from typing import Any
 import jax
 import optax
 from jax import lax
-from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 
 def _sharding(x: Any) -> NamedSharding | None:
     """The array's sharding if it is on a mesh with an explicit axis."""
-    traced = isinstance(x, Tracer)
-    found = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
+    found = jax.typeof(x).sharding if _is_traced(x) else getattr(x, "sharding", None)
     return found if isinstance(found, NamedSharding) and _is_explicit(found.mesh) else None
+
+
+def _is_traced(x: Any) -> bool:
+    return isinstance(x, jax.Array) and not hasattr(x, "sharding")
 
 
 def _is_explicit(mesh: Mesh | AbstractMesh) -> bool:
@@ -46,7 +48,7 @@ def placed(tree: Any, sharding: NamedSharding) -> Any:
     """The tree with all arrays so distributed, inside jit or not."""
 
     def place(x: jax.Array) -> jax.Array:
-        if not isinstance(x, Tracer):
+        if not _is_traced(x):
             return jax.device_put(x, sharding)
         if _is_explicit(sharding.mesh):
             return jax.reshard(x, sharding)

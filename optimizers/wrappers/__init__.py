@@ -1,0 +1,1 @@
+"""Wrappers that any update rule may need."""
