@@ -39,6 +39,7 @@ Training
   up to the optimizer.
 - The state holds arrays only, and they keep their shapes and dtypes. Everything that the next step
   needs is in it: a trial may be stopped, saved and resumed after any step.
+- Parameters' names and their order mean nothing: tell kernels from vectors by their shapes.
 - Both functions are pure JAX functions. They are compiled, and several trials may run under one
   `vmap`: no np.random, no clock, no global variables that change. Call LAPACK (`eigh`, `svd`) on
   one matrix at a time, with `jax.lax.map`: on CPU, batched calls can deadlock.
