@@ -139,6 +139,7 @@ TEST_THE_OPTIMIZERS = {
     "test_conformance.py",
     "test_kl_shampoo.py",
     "test_mars.py",
+    "test_muon.py",
     "test_normuon.py",
     "test_psgd_kron.py",
     "test_rule_states.py",
