@@ -26,7 +26,9 @@ def sophia(
     """Sophia: momentum over an estimate of the Hessian's diagonal, clipped (Liu et al. 2023).
 
     arXiv:2305.14342. Every tenth step, Hutchinson's estimator needs one Hessian-vector product,
-    which counts as two gradient evaluations. `gamma` sets how many coordinates are clipped.
+    which counts as two gradient evaluations. `gamma` sets how many coordinates are clipped. As in
+    optax, and unlike in the paper, a step uses the estimate from before its refresh, and all seeds
+    share the estimator's random vectors.
     """
     return contrib.sophia(
         lr,
