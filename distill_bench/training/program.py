@@ -26,6 +26,7 @@ class Program:
           origin: the same program on other devices, which compiles it; None to compile it here.
         """
         self._jit, self._mesh, self._origin = jit, mesh, origin
+        self._meets_on_cpu = mesh.size > 1 and mesh.devices.flat[0].platform == "cpu"
         self._compiled: dict[Any, Any] = {}
         self._lock = threading.Lock()
 
@@ -78,7 +79,11 @@ class Program:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     def __call__(self, *args: Any) -> Any:
-        return self.compile(*args)(*args)
+        out = self.compile(*args)(*args)
+        # XLA's CPU client has a thread for each device. Once more than 32 programs are under way, a
+        # launch takes up one of them, and the devices of an earlier program, which wait for each
+        # other, may be short of it for ever (jax 0.10.2). So one program runs at a time.
+        return jax.block_until_ready(out) if self._meets_on_cpu else out
 
 
 _thread = threading.local()
