@@ -18,9 +18,13 @@ os.environ.setdefault(
     "--xla_cpu_collective_call_terminate_timeout_seconds=300",
 )
 
+import hypothesis
 import jax
 import pytest
 
+# No test may depend on a time, which a busy machine misses.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -239,7 +239,7 @@ COOKIES = st.sampled_from(["", *(f"# coding: {code}" for code in ("utf-7", "lati
 TEXTS = st.lists(st.one_of(ATOMS, SPACES, ODD, COOKIES), max_size=12).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(TEXTS, st.sampled_from(["utf-8", "utf-8-sig", "latin-1"]))
 @example("#\r#\r# coding: utf-7\rSCALE = len('+AGE-')\r", "utf-8")
 @example("# coding: latin-1\nSCALE = len('\xe9')", "utf-8")
@@ -257,7 +257,7 @@ def test_python_runs_the_text_that_is_read(text, encoding):
     assert ast.dump(tree) == ast.dump(ast.parse(shown))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.tuples(ATOMS | ODD, SPACES | ODD, SPACES | ODD), max_size=6))
 def test_texts_with_one_digest_do_the_same(parts):
     """The same atoms between other white space."""

@@ -356,7 +356,6 @@ LEVELS = (1e-9, 0.1 - 2e-12, 0.1 - 1e-12, 0.1, 1.0, 1e30)  # the nearly equal on
 
 @settings(
     max_examples=12,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

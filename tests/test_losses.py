@@ -20,7 +20,7 @@ def kl64(teacher, student, temperature):
     return temperature**2 * (p * np.log(p / q)).sum(-1).mean()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10_000),
     temperature=st.sampled_from([1.0, 2.0, 10.0]),

@@ -44,7 +44,7 @@ def test_every_kind_of_message_has_a_form():
     assert VALUES.keys() == set(Kind)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.one_of(MESSAGES, FORGED, st.binary(max_size=50)), max_size=8),
     st.lists(st.integers(1, 100), min_size=1, max_size=3),

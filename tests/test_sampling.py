@@ -25,7 +25,7 @@ DOMAINS = [*SPACE.values(), Choice(0.9, 0.99), Choice("a", "b", "c"), Choice(Tru
 WORDS = st.text(string.printable, max_size=8)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(dimensions=st.integers(1, 6), n=st.integers(1, 70), more=st.integers(0, 70), word=WORDS)
 def test_a_longer_spread_continues_a_shorter_one(dimensions, n, more, word):
     short, long = spread(dimensions, n, word), spread(dimensions, n + more, word)
@@ -35,7 +35,7 @@ def test_a_longer_spread_continues_a_shorter_one(dimensions, n, more, word):
     assert 0 <= long.min() <= long.max() <= 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(one=WORDS, other=WORDS)
 def test_each_scramble_has_points_of_its_own(one, other):
     same = (spread(3, 8, one)[:, None] == spread(3, 8, other)).all(-1)

@@ -101,7 +101,7 @@ def test_listed_values_are_a_grid_at_every_rung():
     assert [list(points) for _, points in known] == [grid] * 3
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(trials=st.integers(3, 40))
 def test_listed_values_share_the_points_of_what_is_searched(trials):
     of = search(trials=trials, lr=[0.1, 0.2, 0.3])
@@ -170,7 +170,7 @@ def test_each_optimizer_has_points_of_its_own():
     assert list(mine.known({})) == list(search(name="mine").known({}))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(rng=st.randoms(use_true_random=False))
 def test_the_next_trials_are_a_function_of_the_results(rng):
     of = search(horizons=LADDER[:3])
@@ -184,7 +184,7 @@ def test_the_next_trials_are_a_function_of_the_results(rng):
     assert list(search(horizons=LADDER[:3]).known(dict(mixed))) == known
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_an_unfinished_trial_stops_the_search_behind_its_stage(data):
     of = search(horizons=LADDER[:3])
@@ -196,7 +196,7 @@ def test_an_unfinished_trial_stops_the_search_behind_its_stage(data):
     assert list(of.known(losses)) == known[: i + 1]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 999), share=st.floats(0.1, 0.9))
 def test_failed_trials_go_on_only_when_no_good_ones_are_left(seed, share):
     of = search(trials=12, horizons=LADDER[:2])
@@ -220,7 +220,7 @@ def test_a_search_whose_trials_all_fail_ends():
     assert all(select(SPACE, tried, horizon) is None for horizon in of.horizons)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=3),
     trials=st.integers(2, 40),

@@ -29,7 +29,7 @@ def test_a_lucky_run_does_not_win_against_its_neighbours():
     assert abs(chosen - 0.3) <= 0.15
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(

@@ -332,7 +332,7 @@ EXPRESSIONS = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(one=EXPRESSIONS, other=EXPRESSIONS)
 def test_expressions_share_a_digest_only_if_they_are_the_same(one, other):
     texts = [f"def f(x, y):\n    return {ast.unparse(it)}\n" for it in (one, other)]

@@ -97,7 +97,7 @@ def test_losses_are_relative_to_the_good_trials_of_their_horizon():
     assert relative(horizons, np.full(6, np.inf)).tolist() == [surface.CAP] * 6
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 99), factor=st.floats(1e-3, 1e3))
 def test_the_unit_of_the_losses_does_not_matter(seed, factor):
     points, horizons, losses = data(seed)

@@ -26,7 +26,7 @@ def drawn_boxes(seed: int, n: int, height: int, width: int) -> dict[str, np.ndar
     return {"device": np.asarray(device, np.float64), "host": host}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 2**31 - 1),
     height=st.sampled_from([8, 13]),
@@ -121,7 +121,7 @@ def test_about_half_of_the_images_are_flipped():
     assert 450 < mirrored.sum() < 550
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(n=st.integers(1, 40), share=st.floats(0.05, 1.0), seed=st.integers(0, 1000))
 def test_each_epoch_shows_every_image_once(n, share, seed):
     batch = max(1, int(n * share))
