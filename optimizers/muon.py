@@ -59,7 +59,7 @@ def muon(
         weight_decay_mask=kernels,
         adam_learning_rate=None
         if adam_lr_factor is None
-        else lambda count: adam_lr_factor * lr(count),
+        else lambda count: adam_lr_factor * lr(count),  # pyright: ignore[reportCallIssue]
         muon_weight_dimension_numbers=fold_kernel
         if dimension_numbers is None
         else dimension_numbers,

@@ -253,7 +253,10 @@ def same(a: Any, b: Any) -> bool:
     )
 
 
-def apart(a: Any, b: Any, begin: Any, share: float = 0.02) -> tuple[str, float] | None:
+MOVED = 0.02  # share of the way that a run went, below which two ends are the same but for rounding
+
+
+def apart(a: Any, b: Any, begin: Any, share: float = MOVED) -> tuple[str, float] | None:
     """The first array that differs between two ends of a run, and by how much; None if none does.
 
     Differences count from `share` of the way that it went from `begin`: smaller ones are rounding.
