@@ -220,7 +220,7 @@ def scale_by_kl_shampoo(
         blocks = cut(leaves)
         count = state.count + 1
         momentum = jax.tree.map(
-            # The first gradient of a kernel does not enter: there is no basis for it yet.
+            # The first gradient of a kernel does not enter: its basis comes later.
             lambda m, g, v: jnp.where((state.count == 0) & (v.size == 0), 0, b1 * m + (1 - b1) * g),
             state.momentum,
             updates,

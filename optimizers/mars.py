@@ -38,7 +38,7 @@ def correct_gradients(
 
     The correction of MARS (Yuan et al. 2024, arXiv:2411.10438, equations 6 to 8) in its approximate
     version: the previous gradient is that of the previous step, on the batch of that step. At the
-    first step there is no correction: the paper starts with two equal iterates.
+    first step is not corrected: the paper starts with two equal iterates.
     """
 
     def init(params: Any) -> CorrectionState:

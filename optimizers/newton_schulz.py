@@ -5,8 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-# Tuned for a steep slope at 0: singular values end between about 0.7 and 1.2, not at 1.
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+from optimizers.muon import COEFFICIENTS
 
 
 def orthogonalise(kernel: jax.Array, steps: int = 5) -> jax.Array:
@@ -20,7 +19,7 @@ def orthogonalise(kernel: jax.Array, steps: int = 5) -> jax.Array:
       kernel: at least two axes, and not empty.
       steps: iterations.
     """
-    a, b, c = _COEFFICIENTS
+    a, b, c = COEFFICIENTS["jordan"]
     x_mn = kernel.reshape(-1, kernel.shape[-1])
     largest = jnp.abs(x_mn).max()
     x_mn = x_mn / jnp.where(largest == 0, 1.0, largest)  # the squares of tiny numbers vanish

@@ -88,7 +88,7 @@ def scion(
     """Scion: steps on the ball of a norm for each layer (Pethick et al. 2025, arXiv:2502.07529).
 
     Spectral steps for all kernels and normalised ones for vectors. The unconstrained version, with
-    weight decay on kernels. The output layer, which no shape tells, is treated as the others.
+    weight decay on kernels. The output layer is treated as the others: its shape does not show it.
     """
     return optax.chain(
         scale_by_scion(b1),

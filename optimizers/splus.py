@@ -12,12 +12,11 @@ import optax
 
 from optimizers.contract.api import Schedule, optimizer
 from optimizers.contract.domains import Decay, Log
+from optimizers.kronecker.bases import eigenbasis, off_diagonal
 from optimizers.kronecker.blocking import from_blocks, plan, to_blocks
 from optimizers.kronecker.factors import Cadence, Solver
 from optimizers.kronecker.kronecker import Kronecker
-from optimizers.kronecker.roots import RootSolution, mean_eigenvalue
 from optimizers.masks import kernels
-from optimizers.soap import off_diagonal
 from optimizers.wrappers.precision import at_least_float32
 
 
@@ -40,16 +39,8 @@ class SPlusState(NamedTuple):
     weight: jax.Array
 
 
-def _eigenbasis(a_dd: jax.Array, _: jax.Array, p: Any) -> RootSolution:
-    """Eigenvectors of one matrix; the identity for a zero matrix."""
-    del p
-    vectors_dd = jnp.linalg.eigh(a_dd / mean_eigenvalue(a_dd))[1]
-    basis = jnp.where((a_dd == 0).all(), jnp.eye(len(a_dd), dtype=a_dd.dtype), vectors_dd)
-    return RootSolution(basis, off_diagonal(a_dd, basis), jnp.ones((), a_dd.dtype))
-
-
 # One at a time on every device: LAPACK needs it, and bases are refreshed rarely.
-_SOLVER = Solver(_eigenbasis, off_diagonal, one_by_one=True)
+_SOLVER = Solver(eigenbasis, off_diagonal, one_by_one=True)
 
 
 def _scaled(sign: jax.Array, vector_scale: Any) -> jax.Array:
@@ -98,8 +89,7 @@ def scale_by_splus(
 
     def init(params: Any) -> SPlusState:
         leaves = jax.tree.leaves(params)
-        # Copies, of which no two share a buffer.
-        factors = jax.tree.map(jnp.array, kronecker(leaves).init()) if leaves else jnp.zeros(0)
+        factors = kronecker(leaves).init() if leaves else jnp.zeros(0)
         return SPlusState(
             jnp.zeros((), jnp.int32),
             jax.tree.map(jnp.zeros_like, params),
@@ -140,7 +130,7 @@ def splus_eval_params(state: Any, params: Any) -> Any:
     They are `params` before the first step.
 
     Raises:
-      ValueError: if there is no such state.
+      ValueError: if the state holds no averages of SPlus.
     """
 
     def is_splus(x: Any) -> bool:

@@ -137,7 +137,7 @@ def lowers_losses(opt: Optimizer) -> str | None:
 
 
 def _not_lower(params: Any) -> str | None:
-    """The first parameter in which the quadratic is no lower than at the start."""
+    """The first parameter in which the quadratic is not lower than at the start."""
     for (path, leaf), begin in zip(
         jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(start()), strict=True
     ):

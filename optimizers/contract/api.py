@@ -22,8 +22,8 @@ Hyperparameters
   are searched (if they have a domain) and set like the optimizer's, which need not list them.
   "warmup_cosine" and "warmup_constant" search `warmup`, the fraction of the run that warms up. An
   optimizer that has a parameter of that name decides its default and domain.
-- A parameter of another type than a number, text or boolean, such as a Mesh, is no hyperparameter:
-  the testbed leaves it at its default.
+- A parameter of another type than a number, text or boolean, such as a Mesh, is not a
+  hyperparameter: the testbed leaves it at its default.
 - Floats and peak values may arrive as traced JAX values, so that all trials share one compilation.
   If your function needs the value in Python, as `if b1 > 0` does, it is compiled once per value.
   Integers, strings and booleans are always plain Python values.

@@ -157,7 +157,7 @@ def _order(shape: tuple[int, ...], fold: Fold | None) -> tuple[int, ...]:
 
 
 def _folded(shape: tuple[int, ...], fold: Fold | None) -> tuple[int, ...] | None:
-    """The shape [.., rows, columns]; None without a fold, or if there is no matrix to speak of."""
+    """The shape [.., rows, columns]; None without a fold, or if a side is 1."""
     if fold is None:
         return None
     rows, columns = (math.prod(shape[axis] for axis in side) for side in (fold.rows, fold.columns))

@@ -10,10 +10,7 @@ import optax
 
 
 def refuse_complex(params: Any) -> None:
-    """
-    Raises:
-      ValueError: if a parameter is complex.
-    """
+    """Raises a ValueError that names the way out if a parameter is complex."""
     if any(jnp.issubdtype(p.dtype, jnp.complexfloating) for p in jax.tree.leaves(params)):
         raise ValueError(
             "Complex parameters are not supported: wrap the optimizer in "
