@@ -218,7 +218,7 @@ def test_the_source_digest_depends_on_code_and_not_on_comments():
 def test_a_horizon_counts_gradient_evaluations():
     assert registry.resolve("adamw").optimizer.steps(250) == 250
     assert registry.resolve("sam").optimizer.steps(250) == 125
-    assert registry.resolve("lbfgs").optimizer.steps(3) == 1
+    assert registry.resolve("lbfgs").optimizer.steps(24) == 10
 
 
 def test_custom_schedules_work_and_bad_options_are_refused():

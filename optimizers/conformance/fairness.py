@@ -21,6 +21,7 @@ from optimizers.conformance.problems import (
     call,
     corners,
     measured,
+    minibatch,
     network,
     quadratic,
     run,
@@ -65,16 +66,24 @@ def evaluates_as_declared(opt: Optimizer) -> str | None:
 
 
 def _counted(opt: Optimizer, horizon: int, counter: Counter) -> Any:
-    """A run in which `counter` counts the evaluations through the extras."""
-    rule, loss = build(opt, horizon=horizon), marked(network, counter.record)
+    """A run in which `counter` counts the evaluations through the extras.
 
-    def body(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
+    Every step has a batch of its own, as in training: a line search on one fixed loss takes ever
+    more evaluations when there is nothing left to gain.
+    """
+    rule = build(opt, horizon=horizon)
+
+    def body(carry: tuple[Any, Any], i: jax.Array) -> tuple[tuple[Any, Any], None]:
         params, state = carry
-        value, gradients = jax.value_and_grad(network)(params)
-        updates, state = call(opt, rule, loss, params, state, value, gradients)
+        loss = minibatch(i)
+        value, gradients = jax.value_and_grad(loss)(params)
+        updates, state = call(
+            opt, rule, marked(loss, counter.record), params, state, value, gradients
+        )
         return (optax.apply_updates(params, updates), state), None
 
-    return jax.lax.scan(body, (start(), rule.init(start())), length=horizon)[0]
+    steps = jnp.arange(horizon)
+    return jax.lax.scan(body, (start(), rule.init(start())), steps)[0]
 
 
 def _update_program(opt: Optimizer, hparams: Any, audit: Audit) -> Jaxpr:

@@ -72,8 +72,18 @@ def moving(i: Any) -> Callable[[Any], jax.Array]:
 
 def network(params: Any) -> jax.Array:
     """A small loss that is not convex: a network with one hidden layer on fixed data."""
-    inputs, targets = _random((32, 8), 4), jnp.sin(_random((32, 8), 4)[:, 0])
+    return _network_on(_random((32, 8), 4), params)
+
+
+def minibatch(i: Any) -> Callable[[Any], jax.Array]:
+    """`network` on the data of step `i`, which no other step sees."""
+    inputs = jax.random.normal(jax.random.fold_in(jax.random.key(4), i), (32, 8))
+    return functools.partial(_network_on, inputs)
+
+
+def _network_on(inputs: jax.Array, params: Any) -> jax.Array:
     hidden = jnp.tanh(inputs @ params["dense"] + params["bias"][None, :5])
+    targets = jnp.sin(inputs[:, 0])
     return jnp.mean((hidden.sum(1) + params["scalar"] - targets) ** 2) + 0.01 * jnp.sum(
         params["conv"] ** 2
     )
