@@ -7,7 +7,10 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# A machine may set OpenBLAS's variables for all; the commands refuse those that change numbers.
+for _name in [name for name in os.environ if name.startswith("OPENBLAS_")]:
+    del os.environ[_name]
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # Test programs run for a moment and took five times as long to compile as to run. Scripts under
 # test are compiled as for users; `XLA_FLAGS= pytest` compiles the tests that way too.
 _USERS_XLA_FLAGS = os.environ.get("XLA_FLAGS", "")

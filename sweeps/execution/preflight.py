@@ -54,6 +54,25 @@ def warn(
             )
 
 
+def refuse_values(candidates: Sequence[Candidate]) -> None:
+    """Refuses values of the command line with which a built-in optimizer cannot be built.
+
+    A plug-in may fail for reasons of its own; that shows in its trials, with its stack trace.
+
+    Raises:
+      UserError: names the optimizer and the value.
+    """
+    for candidate in candidates:
+        if candidate.spec not in registry.builtins():
+            continue
+        for name, values in candidate.search.listed:
+            for value in values:
+                try:
+                    candidate.optimizer.build({**candidate.first, name: value}, 1_000)
+                except ValueError as error:
+                    raise UserError(f"--set={name}={value}: {candidate.spec}: {error}") from error
+
+
 def require(loaded: Loaded, cache: str | None) -> None:
     """Runs all checks on the optimizer of a study, unless it is built in.
 

@@ -74,6 +74,7 @@ def _run(request: Request, channel: Channel, plug_ins: dict[str, str]) -> list[P
         return []
     from sweeps.execution import preflight  # makes arrays, which `join` forbids
 
+    preflight.refuse_values(plan.candidates)
     outdir = open_folder(request.outdir)
     exporter = Exporter.open(request.export, plan.task, channel.say) if request.export else None
     i, n = plan.shard
