@@ -10,8 +10,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from distill_bench.data import download
 from distill_bench.errors import UserError
-from distill_bench.weights import download, published
+from distill_bench.weights import published
 from support.servers import archive, serve
 
 NAME = "R152x2_T_flowers128"

@@ -23,7 +23,7 @@ from distill_bench.tasks.catalogue import FLOWERS
 from distill_bench.tasks.parameters import load_teachers
 from distill_bench.tasks.variation import Variation, vary
 from distill_bench.teacher import __main__ as teacher_command
-from distill_bench.teacher import digits, finetune, hyperrule
+from distill_bench.teacher import finetune, hyperrule, recipes
 from distill_bench.training import engine, stream
 from distill_bench.training.engine import open_engine as really_open_engine
 from distill_bench.training.events import Finished, Losses, Student
@@ -398,7 +398,7 @@ def test_fine_tuning_evaluates_on_validation_and_trains_on_the_tasks_data(flower
 def test_an_impossible_request_ends_with_one_message(
     flags, message, flowers, folder, monkeypatch, capsys
 ):
-    monkeypatch.setattr(digits, "fit", None)  # so that a command that is not refused cannot train
+    monkeypatch.setattr(recipes, "fit", None)  # so that a command that is not refused cannot train
     write(folder / "grey.npz", dataclasses.replace(NETWORK, channels=1))
     write(folder / "narrow.npz", dataclasses.replace(NETWORK, width=7, groups=1))
     assert teacher_command.main(["teacher", *flags]) == 2
@@ -408,23 +408,22 @@ def test_an_impossible_request_ends_with_one_message(
 
 
 @pytest.mark.slow
-def test_the_digits_teacher_is_written_only_where_out_says(tmp_path, monkeypatch, capsys):
+def test_an_embedded_teacher_is_written_only_where_out_says(tmp_path, monkeypatch, capsys):
     network = dataclasses.replace(NETWORK, classes=10, channels=1)
-    for name, value in {
-        "DIGITS": dataclasses.replace(catalogue.DIGITS, teacher=network),
-        "STEPS": 2,
-        "CHUNK": 2,
-    }.items():
-        monkeypatch.setattr(digits, name, value)
-    embedded, path = digits.EMBEDDED.read_bytes(), tmp_path / "new" / "again.npz"
+    small = dataclasses.replace(catalogue.DIGITS, teacher=network)
+    monkeypatch.setitem(catalogue.CATALOGUE, "digits", small)
+    short = dataclasses.replace(recipes.RECIPES["digits"], steps=2)
+    monkeypatch.setitem(recipes.RECIPES, "digits", short)
+    monkeypatch.setattr(recipes, "CHUNK", 2)
+    embedded, path = recipes.embedded_file(small).read_bytes(), tmp_path / "new" / "again.npz"
     assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 0
     assert hashlib.sha256(path.read_bytes()).hexdigest() in capsys.readouterr().out
     assert files.read(path, network)[1] == "published"
     assert [*path.parent.iterdir()] == [path]
-    assert digits.EMBEDDED.read_bytes() == embedded
+    assert recipes.embedded_file(small).read_bytes() == embedded
     assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 2
     assert f"{path} already exists" in capsys.readouterr().err
-    monkeypatch.setattr(digits, "EMBEDDED", path)
+    monkeypatch.setattr(recipes, "embedded_file", lambda task: path)
     assert teacher_command.main(["teacher", "--task=digits", f"--out={path}"]) == 0
 
 

@@ -27,7 +27,7 @@ ARROWS = {
     "distill_bench": set(),
     "distill_bench.networks": set(),
     "distill_bench.data": set(),
-    "distill_bench.weights": {"distill_bench.networks"},
+    "distill_bench.weights": {"distill_bench.data", "distill_bench.networks"},
     "distill_bench.tasks": {
         "distill_bench.data",
         "distill_bench.networks",
@@ -130,7 +130,7 @@ ARROWS = {
 }
 
 # In teacher/: teachers are trained on labels with an optimizer of their own.
-NAME_AN_OPTIMIZER = {"digits.py", "hyperrule.py"}
+NAME_AN_OPTIMIZER = {"recipes.py", "hyperrule.py"}
 TEST_THE_OPTIMIZERS = {
     "test_optax_use.py",
     "test_optimizers.py",
@@ -142,6 +142,7 @@ TEST_THE_OPTIMIZERS = {
     "test_muon.py",
     "test_normuon.py",
     "test_psgd_kron.py",
+    "test_refused_values.py",
     "test_rule_states.py",
     "test_scion.py",
     "test_shampoo.py",

@@ -58,22 +58,6 @@ def warn(request_of, tmp_path):
     return warn
 
 
-@pytest.mark.parametrize(
-    ("opt", "setting", "reason"),
-    [
-        ("shampoo", "exponent=1", "use a negative one"),
-        ("shampoo", "update_every=0", "is not a number of steps"),
-        ("soap", "basis_solver=qrr", "use auto, eigh or qr"),
-    ],
-)
-def test_a_value_that_an_optimizer_refuses_is_named_before_anything_runs(
-    opt, setting, reason, request_of
-):
-    plan = make_plan(request_of("4", opts=("adamw", opt), settings=[setting]))
-    with pytest.raises(UserError, match=f"--set={setting}: {opt}: .*{reason}"):
-        preflight.refuse_values(plan.candidates)
-
-
 def test_a_plug_in_that_fails_is_named_with_the_reason(warn, twice, monkeypatch):
     said, suspects = warn(twice, BASELINE)
     assert said.startswith("Warning: twice fails 2 conformance checks")

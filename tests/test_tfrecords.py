@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from distill_bench.training.lane_layout import make_layout
 from distill_bench.training.source import open_source
 from distill_bench.weights import files as checkpoints
 from support import small_tfds
+from support.tfrecord_files import example, field, framed
 
 SIDE, SHARD = 24, 2
 COUNTS = {"train": 21, "validation": 3, "test": 9}  # eleven shards: 10 must not come before 2
@@ -41,37 +41,6 @@ PETS = TfdsDataset(
     in_memory=True,
     tfrecords="gs://published",
 )
-
-
-def field(number, content):
-    """A protobuf field that holds bytes: a tag, a length and the content."""
-    length, size = len(content), b""
-    while length > 0x7F:
-        size += bytes([length & 0x7F | 0x80])
-        length >>= 7
-    return bytes([number << 3 | 2]) + size + bytes([length]) + content
-
-
-def example(image, label):
-    """A tf.train.Example with the features that are not None."""
-    features = {
-        b"class": None if label is None else field(3, field(1, bytes([label]))),
-        b"image": None if image is None else field(1, field(1, image)),
-    }
-    return field(
-        1,
-        b"".join(
-            field(1, field(1, name) + field(2, feature))
-            for name, feature in features.items()
-            if feature is not None
-        ),
-    )
-
-
-def framed(data):
-    length = struct.pack("<Q", len(data))
-    checksums = (struct.pack("<I", tensorboard_crc.masked_crc32c(part)) for part in (length, data))
-    return length + next(checksums) + data + next(checksums)
 
 
 def jpeg(split, index):

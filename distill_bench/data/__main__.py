@@ -11,12 +11,14 @@ from distill_bench.command import OK, Flags, run
 from distill_bench.data import datasets
 from distill_bench.errors import UserError, suggestion
 
-USAGE = """Prepares data sets of TensorFlow Datasets (TFDS) for training, once; this needs a
-network. Without a subcommand, lists which are prepared.
+USAGE = """Prepares data sets for training, once: those of TensorFlow Datasets (TFDS), and
+Fashion-MNIST. This needs a network. Without a subcommand, lists which are prepared.
 
 python -m distill_bench.data [--data_dir=DIR]
 python -m distill_bench.data prepare --task=flowers102 [--data_dir=DIR]"""
 PREPARE = "prepare"
+FASHION = "fashion"  # needs no TFDS
+_NAMES = (FASHION, *datasets.CATALOGUE)
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +40,7 @@ def _flags() -> Flags:
         flags.DEFINE_string(
             "task",
             None,
-            f"The data set to prepare: {', '.join(datasets.CATALOGUE)}.",
+            f"The data set to prepare: {', '.join(_NAMES)}.",
             flag_values=values,
         )
         flags.DEFINE_string(
@@ -68,7 +70,13 @@ def _run(arguments: list[str], values: Flags) -> int:
             f"The only one is {PREPARE}. See --help."
         )
     if values.task is None:
-        raise UserError(f"Name the data set: --task=NAME, one of {', '.join(datasets.CATALOGUE)}.")
+        raise UserError(f"Name the data set: --task=NAME, one of {', '.join(_NAMES)}.")
+    if values.task == FASHION:
+        from distill_bench.data import fashion_mnist
+
+        fashion_mnist.load(data_dir)
+        print("Fashion-MNIST is here, and each of its files is the published one.")
+        return OK
     dataset = datasets.get(values.task)
     from distill_bench.data import prepared
 
@@ -82,8 +90,13 @@ def _run(arguments: list[str], values: Flags) -> int:
 
 
 def _show(data_dir: Path) -> int:
-    from distill_bench.data import prepared
+    from distill_bench.data import fashion_mnist, prepared
 
+    if fashion_mnist.is_here(data_dir):
+        state = "here"
+    else:
+        state = f"not here: python -m distill_bench.data prepare --task={FASHION}"
+    print(f"{FASHION:12}  {state}")
     for task, dataset in datasets.CATALOGUE.items():
         if prepared.is_packed(dataset, data_dir):
             state = f"packed in {prepared.folder(dataset, data_dir)}"

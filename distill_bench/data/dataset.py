@@ -1,7 +1,8 @@
 """Data sets and their splits.
 
-The embedded data sets come inside scikit-learn's wheel, without a download (embedded.py). Those of
-TensorFlow Datasets (TFDS) are prepared once:
+The embedded data sets come inside scikit-learn's wheel, without a download (embedded.py).
+Fashion-MNIST is four files (fashion_mnist.py). Those of TensorFlow Datasets (TFDS) are prepared
+once:
 
 python -m distill_bench.data prepare --task=flowers102
 """
@@ -42,6 +43,28 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class FashionMnist:
+    """Fashion-MNIST, or the first images of its splits.
+
+    Attributes:
+      name: TFDS's name of it.
+      train_size, test_size: number of images taken from each published split.
+      order_seed: seed of the permutation of each split, drawn by `numpy.random.RandomState`.
+      sha256: digest of both whole splits, before the permutation.
+    """
+
+    name: str
+    train_size: int
+    test_size: int
+    order_seed: int
+    sha256: str
+
+    @property
+    def channels(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True)
 class TfdsDataset:
     """A data set of TensorFlow Datasets, with the paper's splits.
 
@@ -74,6 +97,9 @@ class TfdsDataset:
     @property
     def channels(self) -> int:
         return 3
+
+
+AnyDataset = Dataset | FashionMnist | TfdsDataset
 
 
 class Files(Protocol):

@@ -25,7 +25,7 @@ def find(dataset: TfdsDataset, data_dir: Path) -> Path | None:
         for path in (data_dir / dataset.name).glob("*/dataset_info.json")
         if FORMAT in _formats(path)
     ]
-    return max(versions, key=_numbers, default=None)
+    return max(versions, key=numbers, default=None)
 
 
 def _formats(path: Path) -> list[str]:
@@ -36,7 +36,7 @@ def _formats(path: Path) -> list[str]:
         return []
 
 
-def _numbers(folder: Path) -> list[int]:
+def numbers(folder: Path) -> list[int]:
     return [int(part) if part.isdecimal() else -1 for part in folder.name.split(".")]
 
 

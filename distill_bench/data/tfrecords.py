@@ -64,7 +64,7 @@ def version(folder: Path) -> str:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where the data of one record lies: `length` bytes from byte `start` on.
 
     number: the record's number in the file, from 0 on.
@@ -158,19 +158,19 @@ def _visible(folder: Path) -> list[Path]:
         raise _unreadable(folder, str(error.strerror)) from None
 
 
-def _places(path: Path, expected: int) -> list[_Place]:
+def _places(path: Path, expected: int) -> list[Place]:
     """The places of the records, of which the lengths are verified, but not yet the data.
 
     Raises:
       UserError: if the file is damaged, or has another number of records than expected.
     """
-    places = list(_walk(path))
+    places = list(walk(path))
     if len(places) != expected:
         raise _unreadable(path, f"it has {len(places)} records, but its name says {expected}")
     return places
 
 
-def _walk(path: Path) -> Iterator[_Place]:
+def walk(path: Path) -> Iterator[Place]:
     try:
         with path.open("rb") as file:
             start, end, number = 0, os.fstat(file.fileno()).st_size, 0
@@ -189,13 +189,13 @@ def _walk(path: Path) -> Iterator[_Place]:
                 start += _HEADER.size
                 if start + length + _CHECKSUM.size > end:
                     raise _unreadable(path, f"it ends within record {number}")
-                yield _Place(path, number, start, length)
+                yield Place(path, number, start, length)
                 start, number = start + length + _CHECKSUM.size, number + 1
     except OSError as error:
         raise _unreadable(path, str(error.strerror)) from None
 
 
-def _read(place: _Place) -> bytes:
+def _read(place: Place) -> bytes:
     """The data of a record, verified."""
     try:
         with place.path.open("rb") as file:

@@ -29,6 +29,26 @@ DIGITS = Task(
     horizons=(125, 250, 500, 1000, 2000, 4000),
 )
 
+# The root divides the sides by four, as the published networks' does: 7x7 features.
+FASHION = Task(
+    name="fashion",
+    dataset=choices.FASHION,
+    teacher=BiTConfig(
+        depths=(2, 2), width=64, classes=10, channels=1, groups=8, pool_padding="inf"
+    ),
+    teacher_file="fashion_teacher.npz",
+    teacher_sha256="0",
+    student=BiTConfig(
+        depths=(2, 2), width=16, classes=10, channels=1, groups=8, pool_padding="inf"
+    ),
+    views=ViewConfig(size=28),
+    batch_size=128,
+    temperature=1.0,
+    probe=ProbeConfig(batches=64, batch_size=64),
+    seed=0,
+    horizons=(125, 250, 500, 1000, 2000, 4000),
+)
+
 
 def _steps(epochs: Sequence[int], images: int, batch_size: int) -> tuple[int, ...]:
     return tuple(round(n * images / batch_size) for n in epochs)
@@ -97,6 +117,7 @@ CATALOGUE = {
     task.name: task
     for task in (
         DIGITS,
+        FASHION,
         FLOWERS,
         PETS,
         PETS_TFRECORDS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from distill_bench.data import datasets
-from distill_bench.data.dataset import Dataset, TfdsDataset
+from distill_bench.data.dataset import AnyDataset, Dataset, FashionMnist
 from distill_bench.networks.bit import BiTConfig
 from distill_bench.networks.mobilenet import MobileNetConfig
 from distill_bench.networks.network import NetworkConfig
@@ -28,6 +28,13 @@ DIGITS = Dataset(
     split_seed=0,
     sha256="fe61bc84cd6a594d5ed1b937b7d8f8f791d4091d2a9df91fe5d6066156a4db6e",
 )
+FASHION = FashionMnist(
+    name="fashion_mnist",
+    train_size=60_000,
+    test_size=10_000,
+    order_seed=0,
+    sha256="5ccaaf825460173c058bd037170b4823ffe5d6100e53e2549c5b932b07e32592",
+)
 PHOTOGRAPHS = Dataset(
     name="photographs",
     train_size=400,
@@ -35,8 +42,9 @@ PHOTOGRAPHS = Dataset(
     sha256="aa4ff312b6ef23bcdc4e6e2eeb0a5175de77a2d1b92704d7cfc86dc35ae5ca16",
 )
 
-IMAGES: dict[str, Dataset | TfdsDataset] = {
+IMAGES: dict[str, AnyDataset] = {
     "digits": DIGITS,
+    "fashion": FASHION,
     **datasets.CATALOGUE,
     "photographs": PHOTOGRAPHS,
 }

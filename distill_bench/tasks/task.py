@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from distill_bench.data.dataset import Dataset, TfdsDataset
+from distill_bench.data.dataset import AnyDataset
 from distill_bench.networks import bit
 from distill_bench.networks.bit import BiTConfig
 from distill_bench.networks.network import NetworkConfig
@@ -80,7 +80,7 @@ class Task:
     """
 
     name: str
-    dataset: Dataset | TfdsDataset
+    dataset: AnyDataset
     teacher: BiTConfig
     teacher_file: str
     teacher_sha256: str
@@ -98,7 +98,7 @@ class Task:
     more_teachers: tuple[Teacher, ...] = ()
     start: str = ""
     start_sha256: str = ""
-    images: Dataset | TfdsDataset | None = None
+    images: AnyDataset | None = None
     eval_split: Literal["test", "validation"] = "test"
     combining: Literal["mean", "sum"] = "mean"
 

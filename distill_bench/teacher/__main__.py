@@ -22,12 +22,13 @@ python -m distill_bench.teacher --task=digits --out=digits_teacher.npz
 
 The result is written to the weights folder, under the name that --teacher and
 --start of sweeps/run.py take; an existing teacher is never replaced. Without
---from, the embedded teacher of the digits is trained again and written to --out.
+--from, a teacher that comes with this package (digits, fashion) is trained again
+and written to --out.
 A dry run:
 
 python -m distill_bench.teacher --task=flowers102 --from=BiT-M-R50x1 \\
   --synthetic --resolution=32 --batch_size=8 --steps=4 --lr=0.003,0.01"""
-DIGITS = "digits"
+EMBEDDED = ("digits", "fashion")  # tasks whose teachers come with this package
 _SYNTHETIC = "-synthetic"  # ends the name of a dry run's file, which the next dry run replaces
 
 
@@ -140,8 +141,8 @@ def _run(values: Flags) -> int:
         raise UserError("Name the task whose teacher to train, such as --task=pet37. See --help.")
     if weights is not None:
         _fine_tune(_name_or_path(weights), values)
-    elif values.task == DIGITS:
-        _train_digits_teacher(values)
+    elif values.task in EMBEDDED:
+        _train_embedded_teacher(values)
     else:
         from distill_bench.tasks import catalogue
 
@@ -154,29 +155,32 @@ def _run(values: Flags) -> int:
     return OK
 
 
-def _train_digits_teacher(values: Flags) -> None:
+def _train_embedded_teacher(values: Flags) -> None:
     unused = [
         f"--{name}"
         for name in values
-        if name not in ("task", "out") and values[name].value != values[name].default
+        if name not in ("task", "out", "data_dir") and values[name].value != values[name].default
     ]
     if unused:
         raise UserError(
-            f"{', '.join(unused)} cannot be used here: the teacher of {DIGITS} has a fixed recipe. "
-            "To fine-tune a teacher of another task, add --from."
+            f"{', '.join(unused)} cannot be used here: the teacher of {values.task} has a fixed "
+            "recipe. To fine-tune a teacher of another task, add --from."
         )
-    from distill_bench.teacher import digits
+    from distill_bench.tasks import catalogue
+    from distill_bench.teacher import recipes
 
+    task = catalogue.get(values.task)
+    embedded = recipes.embedded_file(task)
     if not values.out:
         raise UserError(
-            f"The teacher of {DIGITS} is embedded. To train it again, name the file to write, "
-            "such as --out=digits_teacher.npz.\n"
-            f"You may also replace {digits.EMBEDDED}, which the task reads; but with other bytes "
-            "there, it is another task."
+            f"The teacher of {task.name} comes with this package. To train it again, name the file "
+            f"to write, such as --out={task.teacher_file}.\n"
+            f"You may also replace {embedded}, which the task reads; but with other bytes there, "
+            "it is another task."
         )
     path = Path(values.out).expanduser().absolute()
-    _check_writable(path, replaces=path.resolve() == digits.EMBEDDED.resolve())
-    digits.main(path)
+    _check_writable(path, replaces=path.resolve() == embedded.resolve())
+    recipes.main(task, path)
 
 
 def _fine_tune(weights: str, values: Flags) -> None:

@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from distill_bench.data.dataset import Dataset, Files, Split, TfdsDataset
+from distill_bench.data.dataset import AnyDataset, Files, Split, TfdsDataset
 from distill_bench.tasks.task import Task
 from distill_bench.training.lane_layout import BATCH, LANES, LaneLayout
 from distill_bench.training.program import Program
@@ -65,9 +65,7 @@ class Images(Protocol):
         ...
 
 
-def open_images(
-    task: Task, layout: LaneLayout, dataset: Dataset | TfdsDataset, split: Split
-) -> Images:
+def open_images(task: Task, layout: LaneLayout, dataset: AnyDataset, split: Split) -> Images:
     """The images of a split of `dataset`, in the form that suits how they are stored."""
     if isinstance(split.images, np.ndarray):
         return InMemory(task, layout, Stacked(split.images, split.sizes))

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from distill_bench.data import datasets, synthetic
-from distill_bench.data.dataset import Dataset, Split, TfdsDataset, load_embedded
+from distill_bench.data import datasets, fashion_mnist, synthetic
+from distill_bench.data.dataset import (
+    AnyDataset,
+    Dataset,
+    FashionMnist,
+    Split,
+    load_embedded,
+)
 from distill_bench.errors import UserError
 from distill_bench.networks import bit, network
 from distill_bench.tasks.parameters import load_start, load_teachers
@@ -64,10 +70,12 @@ class Source:
         )
 
 
-def splits(task: Task, dataset: Dataset | TfdsDataset) -> tuple[Split, ...]:
+def splits(task: Task, dataset: AnyDataset) -> tuple[Split, ...]:
     """The train split and the split that the task is evaluated on."""
-    if not isinstance(dataset, TfdsDataset):
+    if isinstance(dataset, Dataset):
         return load_embedded(dataset)
+    if isinstance(dataset, FashionMnist):
+        return fashion_mnist.splits(dataset, datasets.data_dir(None))
     if task.synthetic:
         return synthetic.load(dataset)
     from distill_bench.data import prepared

@@ -11,10 +11,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from distill_bench.data.download import DownloadFailed, Progress, discard, download
 from distill_bench.errors import UserError
 from distill_bench.files import locked_file, replace_atomically
 from distill_bench.weights import npz
-from distill_bench.weights.download import DownloadFailed, Progress, discard, download
 from distill_bench.weights.formats import Unfit
 
 

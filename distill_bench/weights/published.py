@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from distill_bench.data.download import PAUSES, Progress
 from distill_bench.errors import UserError, suggestion
 from distill_bench.log import LOG
 from distill_bench.machine import WEIGHTS_VARIABLE
 from distill_bench.weights.cache import obtain
-from distill_bench.weights.download import PAUSES, Progress
 from distill_bench.weights.formats import POOL_PADDING, WeightFormat
 
 if TYPE_CHECKING:

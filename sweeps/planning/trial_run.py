@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from distill_bench.data.dataset import Dataset
+from distill_bench.data import datasets, fashion_mnist
+from distill_bench.data.dataset import AnyDataset, Dataset, FashionMnist
 from distill_bench.tasks.task import Task
 from distill_bench.training.engine import open_engine
 from distill_bench.training.lane_layout import LaneLayout
@@ -23,10 +24,14 @@ CHUNKS = 3  # of the training
 def is_cheap(task: Task) -> bool:
     """Whether a short training takes seconds, and nothing is downloaded for it."""
     work = flops(task)
-    embedded = isinstance(task.images or task.dataset, Dataset) and isinstance(
-        task.dataset, Dataset
-    )
-    return (embedded or task.synthetic) and work[STREAM] + work[STEP] < CHEAP_FLOPS
+    here = all(_is_here(images) for images in (task.dataset, task.images) if images)
+    return (here or task.synthetic) and work[STREAM] + work[STEP] < CHEAP_FLOPS
+
+
+def _is_here(dataset: AnyDataset) -> bool:
+    if isinstance(dataset, FashionMnist):
+        return fashion_mnist.is_here(datasets.data_dir(None))
+    return isinstance(dataset, Dataset)
 
 
 def measure(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from distill_bench.data import embedded, synthetic
-from distill_bench.data.dataset import Dataset
+from distill_bench.data.dataset import Dataset, FashionMnist
 from distill_bench.tasks.task import Task
 from distill_bench.training.exams import CURVE_VIEWS
 from distill_bench.training.lane_layout import LaneLayout
@@ -55,6 +55,8 @@ def clean_test_images(task: Task) -> int:
     """Number of the images of the task's evaluation split."""
     if isinstance(task.dataset, Dataset):
         return len(embedded.arrays(task.dataset.name)[1]) - task.dataset.train_size
+    if isinstance(task.dataset, FashionMnist):
+        return task.dataset.test_size
     if task.synthetic:
         return min(task.dataset.test_size, synthetic.MAX_TEST)
     validates = task.eval_split == "validation"
