@@ -240,6 +240,13 @@ with FLAGS.group("Large tasks"):
         "The student's network, such as mobilenetv3. Default: the task's.",
         flag_values=FLAGS,
     )
+    flags.DEFINE_integer(
+        "width",
+        None,
+        "Channels of a BiT student's first block: 8 and 32 are half and twice as wide as the small "
+        "tasks' student. Default: the task's.",
+        flag_values=FLAGS,
+    )
     flags.DEFINE_string(
         "teacher",
         None,
@@ -402,6 +409,7 @@ def _plan_request() -> PlanRequest:
             mode=FLAGS.mode,
             synthetic=FLAGS.synthetic,
             resolution=FLAGS.resolution,
+            width=FLAGS.width,
             squeeze=FLAGS.squeeze,
             batch_size=FLAGS.batch_size,
             student=FLAGS.student,

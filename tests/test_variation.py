@@ -61,6 +61,8 @@ def test_the_parts_of_a_name_may_come_in_any_order(variation, random):
         (Variation(temperature=5.0), "flowers102@t5"),
         (Variation(temperature=0.5, batch_size=8), "flowers102@t0.5@b8"),
         (Variation(temperature=10), "flowers102"),
+        (Variation(width=32, batch_size=8), "flowers102@b8@w32"),
+        (Variation(width=64), "flowers102"),
         (Variation(mode="labels"), "flowers102@labels"),
     ],
 )
@@ -76,7 +78,7 @@ def test_values_that_the_task_already_has_change_nothing(task):
     same = Variation(
         resolution=task.views.size,
         batch_size=task.batch_size,
-        student=None if task is DIGITS else "R50x1",
+        student=None if task.dataset.channels == 1 else "R50x1",
         teacher=None if task.more_teachers else task.teacher_file,
         images=task.name,
         temperature=task.temperature,
@@ -91,7 +93,7 @@ def test_values_that_the_task_already_has_change_nothing(task):
         (FLOWERS, Variation(resolution=1), "--resolution=1 is too small"),
         (DIGITS, Variation(batch_size=0), "--batch_size=0 is too small"),
         (FLOWERS, Variation.parse("nonsense"), "Unknown teaching mode 'nonsense'"),
-        (DIGITS, Variation(synthetic=True), "the images of digits are built in"),
+        (DIGITS, Variation(synthetic=True), "the images of digits are small and real"),
         (
             DIGITS,
             Variation(batch_size=1001),
@@ -103,6 +105,9 @@ def test_values_that_the_task_already_has_change_nothing(task):
             "cannot be drawn from 400 images",
         ),
         (DIGITS, Variation(student="mobilenetv3"), "the images of digits are grey"),
+        (DIGITS, Variation(width=12), "--width=12 cannot be divided into the 8 groups"),
+        (DIGITS, Variation(width=0), "--width=0 is too small"),
+        (PETS, Variation(student="mobilenetv3", width=16), "--width is for BiT students"),
         (PETS, Variation(student="mobilenet"), "Did you mean 'mobilenetv3'"),
         (
             DIGITS,
@@ -113,7 +118,7 @@ def test_values_that_the_task_already_has_change_nothing(task):
             DIGITS,
             Variation(images="food101"),
             "colour images, but the networks of digits need grey images.\n"
-            "Images that fit: photographs$",
+            "Images that fit: fashion, photographs$",
         ),
         (
             PETS,

@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill_bench.data.dataset import TfdsDataset
-from distill_bench.errors import UserError, suggestion
+from distill_bench.networks.bit import BiTConfig
 from distill_bench.tasks.choices import IMAGES, STUDENTS
 from distill_bench.tasks.task import Task
+from distill_bench.tasks.variation_checks import COMBINING, check_variation, check_varied, shortest
 from distill_bench.tasks.view_config import MIX, MODES
 from distill_bench.weights import lookup
 
 AT = "@"  # separates the parts of a name
 _SYNTHETIC = "synthetic"
 _PREFIXES = {"teacher": "teacher-", "start": "start-", "images": "images-"}  # by field
-_NUMBERS = {"r": "resolution", "squeezed": "squeeze", "b": "batch_size"}  # by what precedes it
-_COLOURS = {1: "grey", 3: "colour"}  # by number of channels
-_COMBINING = {"mean": "mean-logits", "sum": "sum-kl"}  # parts of names, by value of --teachers
-_TEMPERATURES = (0.01, 1000.0)  # squares and quotients stay far from the limits of float32
+_NUMBERS = {
+    "r": "resolution",
+    "squeezed": "squeeze",
+    "b": "batch_size",
+    "w": "width",
+}  # by what precedes it
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Variation:
       resolution: height and width of a view, in pixels.
       squeeze: side in pixels of the squares to which all images are squeezed, to save memory.
       batch_size: views in a training step.
+      width: channels of the first block's units of a student that is a BiT, see BiTConfig.width.
       student: the student's network, a key of STUDENTS.
       teacher: name of the weights of a single teacher, see weights.lookup.
       start: name of the weights that every student starts from.
@@ -46,6 +50,7 @@ class Variation:
     resolution: int | None = None
     squeeze: int | None = None
     batch_size: int | None = None
+    width: int | None = None
     student: str | None = None
     teacher: str | None = None
     start: str | None = None
@@ -64,11 +69,12 @@ class Variation:
                 for field, prefix in _PREFIXES.items()
                 if (value := getattr(self, field))
             ),
-            None if self.teachers is None else _COMBINING[self.teachers],
-            None if self.temperature is None else f"t{_shortest(self.temperature)}",
+            None if self.teachers is None else COMBINING[self.teachers],
+            None if self.temperature is None else f"t{shortest(self.temperature)}",
             None if self.resolution is None else f"r{self.resolution}",
             None if self.squeeze is None else f"squeezed{self.squeeze}",
             None if self.batch_size is None else f"b{self.batch_size}",
+            None if self.width is None else f"w{self.width}",
         ]
         return AT.join(part for part in parts if part)
 
@@ -85,11 +91,6 @@ def _mode_part(mode: str) -> str:
     return mode.replace("/", "-")
 
 
-def _shortest(value: float) -> str:
-    """The shortest text that `float` reads as the value: "5", "0.5"."""
-    return str(float(value)).removesuffix(".0")
-
-
 def _parse_part(part: str) -> dict[str, Any]:
     if part == _SYNTHETIC:
         return {"synthetic": True}
@@ -97,7 +98,7 @@ def _parse_part(part: str) -> dict[str, Any]:
         return {_NUMBERS[match[1]]: int(match[2])}
     if match := re.fullmatch(r"t(\d+(?:\.\d+)?)", part):
         return {"temperature": float(match[1])}
-    for value, named in _COMBINING.items():
+    for value, named in COMBINING.items():
         if part == named:
             return {"teachers": value}
     if part in STUDENTS:
@@ -117,34 +118,10 @@ def vary(task: Task, variation: Variation) -> Task:
     Raises:
       UserError: if a value is unknown or does not fit the task.
     """
-    _check_numbers(variation)
-    _check_mode(task, variation.mode)
-    if variation.synthetic and not isinstance(task.dataset, TfdsDataset):
-        raise UserError(
-            "--synthetic replaces images that must be downloaded, but the images of "
-            f"{task.name} are built in: leave it out."
-        )
-    if variation.squeeze is not None and not isinstance(task.dataset, TfdsDataset):
-        raise UserError(
-            f"--squeeze is for photographs of different sizes, but all images of {task.name} have "
-            "one size: leave it out."
-        )
-    if variation.student is not None:
-        _check_student(task, variation.student)
-    if variation.images:
-        _check_images(task, variation.images)
-    if variation.teachers not in (None, *_COMBINING):
-        raise UserError(f"--teachers={variation.teachers} is unknown: use mean or sum.")
+    check_variation(task, variation)
     changes = _without_own_values(task, variation)
     varied = _apply(task, changes)
-    _check_labels(varied)
-    _check_teachers(varied)
-    available = (varied.images or varied.dataset).train_size
-    if varied.batch_size > available:
-        raise UserError(
-            f"A batch of {varied.batch_size} cannot be drawn from {available} images without "
-            f"repeating one: use --batch_size={available} or less."
-        )
+    check_varied(varied)
     name = changes.name()
     return dataclasses.replace(varied, name=f"{task.name}{AT}{name}" if name else task.name)
 
@@ -155,6 +132,7 @@ def _without_own_values(task: Task, variation: Variation) -> Variation:
         "resolution": variation.resolution == task.views.size,
         "squeeze": isinstance(task.dataset, TfdsDataset) and variation.squeeze == task.dataset.side,
         "batch_size": variation.batch_size == task.batch_size,
+        "width": isinstance(task.student, BiTConfig) and variation.width == task.student.width,
         "student": variation.student is not None
         and STUDENTS[variation.student](task.student.classes) == task.student,
         "teacher": variation.teacher == task.teacher_file and not task.more_teachers,
@@ -176,6 +154,10 @@ def _apply(task: Task, changes: Variation) -> Task:
         fields["synthetic"] = True
     if changes.student:
         fields["student"] = STUDENTS[changes.student](task.student.classes)
+    if changes.width is not None:
+        fields["student"] = dataclasses.replace(
+            fields.get("student", task.student), width=changes.width
+        )
     if changes.teacher:
         fields |= lookup.as_teacher(changes.teacher, task.teacher)
     if changes.start:
@@ -227,85 +209,3 @@ def _resize(task: Task, size: int) -> Task:
             for teacher in task.more_teachers
         ),
     )
-
-
-def _check_numbers(variation: Variation) -> None:
-    for flag in ("resolution", "squeeze", "batch_size"):
-        value = getattr(variation, flag)
-        if value is not None and value < 2:
-            raise UserError(f"--{flag}={value} is too small: use 2 or more.")
-    low, high = _TEMPERATURES
-    # The comparison is false for NaN.
-    if variation.temperature is not None and not low <= variation.temperature <= high:
-        raise UserError(
-            f"--temperature={_shortest(variation.temperature)} is not a temperature: use a number "
-            f"from {low:g} to {high:g}, such as 1."
-        )
-
-
-def _check_mode(task: Task, mode: str) -> None:
-    if mode not in MODES:
-        raise UserError(
-            f"Unknown teaching mode {mode!r}.{suggestion(mode, MODES)}\nModes: {', '.join(MODES)}"
-        )
-    sizes = {teacher.size for teacher in task.teachers} - {None, task.views.size}
-    if MODES[mode].ensemble and sizes:
-        raise UserError(
-            f"--mode={mode} averages the teacher's predictions over crops of the student's size, "
-            f"but a teacher of {task.name} sees another size: choose a task without such a teacher."
-        )
-
-
-def _check_labels(task: Task) -> None:
-    if not task.teaching.labels:
-        return
-    if task.images is not None:
-        raise UserError(
-            f"--mode={task.mode} learns the labels of {task.name}, but the views would come from "
-            f"{task.images.name}: leave out --images."
-        )
-    if task.combining != "mean":
-        raise UserError(
-            f"--mode={task.mode} learns from labels, not from teachers: "
-            f"leave out --teachers={task.combining}."
-        )
-
-
-def _check_teachers(task: Task) -> None:
-    if task.combining == "sum" and len(task.teachers) < 2:
-        raise UserError(
-            "--teachers=sum adds up the losses of several teachers, but there is only one: leave "
-            "it out. The task imagenet2012-two has two teachers."
-        )
-
-
-def _check_student(task: Task, name: str) -> None:
-    if name not in STUDENTS:
-        raise UserError(
-            f"Unknown student {name!r}.{suggestion(name, STUDENTS)}\n"
-            f"Students: {', '.join(STUDENTS)}"
-        )
-    if task.student.channels != 3:
-        raise UserError(
-            f"--student={name} needs colour images, but the images of {task.name} are grey: "
-            "leave it out."
-        )
-
-
-def _check_images(task: Task, name: str) -> None:
-    if name not in IMAGES:
-        raise UserError(
-            f"Unknown images {name!r}.{suggestion(name, IMAGES)}\nImages: {', '.join(IMAGES)}"
-        )
-    channels = task.dataset.channels
-    if IMAGES[name].channels != channels:
-        fitting = [
-            other
-            for other, dataset in IMAGES.items()
-            if dataset.channels == channels and dataset.name != task.dataset.name
-        ]
-        raise UserError(
-            f"--images={name} is a set of {_COLOURS[IMAGES[name].channels]} images, but the "
-            f"networks of {task.name} need {_COLOURS[channels]} images.\n"
-            f"Images that fit: {', '.join(fitting)}"
-        )
