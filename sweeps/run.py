@@ -388,7 +388,11 @@ def _list() -> int:
     print("Optimizers:", ", ".join(registry.builtins()))
     for task in map(catalogue.get, catalogue.names()):
         horizons = ", ".join(map(str, task.horizons))
-        print(f"Task: {task.name} ({task.fingerprint()}), horizons {horizons}")
+        takes = catalogue.takes(task.name)
+        print(
+            f"Task: {task.name} ({task.fingerprint()}), horizons {horizons}"
+            f"{takes and f'; {takes}'}"
+        )
     return cli.OK
 
 

@@ -130,6 +130,16 @@ CATALOGUE = {
     )
 }
 
+_TAKES = {
+    DIGITS.name: "minutes on a laptop",
+    FASHION.name: "an hour on a laptop, minutes on a GPU",
+}
+
+
+def takes(name: str) -> str:
+    """How long a comparison on this task takes, and on what machine; "" for a plug-in's task."""
+    return _TAKES.get(name, "days on an accelerator" if name in CATALOGUE else "")
+
 
 def names() -> list[str]:
     """Names of the leaderboard's tasks: the built-in ones, then those of installed packages."""
