@@ -390,8 +390,7 @@ def _list() -> int:
         horizons = ", ".join(map(str, task.horizons))
         takes = catalogue.takes(task.name)
         print(
-            f"Task: {task.name} ({task.fingerprint()}), horizons {horizons}"
-            f"{takes and f'; {takes}'}"
+            f"Task: {task.name} ({task.fingerprint()}), horizons {horizons}{takes and f'; {takes}'}"
         )
     return cli.OK
 
