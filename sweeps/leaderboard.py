@@ -20,11 +20,11 @@ if not __package__:  # run as a file: Python put this folder on the path, not th
 from absl import flags
 
 from distill_bench.command import Flags
-from distill_bench.errors import UserError
+from distill_bench.errors import UserError, suggestion
 from sweeps import cli
 
 if TYPE_CHECKING:
-    from sweeps.board.entries import Cost
+    from sweeps.board.entries import Cost, Entry
     from sweeps.results.store import Loaded
 
 FLAGS = Flags()
@@ -35,6 +35,9 @@ with FLAGS.group("What to show"):
         None,
         "Folder of the leaderboard's entries. Default: leaderboard/ of this project.",
         flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "task", None, "Show the leaderboard of this task only, such as fashion.", flag_values=FLAGS
     )
     flags.DEFINE_spaceseplist(
         "outdir",
@@ -116,7 +119,8 @@ def main() -> int:
         raise UserError(
             f"--html={FLAGS.html} cannot be written: name a file in a folder that exists."
         )
-    board = build.make(*entries.load(folder), entries.notice(folder))
+    found, warnings = entries.load(folder)
+    board = build.make(_of_task(found), warnings, entries.notice(folder))
     if FLAGS.html:
         from sweeps.board import page
 
@@ -132,10 +136,25 @@ def main() -> int:
     return cli.FAILED if board["warnings"] else cli.OK
 
 
+def _of_task(found: list[Entry]) -> list[Entry]:
+    """The entries of the chosen task; all without one."""
+    if FLAGS.task is None:
+        return found
+    tasks = sorted({entry.study.task for entry in found})
+    if FLAGS.task not in tasks:
+        raise UserError(
+            f"--task={FLAGS.task} has no entry.{suggestion(FLAGS.task, tasks)}\n"
+            f"Tasks with entries: {', '.join(tasks) or 'none'}."
+        )
+    return [entry for entry in found if entry.study.task == FLAGS.task]
+
+
 def _show_runs() -> int:
     from sweeps.board import run_rows, run_table
     from sweeps.results import store
 
+    if FLAGS.task:
+        raise UserError("--task chooses a leaderboard: leave it out with --outdir.")
     if FLAGS.html or FLAGS.readme or FLAGS.format == "markdown":
         raise UserError(
             "--outdir prints your runs as a table or as JSON. "

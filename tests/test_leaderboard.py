@@ -82,6 +82,8 @@ def test_the_script_prints_every_format(tmp_path):
         (["--html=no/such/folder/page.html"], "cannot be written"),
         (["--readme=missing.md"], "--readme=missing.md"),
         (["--format=tabel"], "format"),
+        (["--task=digit"], "--task=digit has no entry. Did you mean 'digits'?"),
+        (["--task=digits", "--outdir=runs"], "leave it out with --outdir"),
         (["digits"], "Unexpected argument"),
     ],
 )
