@@ -8,39 +8,16 @@ import optax
 import pytest
 
 from optimizers.kl_shampoo import scale_by_kl_shampoo
-from support.reference import cuts
+from support.reference import cuts, kl_factors64, power64
 from support.shampoo_rules import distance, related, run
-
-
-def inverse(q, values, power):
-    """(Q diag(values) Q^T)^power, with 1 / sqrt(value) of at most max(10, size)."""
-    values = np.maximum(values, max(10, len(values)) ** -2.0)
-    return (q * values**power) @ q.T
 
 
 def kl_shampoo64(gradients, b1, b2, every):
     """The last update of one block."""
-    first = gradients[0].astype(np.float64)
-    m, n = first.shape
-    unit = np.sqrt((first**2).mean())
-    left = (1 - b2) * (first / unit) @ (first / unit).T / n
-    right = (1 - b2) * (first / unit).T @ (first / unit) / m
-    q_left, q_right = (np.linalg.eigh(a)[1][:, ::-1] for a in (left, right))
-    l_left, l_right = np.full(m, 0.1), np.full(n, 0.1)
     mean = 0.0
-    for t, g in enumerate(gradients[1:], 1):
-        g = g.astype(np.float64) / unit
+    for g, left, right in kl_factors64(gradients, b2, every):
         mean = b1 * mean + (1 - b1) * g
-        update = inverse(q_left, l_left, -0.5) @ mean @ inverse(q_right, l_right, -0.5)
-        of_left = g @ inverse(q_right, l_right, -1) @ g.T / n
-        of_right = g.T @ inverse(q_left, l_left, -1) @ g / m
-        left, right = b2 * left + (1 - b2) * of_left, b2 * right + (1 - b2) * of_right
-        l_left = b2 * l_left + (1 - b2) * np.diag(q_left.T @ of_left @ q_left)
-        l_right = b2 * l_right + (1 - b2) * np.diag(q_right.T @ of_right @ q_right)
-        if t % every == 0:
-            q_left, q_right = (
-                np.linalg.qr(a @ q)[0] for a, q in ((left, q_left), (right, q_right))
-            )
+        update = power64(*left, -0.5) @ mean @ power64(*right, -0.5)
     return update
 
 

@@ -10,16 +10,8 @@ import pytest
 from optimizers.contract import registry
 from optimizers.newton_schulz import orthogonalise
 from optimizers.normuon import scale_by_normuon
+from support.reference import newton_schulz64
 from support.shampoo_rules import distance, related, run
-
-
-def newton_schulz64(g):
-    """Through singular values: the iteration maps each of them by the same polynomial."""
-    left, values, right = np.linalg.svd(g, full_matrices=False)
-    values = values / np.linalg.norm(values)
-    for _ in range(5):
-        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
-    return (left * values) @ right
 
 
 def normuon64(gradients, momentum, b2):

@@ -1,4 +1,4 @@
-"""Shampoo and SOAP in float64 numpy, block by block.
+"""Shampoo, SOAP, KL-Shampoo's factors and Muon's iteration in float64 numpy.
 
 Written from the papers, not from the code under test.
 """
@@ -85,3 +85,42 @@ def soap64(gradients, b1, b2, epsilon, block_size, update_every):
                 step = along(step, basis[str(at), axis], axis)
             out[at] = step
     return out.reshape(shape)
+
+
+def kl_factors64(gradients, b2, every):
+    """For each gradient of one block but the first: it, and (basis, eigenvalues) of the rows and of
+    the columns before it, in units of the first."""
+    first = gradients[0].astype(np.float64)
+    m, n = first.shape
+    unit = np.sqrt((first**2).mean())
+    left = (1 - b2) * (first / unit) @ (first / unit).T / n
+    right = (1 - b2) * (first / unit).T @ (first / unit) / m
+    q_left, q_right = (np.linalg.eigh(a)[1][:, ::-1] for a in (left, right))
+    l_left, l_right = np.full(m, 0.1), np.full(n, 0.1)
+    for t, g in enumerate(gradients[1:], 1):
+        g = g.astype(np.float64) / unit
+        yield g, (q_left, l_left), (q_right, l_right)
+        of_left = g @ power64(q_right, l_right, -1) @ g.T / n
+        of_right = g.T @ power64(q_left, l_left, -1) @ g / m
+        left, right = b2 * left + (1 - b2) * of_left, b2 * right + (1 - b2) * of_right
+        l_left = b2 * l_left + (1 - b2) * np.diag(q_left.T @ of_left @ q_left)
+        l_right = b2 * l_right + (1 - b2) * np.diag(q_right.T @ of_right @ q_right)
+        if t % every == 0:
+            q_left, q_right = (
+                np.linalg.qr(a @ q)[0] for a, q in ((left, q_left), (right, q_right))
+            )
+
+
+def power64(q, values, power):
+    """(Q diag(values) Q^T)^power, with 1 / sqrt(value) of at most max(10, size)."""
+    values = np.maximum(values, max(10, len(values)) ** -2.0)
+    return (q * values**power) @ q.T
+
+
+def newton_schulz64(g):
+    """Through singular values: the iteration maps each of them by the same polynomial."""
+    left, values, right = np.linalg.svd(g, full_matrices=False)
+    values = values / np.linalg.norm(values)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return (left * values) @ right
