@@ -12,12 +12,14 @@ import numpy as np
 
 from optimizers.conformance.problems import (
     HORIZONS,
+    ROUNDING,
     STEPS,
     apart,
     build,
     by_value,
     corners,
     finite,
+    is_rounding,
     lengths,
     measured,
     network,
@@ -150,11 +152,17 @@ def is_batched(opt: Optimizer) -> str | None:
     """Runs under vmap give the same result as runs alone, up to rounding."""
     rule, one = steady(opt), jax.tree.map(lambda p: 0.5 * p, start())
     two = jax.tree.map(lambda p, q: jnp.stack([p, q]), start(), one)
-    both = jax.jit(jax.vmap(lambda params: run(rule, {}, params=params, steps=2)[0]))(two)
-    alone = jax.jit(lambda params: run(rule, {}, params=params, steps=2)[0])(one)
+
+    def end(params: Any, error: Any) -> Any:
+        return run(rule, {}, params=params, steps=2, error=error)[0]
+
+    both = jax.jit(jax.vmap(end, (0, None)))(two, 0.0)
+    alone = jax.jit(end)(one, 0.0)
     if not (found := apart(jax.tree.map(lambda p: p[1], both), alone, one)):
         return None
     place, difference = found
+    if is_rounding(difference, apart(jax.jit(end)(one, ROUNDING), alone, one, 0.0)):
+        return None
     return (
         f"under vmap, parameters{place} differ by {difference:.2g} from those of the same run "
         "alone: several trials run as one program, and each must be as if it were alone"
