@@ -268,6 +268,13 @@ def test_every_builtin_passes_the_fast_checks(name):
         assert check(opt) is None
 
 
+def test_a_rule_that_magnifies_rounding_errors_is_batched():
+    """Its first eigenvectors, of matrices of low rank, depend on rounding errors."""
+    opt = registry.resolve("kl_soap").optimizer
+    assert checks.is_batched(opt) is None
+    assert checks.does_the_same_with_jit(opt) is None
+
+
 def test_sam_and_lookahead_hold_where_plain_normalizing_and_keeping_would_not():
     """A gradient of exactly zero has no direction; parameters that are kept are a copy."""
     assert checks.stays_finite(registry.resolve("sam").optimizer) is None

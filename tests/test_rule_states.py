@@ -11,10 +11,12 @@ import pytest
 from optimizers.adam_mini import scale_by_adam_mini
 from optimizers.cautious import add_cautious_weight_decay, cautious
 from optimizers.kl_shampoo import scale_by_kl_shampoo
+from optimizers.kl_soap import scale_by_kl_soap
 from optimizers.mars import scale_by_mars
 from optimizers.normuon import scale_by_normuon
 from optimizers.psgd_kron import scale_by_psgd_kron
 from optimizers.scion import scale_by_scion
+from optimizers.soap_muon import scale_by_soap_muon
 from optimizers.splus import scale_by_splus
 from support.shampoo_rules import distance, random, run
 
@@ -29,6 +31,8 @@ RULES = {
     "kron": scale_by_psgd_kron,
     "signs": scale_by_splus,
     "kl": scale_by_kl_shampoo,
+    "kl-adam": scale_by_kl_soap,
+    "orthogonal": scale_by_soap_muon,
 }
 SHAPES = {"conv": (2, 2, 3, 4), "dense": (5, 3), "bias": (4,), "scalar": (), "empty": (0, 3)}
 PARAMS = {name: random(shape, i) for i, (name, shape) in enumerate(SHAPES.items())}
@@ -102,7 +106,7 @@ def test_it_runs_with_64_bits(name):
         mixed, _ = run(RULES[name](), gradients(3), PARAMS)
         assert {u.dtype for u in jax.tree.leaves(mixed)} == {jnp.dtype(jnp.float32)}
     # The eigenvectors of a rank-deficient average are not unique.
-    for key in ("bias",) if name in ("signs", "kl") else ("conv", "dense", "bias"):
+    for key in ("bias",) if name in ("signs", "kl", "kl-adam") else ("conv", "dense", "bias"):
         assert distance(mixed[-1][key], np.asarray(updates[-1][key])) < 1e-4
 
 
