@@ -385,7 +385,10 @@ def _list() -> int:
     from distill_bench.tasks import catalogue
     from optimizers.contract import registry
 
-    print("Optimizers:", ", ".join(registry.builtins()))
+    summaries = registry.summaries()
+    print("Optimizers:")
+    for name, summary in summaries.items():
+        print(f"  {name.ljust(max(map(len, summaries)))}  {summary}")
     for task in map(catalogue.get, catalogue.names()):
         horizons = ", ".join(map(str, task.horizons))
         takes = catalogue.takes(task.name)

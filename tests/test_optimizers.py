@@ -215,6 +215,16 @@ def test_the_source_digest_depends_on_code_and_not_on_comments():
     assert source_digest.digest({"a.py": plain}) != source_digest.digest({"b.py": plain})
 
 
+def test_every_built_in_is_summed_up_in_one_line_as_its_docstring_begins():
+    summaries = registry.summaries()
+    assert list(summaries) == registry.builtins()
+    for name, summary in summaries.items():
+        doc = registry.resolve(name).optimizer.doc
+        assert doc.startswith(summary)
+        assert 20 < len(summary) < 90
+        assert summary.endswith(".")
+
+
 def test_a_horizon_counts_gradient_evaluations():
     assert registry.resolve("adamw").optimizer.steps(250) == 250
     assert registry.resolve("sam").optimizer.steps(250) == 125

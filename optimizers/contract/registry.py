@@ -20,7 +20,7 @@ from optimizers.contract.local_modules import (
     import_package,
 )
 from optimizers.contract.source_digest import digest, own_files
-from optimizers.contract.syntax import declared_in
+from optimizers.contract.syntax import declared_in, summaries_in
 from optimizers.contract.used_files import NamesClash, source_files
 
 ENTRY_POINTS = "distill_bench.optimizers"
@@ -62,6 +62,14 @@ def _builtin_files() -> dict[str, Path]:
 def builtins() -> list[str]:
     """Sorted names of the built-in optimizers, found without importing them."""
     return sorted(_builtin_files())
+
+
+def summaries() -> dict[str, str]:
+    """What each built-in optimizer is, in one line; by name, sorted. Nothing is imported."""
+    found: dict[str, str] = {}
+    for path in sorted(set(_builtin_files().values())):
+        found |= summaries_in(path.read_text())
+    return dict(sorted(found.items()))
 
 
 def file_of(spec: str) -> Path | None:

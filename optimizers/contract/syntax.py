@@ -22,6 +22,15 @@ def declared_in(text: str) -> list[str]:
     return [str(getattr(node, "name", "")) for node in ast.parse(text).body if is_optimizer(node)]
 
 
+def summaries_in(text: str) -> dict[str, str]:
+    """The first line of the docstring of each optimizer that a source text declares."""
+    return {
+        node.name: (ast.get_docstring(node) or "").partition("\n")[0]
+        for node in ast.parse(text).body
+        if is_optimizer(node) and isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+
+
 def imported_names(tree: ast.Module) -> dict[str, str]:
     """Local name -> dotted name, of the names that one import binds and nothing else does."""
     found: dict[str, set[str]] = {}
