@@ -221,7 +221,7 @@ def test_every_built_in_is_summed_up_in_one_line_as_its_docstring_begins():
     for name, summary in summaries.items():
         doc = registry.resolve(name).optimizer.doc
         assert doc.startswith(summary)
-        assert 20 < len(summary) < 90
+        assert 20 < len(summary) <= 96  # a docstring line
         assert summary.endswith(".")
 
 
