@@ -76,14 +76,16 @@ with FLAGS.group("How to search"):
     flags.DEFINE_spaceseplist(
         "lr",
         [],
-        "Learning rates to try. Default: the range that the optimizer declares.",
+        "Learning rates to try, or a range such as 1e-3:1e-1. Default: the range that the "
+        "optimizer declares.",
         comma_compat=True,
         flag_values=FLAGS,
     )
     flags.DEFINE_multi_string(
         "set",
         [],
-        "name=value fixes a hyperparameter, name=value,value tries several",
+        "name=value fixes a hyperparameter, name=value,value tries several, name=low:high searches "
+        "a range",
         flag_values=FLAGS,
     )
 

@@ -68,6 +68,16 @@ def test_a_part_of_the_space_may_be_listed():
     assert len({point["lr"] for point in known[1]}) == 8
 
 
+def test_a_typed_range_replaces_the_declared_one_and_keeps_its_scale():
+    asked = dict(learning_rates=["1e-4:1e-1"], settings=["b2=0.5:0.9"])
+    (candidate,) = plan(opts=[BASELINE], **asked).candidates
+    assert candidate.study.space["lr"] == {"kind": "Log", "low": 1e-4, "high": 1e-1}
+    assert candidate.study.space["b2"] == {"kind": "Decay", "low": 0.5, "high": 0.9}
+    assert candidate.study.fixed == {}
+    (known,) = candidate.search.known({})
+    assert all(1e-4 <= point["lr"] <= 1e-1 and 0.5 <= point["b2"] <= 0.9 for point in known[1])
+
+
 def test_a_setting_reaches_the_optimizers_that_declare_it():
     made = plan(opts=[str(CALM), str(BRISK)], settings=["period=32"])
     calm, brisk = made.candidates
@@ -98,13 +108,19 @@ def test_the_number_of_trials_and_seeds_does_not_change_the_study():
         (dict(horizons=["many"]), "must be whole numbers"),
         (
             dict(learning_rates=["abc"]),
-            "--lr=abc: 'abc' is not a value of 'lr', which takes a finite number",
+            "--lr=abc: 'abc' is not a finite number, such as",
         ),
         (dict(learning_rates=["nan"]), "finite"),
         (dict(settings=["b2"]), "--set name=value"),
         (dict(settings=["weight_decai=1"]), "Did you mean 'weight_decay'"),
         (dict(settings=["b2=1", "b2=2"]), "set twice"),
+        (dict(settings=["lr=abc"]), "--set lr=abc: 'abc' is not a finite number"),
         (dict(settings=["period=1.5"]), "a whole number"),
+        (dict(learning_rates=["1e-1:1e-3"]), "--lr=1e-1:1e-3 is not a range: .*low < high"),
+        (dict(settings=["lr=1e-3:"]), "--set lr=1e-3: is not a range: "),
+        (dict(opts=[BASELINE], settings=["b2=0.9:1.5"]), "b2=0.9:1.5 is not a range: Decay"),
+        (dict(settings=["lr=1e-3:1e-2,1"]), "give one range, such as low:high, or values"),
+        (dict(settings=["period=2:8"]), "--set period=2:8: a range is for numbers with a fraction"),
     ],
 )
 def test_wrong_input_is_refused(changes, message):
@@ -190,7 +206,9 @@ def test_a_hyperparameter_that_cannot_be_typed_cannot_be_set(tmp_path, default, 
     (tmp_path / "mine.py").write_text(HOSTILE.format(parameters=f"b: Any = {default}"))
     spec = str(tmp_path / "mine.py")
     assert "b" not in plan(opts=[spec]).candidates[0].first
-    with pytest.raises(UserError, match=f"'b' cannot be set, because its default is a {kind}"):
+    with pytest.raises(
+        UserError, match=f"--set b=3 cannot be set, because the default is a {kind}"
+    ):
         plan(opts=[spec], settings=["b=3"])
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill_bench.errors import UserError
 from distill_bench.tasks.task import Task
-from optimizers.contract.domains import Value
+from optimizers.contract.domains import Decay, Domain, Log, Uniform, Value
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -49,32 +49,71 @@ def parse_horizons(horizons: Sequence[str], task: Task) -> tuple[int, ...]:
     return rungs
 
 
-def parse_settings(learning_rates: Sequence[str], settings: Sequence[str]) -> dict[str, list[str]]:
-    """The values listed for each hyperparameter, as text. --lr=1e-2,2e-2 means
-    --set lr=1e-2,2e-2."""
-    values_by_name: dict[str, list[str]] = {"lr": list(learning_rates)} if learning_rates else {}
+class Setting(NamedTuple):
+    """What was typed for one hyperparameter.
+
+    Attributes:
+      flag: the flag up to its values: "--lr=" or "--set b2=".
+      texts: the values.
+    """
+
+    flag: str
+    texts: tuple[str, ...]
+
+    def typed(self, text: str) -> str:
+        """The flag with this value."""
+        return f"{self.flag}{text}"
+
+
+def parse_settings(learning_rates: Sequence[str], settings: Sequence[str]) -> dict[str, Setting]:
+    """What was typed for each hyperparameter. --lr=1e-2,2e-2 means --set lr=1e-2,2e-2."""
+    found = {"lr": Setting("--lr=", tuple(learning_rates))} if learning_rates else {}
     for setting in settings:
         name, equals, values = setting.partition("=")
         if not (name and equals and values):
             raise UserError(
-                f"--set {setting!r} is not understood: write --set name=value or "
-                "--set name=value,value"
+                f"--set {setting!r} is not understood: write --set name=value, "
+                "--set name=value,value or --set name=low:high"
             )
-        if name in values_by_name:
+        if name in found:
             raise UserError(
                 f"Hyperparameter {name!r} is set twice: list its values once, "
                 f"--set {name}=value,value"
             )
-        values_by_name[name] = values.split(",")
-    return values_by_name
+        found[name] = Setting(f"--set {name}=", tuple(values.split(",")))
+    return found
 
 
-def cast(name: str, text: str, default: Any) -> Any:
+def parse_range(setting: Setting, declared: Domain | None, default: Any) -> Domain | None:
+    """The domain to search if "low:high" was typed; None if values were.
+
+    It has the scale of the declared domain: logarithmic, if that is no range.
+    """
+    if isinstance(default, str) or not any(":" in text for text in setting.texts):
+        return None
+    typed = setting.typed(",".join(setting.texts))
+    text, *more = setting.texts
+    if more:
+        raise UserError(f"{typed}: give one range, such as low:high, or values.")
+    if isinstance(default, int):  # also True and False
+        raise UserError(f"{typed}: a range is for numbers with a fraction. List the values to try.")
+    low, _, high = text.partition(":")
+    kind = type(declared) if isinstance(declared, Log | Decay | Uniform) else Log
+    try:
+        return kind(float(low), float(high))
+    except ValueError as error:
+        raise UserError(
+            f"{typed} is not a range: {error} Write it as {setting.typed('1e-3:1e-1')}, with "
+            "numbers that suit it."
+        ) from None
+
+
+def cast(setting: Setting, text: str, default: Any) -> Any:
     """The text as a value of the default's type. If the default is None: an int if the text is
     one, else a float if it is one, else the text itself."""
     if not isinstance(default, Value | None):
         raise UserError(
-            f"--set {name}={text}: {name!r} cannot be set, because its default is a "
+            f"{setting.typed(text)} cannot be set, because the default is a "
             f"{type(default).__name__}. Only numbers, text, true and false can be typed."
         )
     try:
@@ -88,10 +127,9 @@ def cast(name: str, text: str, default: Any) -> Any:
         return value
     except (ValueError, KeyError):
         kinds = {bool: "true or false", int: "a whole number", float: "a finite number"}
-        flag = f"--lr={text}" if name == "lr" else f"--set {name}={text}"
         raise UserError(
-            f"{flag}: {text!r} is not a value of {name!r}, which takes "
-            f"{kinds.get(type(default), 'a value')} such as {default}."
+            f"{setting.typed(text)}: {text!r} is not {kinds.get(type(default), 'a value')}, such "
+            f"as {default}."
         ) from None
 
 

@@ -16,7 +16,14 @@ from optimizers.contract.api import FUNCTIONS, Optimizer
 from optimizers.contract.evaluations import Audit
 from optimizers.contract.source_digest import own_files
 from sweeps.planning.environment import versions
-from sweeps.planning.parsing import cast, parse_horizons, parse_settings, parse_shard
+from sweeps.planning.parsing import (
+    Setting,
+    cast,
+    parse_horizons,
+    parse_range,
+    parse_settings,
+    parse_shard,
+)
 from sweeps.planning.plug_ins import absolute, resolve_watched
 from sweeps.planning.request import PlanRequest
 from sweeps.planning.sampling import describe_domain
@@ -128,12 +135,12 @@ def make_plan(request: PlanRequest, importing: Callable[[str], None] = lambda sp
     specs = request.part or specs
     resolved = _resolve_all(specs, files, importing)
     entries = [entry for entry, _ in resolved]
-    values_by_name = parse_settings(request.learning_rates, request.settings)
+    settings = parse_settings(request.learning_rates, request.settings)
     if not request.part:  # a name may be declared by an optimizer of another part
-        _check_declared(values_by_name, entries)
+        _check_declared(settings, entries)
     candidates = tuple(
         replace(
-            _candidate(spec, entry, task, request.trials, horizons, values_by_name),
+            _candidate(spec, entry, task, request.trials, horizons, settings),
             alone=bool(changed),
         )
         for spec, (entry, changed) in zip(specs, resolved, strict=True)
@@ -195,15 +202,21 @@ def _candidate(
     task: Task,
     trials: int,
     horizons: tuple[int, ...],
-    values_by_name: Mapping[str, Sequence[str]],
+    settings: Mapping[str, Setting],
 ) -> Candidate:
     opt = entry.optimizer
-    listed = {
-        name: [cast(name, text, opt.defaults[name]) for text in texts]
-        for name, texts in values_by_name.items()
-        if name in opt.defaults
+    own = {name: setting for name, setting in settings.items() if name in opt.defaults}
+    ranges = {
+        name: domain
+        for name, setting in own.items()
+        if (domain := parse_range(setting, opt.space.get(name), opt.defaults[name]))
     }
-    searched = {name: domain for name, domain in opt.space.items() if name not in listed}
+    listed = {
+        name: [cast(setting, text, opt.defaults[name]) for text in setting.texts]
+        for name, setting in own.items()
+        if name not in ranges
+    }
+    searched = {k: domain for k, domain in {**opt.space, **ranges}.items() if k not in listed}
     if len(searched) > MOST_SEARCHED:
         raise UserError(
             f"{opt.name} searches {len(searched)} hyperparameters; at most {MOST_SEARCHED} can be "

@@ -30,18 +30,19 @@ def updates(opt: Optimizer, baseline: Optimizer, shapes: str, settings: Sequence
       UserError: if a setting is not understood.
     """
     values = {}
-    for name, texts in parse_settings([], settings).items():
+    for name, setting in parse_settings([], settings).items():
         if name not in opt.defaults:
             raise UserError(
                 f"{opt.name} has no hyperparameter {name!r}.{suggestion(name, list(opt.defaults))}"
                 f"\nIt has: {', '.join(sorted(opt.defaults))}"
             )
-        if len(texts) > 1:
+        text, *more = setting.texts
+        if more:
             raise UserError(
-                f"--set {name}={','.join(texts)}: one value can be timed at a time, such as "
-                f"--set {name}={texts[0]}"
+                f"{setting.typed(','.join(setting.texts))}: one value can be timed at a time, such "
+                f"as {setting.typed(text)}"
             )
-        values[name] = cast(name, texts[0], opt.defaults[name])
+        values[name] = cast(setting, text, opt.defaults[name])
     changed = dataclasses.replace(opt, defaults={**opt.defaults, **values})
     return {
         "optimizer": opt.name,
