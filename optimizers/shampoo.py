@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,14 @@ from jax.sharding import Mesh
 from optimizers.averages import Average, no_average
 from optimizers.contract.api import Schedule, optimizer
 from optimizers.contract.domains import Decay, Log
-from optimizers.kronecker import roots
 from optimizers.kronecker.block_options import BlockOptions, DimensionNumbersOf, matrix_axes
 from optimizers.kronecker.blocking import from_blocks, to_blocks
 from optimizers.kronecker.factors import Cadence, Factor, Solver
 from optimizers.kronecker.grafting import Magnitude, graft, magnitude_of
 from optimizers.kronecker.kronecker import Kronecker, MeshAxis
+from optimizers.kronecker.root_solvers import RootSolver, solver
 from optimizers.masks import kernels
 from optimizers.wrappers.meshes import on_any_mesh
-
-RootSolver = Literal["auto", "eigh", "newton"]
 
 
 class ShampooState(NamedTuple):
@@ -39,35 +37,6 @@ class ShampooState(NamedTuple):
     count: jax.Array
     momentum: Average
     factors: Any
-
-
-_PROBES = 4
-
-
-def _distance_from_root(a: jax.Array, root: jax.Array, p: Any) -> jax.Array:
-    """||X^p A V - V|| / ||V|| for a few fixed vectors V [d, 4]; p is rounded to a whole number.
-
-    0 if X is the inverse p-th root of A.
-    """
-    d = a.shape[-1]
-    signs = jnp.where(jax.random.bernoulli(jax.random.key(0), shape=(d, _PROBES)), 1.0, -1.0)
-    v = jnp.matmul(a, signs)
-    for _ in range(round(p)):
-        v = jnp.matmul(root, v)
-    return jnp.linalg.norm(v - signs, axis=(-2, -1)) / jnp.linalg.norm(signs)
-
-
-def _solver(name: RootSolver, ridge: Any) -> Solver:
-    if name not in ("auto", "eigh", "newton"):
-        raise ValueError(f"unknown root solver {name!r}: use auto, eigh or newton.")
-    # An eigendecomposition costs as much as 20 matrix products on CPU, and hundreds elsewhere.
-    if name == "eigh" or (name == "auto" and jax.default_backend() == "cpu"):
-        return Solver(
-            lambda a, _, p: roots.eigh_root(a, p, ridge), _distance_from_root, one_by_one=True
-        )
-    return Solver(
-        lambda a, _, p: roots.newton_root(a, p, ridge), _distance_from_root, one_by_one=False
-    )
 
 
 def scale_by_shampoo(
@@ -99,7 +68,8 @@ def scale_by_shampoo(
     Args:
       b1: decay of the average of gradients; 0 for no average.
       b2: decay of the averages of statistics; 1 for their sum, as in the paper.
-      epsilon: ridge added before a root, relative to the largest eigenvalue.
+      epsilon: ridge added before a root, relative to the largest eigenvalue; for "pseudo_inverse"
+        the threshold below which eigenvalues count as 0.
       block_size: longest side of a block; kernels [..., O] are folded to matrices [rest, O] first.
       exponent: exponent of each matrix; None for -1 / (2 * number of preconditioned axes of the
         block), which is -1/4 for a matrix.
@@ -110,8 +80,9 @@ def scale_by_shampoo(
       tolerance: skip the refresh of a root X while X^p A differs from the identity by at most this,
         relatively; 0 skips none.
       merge, max_dim, one_sided: see `blocking.plan`.
-      root_solver: "eigh"; "newton", for exponents of -1 / whole number; or "auto": eigh on CPU,
-        newton elsewhere.
+      root_solver: "eigh"; "polar" or "newton", iterations for exponents of -1 / whole number;
+        "auto", which is eigh on CPU and polar elsewhere; or "pseudo_inverse", eigh with 0 in place
+        of the roots of zero eigenvalues.
       dimension_numbers: for each parameter an `optax.contrib.MuonDimensionNumbers`, which says what
         axes are folded to the rows and the columns of matrices, or None to leave it out; the other
         axes count matrices, as in kernels [layers, inputs, outputs]. A tree like the parameters, or
@@ -140,7 +111,7 @@ def scale_by_shampoo(
         order,
         options,
         Cadence(update_every, stagger, tolerance),
-        _solver(root_solver, epsilon),
+        solver(root_solver, epsilon),
     )
     return on_any_mesh(optax.GradientTransformation(rule.init, rule.update))
 

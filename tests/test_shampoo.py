@@ -30,6 +30,9 @@ from support.shampoo_rules import RULES, distance, random, related, run
         ((20, 7), {"b2": 1.0}, {"b2": 1}),
         ((20, 7), {"exponent": -1 / 3}, {"order": 3}),
         ((12, 9), {"root_solver": "newton", "update_every": 2}, {"update_every": 2}),
+        ((12, 9), {"root_solver": "polar", "update_every": 2}, {"update_every": 2}),
+        ((20, 7), {"root_solver": "polar", "exponent": -1 / 2}, {"order": 2}),
+        ((2, 3, 7, 8), {"root_solver": "polar", "merge": True}, {"form": (6, 7, 8)}),
         ((3, 3, 5, 8), {"merge": True}, {"form": (3, 3, 5, 8)}),
         ((2, 3, 7, 8), {"merge": True}, {"form": (6, 7, 8)}),
     ],
@@ -258,21 +261,21 @@ def test_staggering_refreshes_each_matrix_once_a_period_and_a_tolerance_skips(na
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", ["exact", "iterative"])
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [
+        *(("shampoo", solver) for solver in ("eigh", "newton", "polar", "pseudo_inverse")),
+        *(("soap", solver) for solver in ("eigh", "qr")),
+    ],
+)
 def test_sharded_equals_unsharded(name, solver):
-    option = {
-        "root_solver" if name == "shampoo" else "basis_solver": {
-            "exact": "eigh",
-            "iterative": "newton" if name == "shampoo" else "qr",
-        }[solver]
-    }
+    option = {"root_solver" if name == "shampoo" else "basis_solver": solver}
     gradients = [
         {"w": jnp.asarray(g), "b": random(5, i)} for i, g in enumerate(related((15, 10), 4))
     ]
     given = {"block_size": 5, "update_every": 2, "epsilon": 1e-3} | option
     expected, _ = run(RULES[name](**given), gradients)
-    for n in (1, 2, 4, 8) if solver == "exact" else (4,):
+    for n in (1, 2, 4, 8) if solver == "eigh" else (4,):
         mesh = Mesh(np.array(jax.devices()[:n]), ("blocks",))
         found, state = run(RULES[name](mesh=mesh, mesh_axis="blocks", **given), gradients)
         for t in range(4):

@@ -16,6 +16,13 @@ def root64(matrix, p, ridge):
     return (vectors * (values + ridge * values.max()) ** (-1 / p)) @ vectors.T
 
 
+def pseudo_inverse64(matrix, p, threshold):
+    """A^+^(1/p), with eigenvalues of at most threshold * the largest taken for zeros."""
+    values, vectors = np.linalg.eigh(np.asarray(matrix, np.float64))
+    kept = values > threshold * values.max()
+    return (vectors[:, kept] * values[kept] ** (-1 / p)) @ vectors[:, kept].T
+
+
 def cuts(length, block_size):
     """Slices of the full blocks, then of the remainder."""
     return [slice(start, min(start + block_size, length)) for start in range(0, length, block_size)]
