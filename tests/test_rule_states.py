@@ -14,6 +14,7 @@ from optimizers.kl_shampoo import scale_by_kl_shampoo
 from optimizers.kl_soap import scale_by_kl_soap
 from optimizers.mars import scale_by_mars
 from optimizers.normuon import scale_by_normuon
+from optimizers.one_sided_shampoo import one_sided_shampoo
 from optimizers.psgd_kron import scale_by_psgd_kron
 from optimizers.scion import scale_by_scion
 from optimizers.soap_muon import scale_by_soap_muon
@@ -33,6 +34,7 @@ RULES = {
     "kl": scale_by_kl_shampoo,
     "kl-adam": scale_by_kl_soap,
     "orthogonal": scale_by_soap_muon,
+    "one-sided": lambda: one_sided_shampoo(1.0, block_size=4),
 }
 SHAPES = {"conv": (2, 2, 3, 4), "dense": (5, 3), "bias": (4,), "scalar": (), "empty": (0, 3)}
 PARAMS = {name: random(shape, i) for i, (name, shape) in enumerate(SHAPES.items())}
