@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from optimizers.averages import Average, no_average
 from optimizers.contract.api import Schedule, optimizer
-from optimizers.contract.domains import Decay, Log
+from optimizers.contract.domains import Choice, Decay, Log
 from optimizers.kronecker.block_options import BlockOptions, DimensionNumbersOf, matrix_axes
 from optimizers.kronecker.blocking import from_blocks, to_blocks
 from optimizers.kronecker.factors import Cadence, Factor, Solver
@@ -187,7 +187,7 @@ def shampoo(
     weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
     epsilon: float = 1e-6,
     block_size: int = 128,
-    exponent: float | None = None,
+    exponent: Annotated[float | None, Choice(-1 / 4, -1 / 3, -1 / 2)] = None,
     update_every: int = 10,
     statistics_every: int = 1,
     stagger: bool = False,
