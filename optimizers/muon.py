@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
+import jax
 import optax
 from optax import contrib
 
@@ -37,31 +39,62 @@ def muon(
     adam_lr_factor: float | None = None,
     consistent_rms: float | None = None,
     coefficients: Literal["jordan", "polar_express"] = "jordan",
+    convolution_scale: Literal["matrix", "kernel"] = "matrix",
     dimension_numbers: Mapping[str, Any] | Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformation:
     """Muon: orthogonalises the momentum of each kernel (Jordan et al. 2024).
 
     Source: kellerjordan.github.io/posts/muon, as implemented in optax. A convolution kernel is
     treated as the matrix [H*W*I, O], or as `dimension_numbers` says (see `scale_by_shampoo`). Its
-    update is scaled by sqrt(max(1, O / (H*W*I))), from the matrix that was orthogonalised; Jordan's
-    code takes the ratio of H and W, which is 1 for most kernels. `consistent_rms` (0.2 in Liu et
-    al. 2025, arXiv:2502.16982) scales it to this root mean square instead. Vectors are updated by
-    Adam with the same learning rate, or `adam_lr_factor` times it.
+    update is scaled by sqrt(max(1, O / (H*W*I))), from the matrix that was orthogonalised, so that
+    a convolution moves as far as a dense layer of that matrix. With `convolution_scale="kernel"`
+    it is sqrt(max(1, H / W)), as in Jordan's code: 1 for most kernels. `consistent_rms` (0.2 in Liu
+    et al. 2025, arXiv:2502.16982) scales every update to this root mean square instead. Vectors are
+    updated by Adam with the same learning rate, or `adam_lr_factor` times it.
     """
     if coefficients not in COEFFICIENTS:
         raise ValueError(f"unknown coefficients {coefficients!r}: use {' or '.join(COEFFICIENTS)}.")
-    return contrib.muon(
-        lr,
-        COEFFICIENTS[coefficients],
-        beta=momentum,
-        adam_b2=adam_b2,
-        weight_decay=weight_decay,
-        weight_decay_mask=kernels,
-        adam_learning_rate=None
-        if adam_lr_factor is None
-        else lambda count: adam_lr_factor * lr(count),  # pyright: ignore[reportCallIssue]
-        muon_weight_dimension_numbers=fold_kernel
-        if dimension_numbers is None
-        else dimension_numbers,
-        consistent_rms=consistent_rms,
+    if convolution_scale not in ("matrix", "kernel"):
+        raise ValueError(f"unknown scale {convolution_scale!r}: use matrix or kernel.")
+    if convolution_scale == "kernel" and consistent_rms is not None:
+        raise ValueError("consistent_rms replaces convolution_scale: leave one of them out.")
+
+    def rule(rate: Any, decay: Any) -> optax.GradientTransformation:
+        return contrib.muon(
+            rate,
+            COEFFICIENTS[coefficients],
+            beta=momentum,
+            adam_b2=adam_b2,
+            weight_decay=decay,
+            weight_decay_mask=kernels,
+            adam_learning_rate=None
+            if adam_lr_factor is None
+            else (lambda count: adam_lr_factor * rate(count)),
+            muon_weight_dimension_numbers=fold_kernel
+            if dimension_numbers is None
+            else dimension_numbers,
+            consistent_rms=consistent_rms,
+        )
+
+    if convolution_scale == "matrix":
+        return rule(lr, weight_decay)
+    return optax.chain(  # the scale must not reach weight decay, which comes after it
+        rule(lambda count: 1.0, 0.0),
+        optax.stateless(_scaled_by_kernel),
+        optax.add_decayed_weights(-weight_decay, kernels),
+        optax.scale_by_schedule(lr),  # pyright: ignore[reportArgumentType]
     )
+
+
+def _scaled_by_kernel(updates: Any, params: Any = None) -> Any:
+    """Convolutions [H, W, I, O], scaled by sqrt(max(1, H / W)) instead of by their matrices."""
+    del params
+
+    def scaled(update: jax.Array) -> jax.Array:
+        if update.ndim != 4 or not update.size:
+            return update
+        height, width, inputs, outputs = update.shape
+        matrix = math.sqrt(max(1.0, outputs / (height * width * inputs)))
+        return update * (math.sqrt(max(1.0, height / width)) / matrix)
+
+    return jax.tree.map(scaled, updates)

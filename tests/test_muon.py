@@ -90,3 +90,29 @@ def test_the_options_run_in_a_training_loop():
 
         end = jax.lax.scan(step, (params, rule.init(params)), length=20)[0][0]
         assert optax.tree.norm(end) < optax.tree.norm(params)
+
+
+def test_the_scale_of_convolutions_leaves_their_weight_decay_and_other_kernels_alone():
+    """A wide 1x1 convolution and a tall filter: the two scales are 2 and 1, and 1 and 2."""
+    params = {"wide": random((1, 1, 2, 8), 1), "tall": random((4, 1, 2, 3), 2)}
+    params |= {"dense": random((2, 8), 3), "bias": random(3, 4)}
+    gradients = {name: random(p.shape, 5) for name, p in params.items()}
+    moved = {}
+    for scale in ("matrix", "kernel"):
+        rule = muon(lambda count: 0.1, weight_decay=0.5, convolution_scale=scale)
+        updates, _ = rule.update(gradients, rule.init(params), params)
+        decay = {name: 0.05 * p if p.ndim > 1 else 0 for name, p in params.items()}
+        moved[scale] = {name: -np.asarray(updates[name] + decay[name]) for name in params}
+    expected = moved["matrix"] | {
+        "wide": moved["matrix"]["wide"] / 2,
+        "tall": moved["matrix"]["tall"] * 2,
+    }
+    for name in params:
+        np.testing.assert_allclose(moved["kernel"][name], expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_two_scales_at_once_are_refused():
+    with pytest.raises(ValueError, match="consistent_rms replaces convolution_scale"):
+        muon(0.1, convolution_scale="kernel", consistent_rms=0.2)
+    with pytest.raises(ValueError, match="unknown scale 'both'"):
+        muon(0.1, convolution_scale="both")
