@@ -63,6 +63,12 @@ with FLAGS.group("What to write instead"):
         "html", None, "Write the leaderboard to this file, as a web page.", flag_values=FLAGS
     )
     flags.DEFINE_string(
+        "figures",
+        None,
+        "Write the leaderboard's figures into this folder, as SVG and PDF.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
         "readme",
         None,
         "Write the leaderboard between the markers in this file.",
@@ -125,6 +131,11 @@ def main() -> int:
         from sweeps.board import page
 
         _write(FLAGS.html, page.render(board))
+    elif FLAGS.figures:
+        from sweeps.board import figures
+
+        for path in figures.write(board, Path(FLAGS.figures)):
+            print(path)
     elif FLAGS.readme:
         tables.update(Path(FLAGS.readme), board)
     elif FLAGS.format == "json":
@@ -155,10 +166,11 @@ def _show_runs() -> int:
 
     if FLAGS.task:
         raise UserError("--task chooses a leaderboard: leave it out with --outdir.")
-    if FLAGS.html or FLAGS.readme or FLAGS.format == "markdown":
+    if FLAGS.html or FLAGS.figures or FLAGS.readme or FLAGS.format == "markdown":
         raise UserError(
             "--outdir prints your runs as a table or as JSON. "
-            "--html, --readme and --format=markdown show the leaderboard: leave one of them out."
+            "--html, --figures, --readme and --format=markdown show the leaderboard: leave one of "
+            "them out."
         )
     studies = store.merge(
         [loaded for outdir in FLAGS.outdir for loaded in store.load(Path(outdir))]
