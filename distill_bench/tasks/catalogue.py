@@ -37,7 +37,7 @@ FASHION = Task(
         depths=(2, 2), width=64, classes=10, channels=1, groups=8, pool_padding="inf"
     ),
     teacher_file="fashion_teacher.npz",
-    teacher_sha256="0",
+    teacher_sha256="bf4a54835afa9d11971595ca474ae490aa0c345d6196960fbbc912dc9da02f01",
     student=BiTConfig(
         depths=(2, 2), width=16, classes=10, channels=1, groups=8, pool_padding="inf"
     ),

@@ -58,9 +58,9 @@ RECIPES = {
     # Four recipes were tried (crops, decay, rate and length). This is the one whose last weights
     # reach 99 % on the test split.
     DIGITS.name: Recipe(1500, 1e-2, 0.1, 0.995, 0.5),
-    # Milder crops and little mixup, since this network could not learn more from strong ones. Full
-    # schedules of 750 steps reach 82.8 % with min_area 0.5, whether the rate is 0.003 or 0.01, and
-    # 85.7 % with 0.8.
+    # Milder crops and little mixup. Full schedules of 750 steps reach 82.8 % with min_area 0.5,
+    # whether the rate is 0.003 or 0.01, and 85.7 % with 0.8. This one reaches 91.95 %, and 94.0 %
+    # on 10,000 clean training images: it could still fit better.
     FASHION.name: Recipe(10_000, 5e-3, 0.1, 0.999, 0.7, alpha=0.2),
 }
 
