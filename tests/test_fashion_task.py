@@ -16,6 +16,7 @@ from distill_bench.tasks.catalogue import FASHION
 from distill_bench.tasks.parameters import load_teachers
 from distill_bench.tasks.variation import Variation, vary
 from distill_bench.tasks.view_config import MODES
+from distill_bench.teacher.accuracy import accuracy
 from distill_bench.training import lane_state
 from distill_bench.training.engine import open_engine
 from distill_bench.training.events import Finished, Losses, Snapshot
@@ -58,6 +59,12 @@ def test_it_is_a_cut_of_the_task(task):
     whole, cut = splits(FASHION, FASHION.dataset)[0], splits(task, task.dataset)[0]
     assert (len(cut.images), cut.images.dtype) == (tiny.FASHION_IMAGES, np.uint8)
     np.testing.assert_array_equal(cut.images, np.asarray(whole.images)[: tiny.FASHION_IMAGES])
+
+
+def test_the_teacher_is_as_accurate_as_the_docs_say():
+    test_split = splits(FASHION, FASHION.dataset)[1]
+    found = accuracy(FASHION.teacher, load_teachers(FASHION)[0], test_split)
+    assert found == pytest.approx(0.9195, abs=5e-4)
 
 
 @pytest.fixture
