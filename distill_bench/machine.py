@@ -25,6 +25,14 @@ def core_count() -> int:
     return os.cpu_count() or 1
 
 
+def most_mappings() -> int | None:
+    """How many regions of memory Linux lets a process map; None where there is no such limit."""
+    try:
+        return int(Path("/proc/sys/vm/max_map_count").read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def pin_threads() -> None:
     """Gives the CPU client that jax makes by itself THREADS threads. Call it before jax computes.
 

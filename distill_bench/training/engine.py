@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -170,6 +171,13 @@ class Engine:
         """Drops the programs of an update rule."""
         for island in self.islands:
             island.rules.pop(spec, None)
+
+    def forget_all(self) -> None:
+        """Drops the programs of all update rules, and what XLA holds of them."""
+        for island in self.islands:
+            island.rules.clear()
+        jax.clear_caches()
+        gc.collect()
 
     def knows(self, spec: RuleSpec) -> bool:
         """Whether the update rule is compiled."""

@@ -74,14 +74,18 @@ class _Runner:
     stopwatch: Stopwatch | None = None
 
     def run(self, label: str, jobs: Sequence[Job]) -> None:
-        """Runs the jobs of all unsuspected optimizers together, then each suspect by itself. The
-        jobs of dead optimizers end without running."""
+        """Runs the jobs of all unsuspected optimizers together, or as many as a process can hold;
+        then each suspect by itself. The jobs of dead optimizers end without running."""
         names = {candidate.optimizer.name for candidate, _ in jobs}
         alive = names - self.faults.dead.keys()
         alone = self.faults.alone | {c.optimizer.name for c, _ in jobs if c.alone}
-        groups = [alive - alone, *({name} for name in sorted(alive & alone))]
-        for group in groups:
+        together = sorted(alive - alone)
+        most = max(1, self.resources.rules_at_once() or len(together))
+        groups = [set(together[i : i + most]) for i in range(0, len(together), most)]
+        for group in [*groups, *({name} for name in sorted(alive & alone))]:
             self._train(label, [job for job in jobs if job[0].optimizer.name in group])
+            if len(groups) > 1 and self.engine:
+                self.engine.forget_all()
         for job in jobs:
             if fault := self.faults.dead.get(job[0].optimizer.name):
                 self._sink(job).finish(fault.status, 0, fault.detail)

@@ -8,11 +8,16 @@ from typing import Any, Literal
 
 import jax
 
+from distill_bench import machine
 from distill_bench.machine import core_count
 from distill_bench.tasks.task import Task
 from distill_bench.training.engine import Engine, is_small, open_engine
 from distill_bench.training.lane_layout import LayoutOptions, make_layouts
 from sweeps.execution.multihost import Hosts
+
+_MAPPINGS = 700
+"""Of an update rule on one island: XLA's CPU client maps each compiled kernel three times (jax
+0.10.2; 665 on average over nine rules). Once a process may map no more, it dies of SIGSEGV."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,15 @@ class Resources:
     def cpu_devices(self) -> int:
         """The devices that jax itself makes of a CPU: those of a sweep over hosts, else one."""
         return (self.layout.devices or core_count()) if self.executor == "multihost" else 1
+
+    def rules_at_once(self) -> int | None:
+        """How many update rules a process can hold compiled; None for any number."""
+        most = machine.most_mappings()
+        if self.executor != "local" or most is None or jax.default_backend() != "cpu":
+            return None
+        islands = (self.layout.devices or core_count()) // (self.layout.batch_shards or 1)
+        # The other half is for the programs that all rules share.
+        return max(1, most // 2 // (_MAPPINGS * max(1, islands)))
 
     def diagnose(self) -> Callable[[Any], dict[str, jax.Array]] | None:
         """The function that computes diagnostics from an update rule's state, if wanted."""
