@@ -8,9 +8,11 @@ import optax
 import pytest
 from jax.profiler import ProfileData
 
+from distill_bench import machine
 from distill_bench.errors import UserError
 from distill_bench.tasks import catalogue
 from distill_bench.tasks.variation import Variation
+from distill_bench.training.engine import Engine
 from distill_bench.training.events import Finished
 from distill_bench.training.lane_layout import LayoutOptions
 from distill_bench.training.rules import Lane
@@ -43,6 +45,7 @@ def run(tiny_task, monkeypatch, tmp_path):
         execute(make_plan(request), tmp_path / folder, display, resources, Faults())
         return display.said
 
+    run.root = tmp_path
     return run
 
 
@@ -69,6 +72,34 @@ def test_a_request_survives_json():
         "students",
     )
     assert Request.from_json(request.to_json()) == request
+
+
+@pytest.mark.slow
+def test_rules_that_do_not_fit_into_a_process_together_give_the_same_results(run, monkeypatch):
+    run("together")
+    held = []
+    monkeypatch.setattr(Resources, "rules_at_once", lambda self: 1)
+    forget = Engine.forget_all
+
+    def watched(engine):
+        held.append(len(engine.islands[0].rules))
+        forget(engine)
+        assert not any(island.rules for island in engine.islands)
+
+    monkeypatch.setattr(Engine, "forget_all", watched)
+    run("apart")
+    assert held == [1] * len(held)
+    assert len(held) >= 4  # two optimizers, in tuning and in the finals
+    assert contents(run.root / "apart") == contents(run.root / "together")
+
+
+@pytest.mark.parametrize(("limit", "devices", "most"), [(65_530, 2, 13), (65_530, 64, 1)])
+def test_the_number_of_rules_follows_linuxs_limit(limit, devices, most, monkeypatch):
+    resources = Resources(layout=LayoutOptions(devices=devices))
+    monkeypatch.setattr(machine, "most_mappings", lambda: limit)
+    assert resources.rules_at_once() == most
+    monkeypatch.setattr(machine, "most_mappings", lambda: None)
+    assert resources.rules_at_once() is None
 
 
 @pytest.mark.long

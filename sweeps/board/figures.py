@@ -236,7 +236,7 @@ def _draw(figure: Figure, baseline: str, theme: Theme, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    style = {
+    style: dict[Any, Any] = {
         "font.size": 8,
         "svg.fonttype": "none",
         "svg.hashsalt": "distill-bench",

@@ -15,9 +15,9 @@ from distill_bench.training.engine import Engine, is_small, open_engine
 from distill_bench.training.lane_layout import LayoutOptions, make_layouts
 from sweeps.execution.multihost import Hosts
 
-_MAPPINGS = 700
+_MAPPINGS = 1_200
 """Of an update rule on one island: XLA's CPU client maps each compiled kernel three times (jax
-0.10.2; 665 on average over nine rules). Once a process may map no more, it dies of SIGSEGV."""
+0.10.2; 1,130 on average over 23 rules). Once a process may map no more, it dies of SIGSEGV."""
 
 
 @dataclass(frozen=True)
