@@ -80,7 +80,8 @@ class _Runner:
         alive = names - self.faults.dead.keys()
         alone = self.faults.alone | {c.optimizer.name for c, _ in jobs if c.alone}
         together = sorted(alive - alone)
-        most = max(1, self.resources.rules_at_once() or len(together))
+        here = self.resources.executor == "local"
+        most = max(1, (here and self.resources.rules_at_once()) or len(together))
         groups = [set(together[i : i + most]) for i in range(0, len(together), most)]
         for group in [*groups, *({name} for name in sorted(alive & alone))]:
             self._train(label, [job for job in jobs if job[0].optimizer.name in group])

@@ -62,6 +62,9 @@ def _unit(
     from sweeps.planning.plug_ins import resolve
 
     engine = _open(task, resources, tuple(sorted(expected.items())))
+    most = resources.rules_at_once()
+    if most and len(engine.islands[0].rules) >= most:
+        engine.forget_all()
     optimizer = resolve(opt).optimizer
     lanes = [
         lane_of(optimizer, hparams, optimizer.steps(horizon), seed)

@@ -54,9 +54,11 @@ class Resources:
     def rules_at_once(self) -> int | None:
         """How many update rules a process can hold compiled; None for any number."""
         most = machine.most_mappings()
-        if self.executor != "local" or most is None or jax.default_backend() != "cpu":
+        if most is None or jax.default_backend() != "cpu":
             return None
         islands = (self.layout.devices or core_count()) // (self.layout.batch_shards or 1)
+        if self.executor != "local":  # a process has one island then
+            islands = 1
         # The other half is for the programs that all rules share.
         return max(1, most // 2 // (_MAPPINGS * max(1, islands)))
 
