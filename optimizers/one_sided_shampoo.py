@@ -30,14 +30,16 @@ def one_sided_shampoo(
 ) -> optax.GradientTransformation:
     """One-sided Shampoo with a pseudo-inverse root, at the norm of Adam's updates.
 
-    As in row 35 of modded-nanogpt's track 3 (github.com/KellerJordan/modded-nanogpt,
-    records/track_3_optimization): the update of a block G [m, n] with m <= n is L^+^(1/2) M, where
-    M is the average (b1) of gradients, L that (b2) of G G^T, and L^+ its pseudo-inverse; the root
-    is renewed at every step. For m > n it is M R^+^(1/2), with R the average of G^T G. An et al.
-    2025 (ASGO, arXiv:2503.20762) and Xie et al. 2025 (arXiv:2503.10537) analyse the rule with a
-    ridge in place of the pseudo-inverse. Vectors take Adam. Unlike the row, matrices are cut into
-    blocks of `block_size`, and eigenvalues of up to `threshold` times the largest count as 0: the
-    row's count down to 0, and those that float32 cannot tell from 0 are magnified most.
+    After row 35 of modded-nanogpt's track 3 (github.com/KellerJordan/modded-nanogpt,
+    records/track_3_optimization/README.md): the update of a block G [m, n] with m <= n is
+    L^+^(1/2) M, where M is the average (b1) of gradients, L that (b2) of G G^T, and L^+ its
+    pseudo-inverse; the root is renewed at every step. For m > n it is M R^+^(1/2), with R the
+    average of G^T G. An et al. 2025 (ASGO, arXiv:2503.20762) and Xie et al. 2025 (arXiv:2503.10537)
+    analyse the rule with a ridge in place of the pseudo-inverse. Vectors take Adam.
+
+    The row says one-sided; the script in its log leaves sides and exponents to a library's
+    defaults. That library drops eigenvalues of 0 and less only; here those of up to `threshold`
+    times the largest are dropped, which float32 cannot tell from 0. Matrices are cut into blocks.
     """
     direction = scale_by_shampoo(
         b1,

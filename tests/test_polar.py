@@ -69,8 +69,8 @@ def test_steps_take_every_eigenvalue_to_one_and_none_that_is_large_to_almost_zer
     *steps, last = polynomials(p, lowest)
     for c in steps:
         s = values(c, p, s)
-        assert s.max() <= 1 + 1e-12
-        assert s[start >= 0.5].min() > 0.4
+        assert s.max() <= 1 + 1e-9
+        assert s[start >= 0.5].min() > 0.7
     assert np.abs(values(last, p, s) - 1).max() < 3.1e-6
 
 
