@@ -26,8 +26,11 @@ import hypothesis
 import jax
 import pytest
 
-# A script's background job ignores Ctrl-C, and the programs under test would inherit that.
+# A script's background job ignores Ctrl-C, and one under nohup the terminal's end. The programs
+# under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # No test may depend on a time, which a busy machine misses.
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")

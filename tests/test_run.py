@@ -135,7 +135,7 @@ def test_broken_plug_ins_cost_only_their_own_trials(script, tmp_path):
     [
         ([f"--opt={BASELINE}x"], f"Did you mean '{BASELINE}'"),
         ([f"--opt={BRISK}", "--task=digit"], "Did you mean 'digits'"),
-        ([f"--opt={BRISK}", "--lr=abc"], "'abc' is not a value of 'lr'"),
+        ([f"--opt={BRISK}", "--lr=abc"], "--lr=abc: 'abc' is not a finite number"),
         ([f"--opt={BRISK}", "--trials=0"], "--trials=0"),
         ([f"--opt={BRISK}", "--trials=many"], "many"),
         ([f"--opt={BRISK}", "--horizons=500,250"], "--horizons=250,500"),
