@@ -132,9 +132,9 @@ def main() -> int:
 
         _write(FLAGS.html, page.render(board))
     elif FLAGS.figures:
-        from sweeps.board import figures
+        from sweeps.board import plotting
 
-        for path in figures.write(board, Path(FLAGS.figures)):
+        for path in plotting.write(board, Path(FLAGS.figures)):
             print(path)
     elif FLAGS.readme:
         tables.update(Path(FLAGS.readme), board)

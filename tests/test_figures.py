@@ -10,7 +10,7 @@ import pytest
 
 from distill_bench.errors import UserError
 from support.paths import ROOT
-from sweeps.board import build, entries, figures
+from sweeps.board import build, entries, figures, plotting
 
 README_FIGURE = ROOT / "docs" / "figures" / "digits-patience"
 
@@ -21,7 +21,7 @@ def board():
 
 
 def test_every_figure_is_written_light_dark_and_as_pdf(board, tmp_path):
-    written = figures.write(board, tmp_path / "new")
+    written = plotting.write(board, tmp_path / "new")
     shown = figures.figures(board, "digits")
     assert [figure.name for figure in shown] == ["patience", "convergence", "rates", "cost"]
     for figure in shown:
@@ -32,7 +32,7 @@ def test_every_figure_is_written_light_dark_and_as_pdf(board, tmp_path):
                 assert label in labels
             assert figures.digest_in(text) == figure.digest()
         assert (tmp_path / "new" / f"digits-{figure.name}.pdf").read_bytes().startswith(b"%PDF-")
-    again = figures.write(board, tmp_path / "again")
+    again = plotting.write(board, tmp_path / "again")
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in written]
 
 
@@ -74,5 +74,5 @@ def test_readmes_figure_shows_the_leaderboard_as_it_is(board, end):
 def test_without_matplotlib_one_message_says_what_to_install(board, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'distill-bench\[plots\]'"):
-        figures.write(board, tmp_path / "new")
+        plotting.write(board, tmp_path / "new")
     assert not (tmp_path / "new").exists()
