@@ -24,7 +24,7 @@ from distill_bench.errors import UserError, suggestion
 from sweeps import cli
 
 if TYPE_CHECKING:
-    from sweeps.board.entries import Cost, Entry
+    from sweeps.board.entries import Cost
     from sweeps.results.store import Loaded
 
 FLAGS = Flags()
@@ -125,8 +125,13 @@ def main() -> int:
         raise UserError(
             f"--html={FLAGS.html} cannot be written: name a file in a folder that exists."
         )
-    found, warnings = entries.load(folder)
-    board = build.make(_of_task(found), warnings, entries.notice(folder))
+    found, warnings = entries.load(folder, [FLAGS.task] if FLAGS.task else None)
+    if FLAGS.task and not found:
+        from distill_bench.tasks import catalogue
+
+        known = catalogue.names()
+        raise UserError(f"--task={FLAGS.task} has no entry.{suggestion(FLAGS.task, known)}")
+    board = build.make(found, warnings, entries.notice(folder))
     if FLAGS.html:
         from sweeps.board import page
 
@@ -145,19 +150,6 @@ def main() -> int:
     else:
         tables.print_board(board)
     return cli.FAILED if board["warnings"] else cli.OK
-
-
-def _of_task(found: list[Entry]) -> list[Entry]:
-    """The entries of the chosen task; all without one."""
-    if FLAGS.task is None:
-        return found
-    tasks = sorted({entry.study.task for entry in found})
-    if FLAGS.task not in tasks:
-        raise UserError(
-            f"--task={FLAGS.task} has no entry.{suggestion(FLAGS.task, tasks)}\n"
-            f"Tasks with entries: {', '.join(tasks) or 'none'}."
-        )
-    return [entry for entry in found if entry.study.task == FLAGS.task]
 
 
 def _show_runs() -> int:

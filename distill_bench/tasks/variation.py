@@ -18,12 +18,8 @@ from distill_bench.weights import lookup
 AT = "@"  # separates the parts of a name
 _SYNTHETIC = "synthetic"
 _PREFIXES = {"teacher": "teacher-", "start": "start-", "images": "images-"}  # by field
-_NUMBERS = {
-    "r": "resolution",
-    "squeezed": "squeeze",
-    "b": "batch_size",
-    "w": "width",
-}  # by what precedes it
+# Fields with a number, by what precedes it.
+_NUMBERS = {"r": "resolution", "squeezed": "squeeze", "b": "batch_size", "w": "width"}
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def summaries_in(text: str) -> dict[str, str]:
     return {
         node.name: (ast.get_docstring(node) or "").partition("\n")[0]
         for node in ast.parse(text).body
-        if is_optimizer(node) and isinstance(node, ast.FunctionDef | ast.ClassDef)
+        if is_optimizer(node) and isinstance(node, ast.FunctionDef)
     }
 
 

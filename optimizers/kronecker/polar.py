@@ -77,8 +77,8 @@ def _bounds(a_Ndd: jax.Array) -> tuple[jax.Array, jax.Array]:
     """[N, 1, 1] each: the largest eigenvalue, a few percent too low at most, and a bound above it.
 
     From the sums of the eigenvalues' 12th and 16th powers, by three products: a power iteration is
-    many short steps in a row, and its estimate is no bound. This one is at most d^(1/16) times too
-    high.
+    many short steps in a row, and its estimate is not a bound. This one is at most d^(1/16) times
+    too high.
     """
     norm_N = jnp.linalg.norm(a_Ndd, axis=(1, 2), keepdims=True)
     a4 = power(a_Ndd / norm_N, 4)

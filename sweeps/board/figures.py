@@ -1,7 +1,7 @@
 """What the leaderboard's figures show; plotting.py draws them.
 
-Each SVG holds a digest of the numbers that it shows, so that a picture that has gone stale can be
-told from one that was drawn by another version of matplotlib.
+Each SVG holds a digest of the numbers that it shows, so that a picture that has gone stale does
+not look like one that was drawn by another version of matplotlib.
 """
 
 from __future__ import annotations

@@ -117,8 +117,8 @@ def _fill(axes: Any, figure: Figure, baseline: str, theme: Theme) -> None:
         known = line.name == baseline or line.name in own
         colour = theme.ink if line.name == baseline else next(colours) if known else theme.faint
         x, y, *ends = zip(*line.points, strict=True)
-        spread = [[b - a for a, b in zip(ends[0], y, strict=True)]] if ends else None
-        spread = spread and [*spread, [b - a for a, b in zip(y, ends[1], strict=True)]]
+        # How far each end of a point's interval lies from the point.
+        spread = [[abs(a - b) for a, b in zip(end, y, strict=True)] for end in ends] or None
         axes.errorbar(
             x,
             y,

@@ -87,7 +87,7 @@ def parse_settings(learning_rates: Sequence[str], settings: Sequence[str]) -> di
 def parse_range(setting: Setting, declared: Domain | None, default: Any) -> Domain | None:
     """The domain to search if "low:high" was typed; None if values were.
 
-    It has the scale of the declared domain: logarithmic, if that is no range.
+    It has the scale of the declared domain: logarithmic, if that is not a range.
     """
     if isinstance(default, str) or not any(":" in text for text in setting.texts):
         return None
