@@ -130,7 +130,8 @@ def main() -> int:
         from distill_bench.tasks import catalogue
 
         known = catalogue.names()
-        raise UserError(f"--task={FLAGS.task} has no entry.{suggestion(FLAGS.task, known)}")
+        near = "" if FLAGS.task in known else suggestion(FLAGS.task, known)
+        raise UserError(f"--task={FLAGS.task} has no entry.{near}")
     board = build.make(found, warnings, entries.notice(folder))
     if FLAGS.html:
         from sweeps.board import page
