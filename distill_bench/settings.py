@@ -28,6 +28,7 @@ _HARMLESS_XLA = re.compile(
     "--xla_(dump_.*|force_host_platform_device_count|cpu_collective_.*|hlo_profile|.*_timeout_.*)"
 )
 _FAST = re.compile("--xla_.*fast_")  # fast math may drop terms and NaNs
+_LAPACK_THREADS = "OPENBLAS_NUM_THREADS"
 _RECORDED = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 
 
@@ -38,14 +39,14 @@ def _changes_numbers(variable: str) -> bool:
     )
 
 
-def take_over() -> list[str]:
-    """Removes the environment variables that change numbers, from this process and those that it
-    starts. Call it before jax is imported. Returns what was removed, such as "JAX_ENABLE_X64=1".
+def cleaned(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The environment without the variables that change numbers, and what was removed, such as
+    "JAX_ENABLE_X64=1".
 
     Raises:
-      UserError: if XLA_FLAGS asks for fast math or names a file, or if jax is imported already.
+      UserError: if XLA_FLAGS asks for fast math or names a file.
     """
-    flags = os.environ.get("XLA_FLAGS", "").split()
+    flags = environment.get("XLA_FLAGS", "").split()
     if fast := [flag for flag in flags if _FAST.match(flag)]:
         raise UserError(
             f"XLA_FLAGS holds {fast[0]}, which changes numbers: take it out of XLA_FLAGS."
@@ -54,17 +55,26 @@ def take_over() -> list[str]:
         raise UserError(
             f"XLA_FLAGS={flags[0]} names a file: write the flags themselves into XLA_FLAGS."
         )
-    found = sorted(name for name in os.environ if _changes_numbers(name))
-    wanted = [name for name in found if name != "OPENBLAS_NUM_THREADS"]
-    if wanted and "jax" in sys.modules:
-        raise UserError(
-            f"{wanted[0]}={os.environ[wanted[0]]} changes numbers: unset it, and start again."
-        )
-    removed = [f"{name}={os.environ[name]}" for name in wanted]
-    for name in wanted:
-        del os.environ[name]
+    found = sorted(name for name in environment if _changes_numbers(name))
+    removed = [f"{name}={environment[name]}" for name in found if name != _LAPACK_THREADS]
+    kept = {name: value for name, value in environment.items() if name not in found}
     # One LAPACK thread for each call, because the lanes already keep every core busy.
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    return kept | {_LAPACK_THREADS: "1"}, removed
+
+
+def take_over() -> list[str]:
+    """Removes the environment variables that change numbers, from this process and those that it
+    starts. Call it before jax is imported. Returns what was removed, such as "JAX_ENABLE_X64=1".
+
+    Raises:
+      UserError: if XLA_FLAGS asks for fast math or names a file, or if jax is imported already.
+    """
+    kept, removed = cleaned(os.environ)
+    if removed and "jax" in sys.modules:
+        raise UserError(f"{removed[0]} changes numbers: unset it, and start again.")
+    for name in os.environ.keys() - kept.keys():
+        del os.environ[name]
+    os.environ.update(kept)
     return removed
 
 

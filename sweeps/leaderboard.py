@@ -54,6 +54,13 @@ with FLAGS.group("What to show"):
         comma_compat=True,
         flag_values=FLAGS,
     )
+    flags.DEFINE_spaceseplist(
+        "reference",
+        [],
+        "With --outdir: entries of the leaderboard to show beside the runs, such as muon,soap.",
+        comma_compat=True,
+        flag_values=FLAGS,
+    )
     flags.DEFINE_enum(
         "format", "table", ["table", "json", "markdown"], "how to print it.", flag_values=FLAGS
     )
@@ -109,6 +116,8 @@ def main() -> int:
         return _show_runs()
     if FLAGS.horizons:
         raise UserError("--horizons chooses rungs of your own runs: add --outdir=runs.")
+    if FLAGS.reference:
+        raise UserError("--reference stands beside your own runs: add --outdir=runs.")
     from sweeps.board import build, entries, tables
 
     folder = Path(FLAGS.entries) if FLAGS.entries else entries.FOLDER
@@ -169,14 +178,13 @@ def _show_runs() -> int:
         [loaded for outdir in FLAGS.outdir for loaded in store.load(Path(outdir))]
     )
     horizons = _chosen_horizons(studies)
-    table = run_rows.collect(studies, horizons)
+    table = run_rows.collect(studies, horizons, reference=FLAGS.reference)
     if FLAGS.format == "json":
         print(run_table.as_json(table))
         for warning in table.warnings:
             print(f"Warning: {warning}", file=sys.stderr)
     else:
-        run_table.print_table(table)
-        run_table.print_certificates(studies, horizons)
+        run_table.print_table(table, studies, horizons)
     return cli.FAILED if any(loaded.problems for loaded in studies) else cli.OK
 
 

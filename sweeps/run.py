@@ -23,6 +23,7 @@ from sweeps import cli
 
 if TYPE_CHECKING:
     from sweeps.execution.resources import Resources
+    from sweeps.interface import Results
     from sweeps.planning.request import PlanRequest
 
 FLAGS = Flags()
@@ -196,6 +197,13 @@ with FLAGS.group("Output"):
     flags.DEFINE_string(
         "outdir", "runs", "Folder for results and TensorBoard curves.", flag_values=FLAGS
     )
+    flags.DEFINE_spaceseplist(
+        "reference",
+        [],
+        "Entries of the leaderboard to show beside the results, such as muon,soap.",
+        comma_compat=True,
+        flag_values=FLAGS,
+    )
     flags.DEFINE_string(
         "export",
         None,
@@ -334,18 +342,17 @@ def main() -> int:
             "--profile traces the process that trains, but with --executor=ray every trial has "
             "another: leave one of them out."
         )
-    from sweeps.execution.progress import progress
+    from sweeps import interface
     from sweeps.execution.request import Request
-    from sweeps.execution.supervise import supervise
     from sweeps.execution.watch import Limits
 
     export = _absolute(FLAGS.export) if FLAGS.export else None
     request = Request(_plan_request(), _absolute(FLAGS.outdir), _resources(cache), export=export)
-    with progress() as display:
-        swept = supervise(request, Limits(FLAGS.stall_seconds, FLAGS.memory_gib), display)
+    limits = Limits(FLAGS.stall_seconds, FLAGS.memory_gib)
+    results = interface.run(request, limits, FLAGS.reference)
     # With --multihost, only process 0 has studies.
-    code = _show(swept.folders, export) if swept.folders else cli.OK
-    return cli.FAILED if swept.lost else code
+    code = _show(results, export) if results.folders else cli.OK
+    return cli.FAILED if results.lost else code
 
 
 def _absolute(folder: str) -> str:
@@ -454,24 +461,16 @@ def _resources(cache: str | None) -> Resources:
     )
 
 
-def _show(folders: list[Path], export: str | None) -> int:
-    """Prints the table of these studies. Fails if an optimizer has no result."""
-    from distill_bench.tasks import catalogue
-    from sweeps.board import run_rows, run_table
+def _show(results: Results, export: str | None) -> int:
+    """Prints the table of the results. Fails if an optimizer has none."""
+    from sweeps.board import run_table
     from sweeps.execution.export import describe
-    from sweeps.planning.parsing import parse_horizons
-    from sweeps.results import store
 
-    horizons = parse_horizons(FLAGS.horizons, catalogue.get(FLAGS.task))
-    studies = [store.load_study(folder) for folder in folders]
-    table = run_rows.collect(studies, horizons, run_rows.earlier_baselines(folders))
-    run_table.print_table(table)
-    run_table.print_certificates(studies, horizons)
-    failed = sorted({line.name for line in table.lines if not line.origin and line.row.failure})
-    if failed:
+    run_table.print_table(results.rows, results.studies, results.horizons)
+    if failed := results.failed:
         print(f"No result for {', '.join(failed)}: see above.")
     if export:
-        print(describe(Path(export), studies))
+        print(describe(Path(export), results.studies))
     print(f"{Path(sys.executable).parent / 'tensorboard'} --logdir {FLAGS.outdir}")
     return cli.FAILED if failed else cli.OK
 

@@ -269,7 +269,7 @@ def test_files_directly_in_distill_bench_import_no_sub_package():
 
 @pytest.mark.parametrize("package", ["distill_bench", "sweeps"])
 def test_few_files_lie_directly_in_a_package(package):
-    assert len(list((ROOT / package).glob("*.py"))) <= 8
+    assert len(list((ROOT / package).glob("*.py"))) <= 9
 
 
 def test_commands_are_not_imported():

@@ -6,8 +6,10 @@ import os
 
 import pytest
 
+from distill_bench.errors import UserError
+from distill_bench.tasks.catalogue import DIGITS
 from support.run_results import HPARAMS, NOWHERE, loaded, run, study
-from sweeps.board import entries, run_rows, run_table, versions
+from sweeps.board import build, entries, run_rows, run_table, versions
 from sweeps.board.entries import BASELINE
 from sweeps.results import store
 from sweeps.results.store import Loaded
@@ -100,7 +102,7 @@ def test_the_committed_baseline_fills_in_where_the_store_has_none(committed):
     }
     shown = "\n".join(lines(found, 80))
     assert f"{BASELINE} (reference)" in shown
-    assert "(reference): the committed entry" in shown
+    assert "(reference): an entry of the leaderboard; add adamw" in " ".join(shown.split())
     own = loaded(study(BASELINE, **same), {h: 0.2})
     origins = {
         (x.row.horizon, x.origin)
@@ -108,6 +110,34 @@ def test_the_committed_baseline_fills_in_where_the_store_has_none(committed):
         if x.row.opt == BASELINE
     }
     assert origins == {(h, ""), (other, "reference")}
+
+
+def test_entries_stand_beside_the_runs_that_have_their_names():
+    names = {path.stem for path in (entries.FOLDER / DIGITS.name).glob("*.json")} - {BASELINE}
+    first, second = sorted(names)[:2]
+    same = {"task": DIGITS.name, "fingerprint": DIGITS.fingerprint()}
+    mine = loaded(study(first, **same), {125: 0.2, 130: 0.19})
+    found = run_rows.collect([mine], reference=[second, first, first, BASELINE])
+    shown = [(x.name, x.row.horizon, x.origin) for x in found.lines if x.row.horizon == 125]
+    assert sorted(shown) == sorted(
+        [
+            (BASELINE, 125, "reference"),
+            (first, 125, ""),
+            (first, 125, "reference"),
+            (second, 125, "reference"),
+        ]
+    )
+    assert [x.label for x in found.lines if x.row.horizon == 130] == [first]
+    # The same speed-up as on the board.
+    board = build.make(entries.load(names=[DIGITS.name])[0])
+    for name in (first, second):
+        on_board = next(e for e in board["entries"] if e["optimizer"] == name)["rungs"][0]
+        here = next(x for x in found.lines if x.row.opt == f"{name} (reference)")
+        assert here.gain
+        assert here.gain.value == pytest.approx(on_board["speedup"]["value"])
+    for wrong in (first[:-1], f"../{DIGITS.name}/{first}"):
+        with pytest.raises(UserError, match="no such entry"):
+            run_rows.collect([mine], reference=[wrong])
 
 
 def test_the_stores_own_baseline_goes_before_the_committed_one(committed):

@@ -1,4 +1,4 @@
-"""What the leaderboard's figures show; plotting.py draws them.
+"""What figures of the leaderboard and of one's own runs show; plotting.py draws them.
 
 Each SVG holds a digest of the numbers that it shows, so that a picture that has gone stale does
 not look like one that was drawn by another version of matplotlib.
@@ -12,6 +12,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from distill_bench.training.exams import CURVE
+from sweeps.board.run_rows import RunTable
+from sweeps.planning.study import Result
+from sweeps.results.summary import chosen, finals
 
 _DIGEST = "data sha256 "
 _BINS = 10  # of learning rates
@@ -159,6 +164,33 @@ def _cost(entries: Sequence[Entry], ladder: Sequence[int]) -> Figure:
         connected=False,
         log_x=False,
     )
+
+
+def of_runs(found: RunTable) -> list[Figure]:
+    """For each horizon, probe loss along the final runs: the mean over seeds. Best line first."""
+    lines: dict[int, list[Line]] = {}
+    for one in found.lines:
+        results = found.results.get(one.study.id, [])
+        if best := chosen(results, one.row.horizon):
+            line = Line(one.label, _mean(finals(results, best)))
+            lines.setdefault(one.row.horizon, []).append(line)
+    return [
+        Figure(f"convergence-{h}", _shown(of), f"step, of {h:,}", "probe loss")
+        for h, of in sorted(lines.items())
+    ]
+
+
+def _mean(runs: Sequence[Result]) -> Points:
+    """(step, probe loss of a few views) along the runs that ended well: the mean over runs."""
+    points = [
+        [(step, metrics[CURVE]) for step, metrics in run.points if CURVE in metrics]
+        for run in runs
+        if run.final
+    ]
+    return [
+        (step[0][0], sum(loss for _, loss in step) / len(step))
+        for step in zip(*points, strict=False)
+    ]
 
 
 def _shown(lines: Sequence[Line]) -> tuple[Line, ...]:

@@ -1,17 +1,23 @@
-"""Draws the leaderboard's figures with matplotlib, as SVG and PDF."""
+"""Draws figures with matplotlib: the leaderboard's as SVG and PDF, those of one's own runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill_bench.errors import UserError
 from distill_bench.files import replace_atomically
 from sweeps.board.figures import Figure, figures
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
 COLUMN = (3.4, 2.6)  # inches: the column of a two-column paper
+_NOTEBOOK_DPI = 144
 HIGHLIGHTED = 6  # entries with a colour of their own, besides the baseline; the others are grey
 
 
@@ -49,7 +55,7 @@ def write(board: Mapping[str, Any], folder: Path) -> list[Path]:
     Raises:
       UserError: if matplotlib is not installed, or a file cannot be written.
     """
-    _need_matplotlib()
+    _need_matplotlib("--figures")
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,12 +70,44 @@ def write(board: Mapping[str, Any], folder: Path) -> list[Path]:
     return written
 
 
-def _need_matplotlib() -> None:
+def side_by_side(drawn: Sequence[Figure], baseline: str) -> Canvas:
+    """The figures in one row, for a notebook or `savefig`.
+
+    Raises:
+      UserError: if matplotlib is not installed.
+    """
+    _need_matplotlib("plot()")
+    import matplotlib
+
+    with matplotlib.rc_context(_style(LIGHT)):
+        width, height = COLUMN
+        canvas = _shown_in_notebooks()((width * max(1, len(drawn)), height), layout="constrained")
+        for i, figure in enumerate(drawn):
+            _fill(canvas.add_subplot(1, len(drawn), i + 1), figure, baseline, LIGHT)
+    return canvas
+
+
+@functools.cache
+def _shown_in_notebooks() -> type[Canvas]:
+    from matplotlib.figure import Figure as Canvas
+
+    class Shown(Canvas):
+        """A figure that a notebook shows, whether or not it uses pyplot."""
+
+        def _repr_png_(self) -> bytes:
+            content = io.BytesIO()
+            self.savefig(content, format="png", dpi=_NOTEBOOK_DPI)
+            return content.getvalue()
+
+    return Shown
+
+
+def _need_matplotlib(what: str) -> None:
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:
         raise UserError(
-            "--figures needs matplotlib, which is not installed.\n"
+            f"{what} needs matplotlib, which is not installed.\n"
             "Install it: pip install 'distill-bench[plots]'"
         )
 
@@ -78,7 +116,23 @@ def _draw(figure: Figure, baseline: str, theme: Theme, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    style: dict[Any, Any] = {
+    with matplotlib.rc_context(_style(theme)):
+        canvas = Canvas(figsize=COLUMN, layout="constrained")
+        axes = canvas.add_subplot()
+        _fill(axes, figure, baseline, theme)
+        metadata = (
+            {"Date": None, "Description": figure.description()}
+            if path.suffix == ".svg"
+            else {"CreationDate": None}
+        )
+        replace_atomically(
+            path,
+            lambda file: canvas.savefig(file, format=path.suffix[1:], metadata=metadata),
+        )
+
+
+def _style(theme: Theme) -> dict[Any, Any]:
+    return {
         "font.size": 8,
         "svg.fonttype": "none",
         "svg.hashsalt": "distill-bench",
@@ -95,19 +149,6 @@ def _draw(figure: Figure, baseline: str, theme: Theme, path: Path) -> None:
         "grid.color": theme.faint,
         "grid.linewidth": 0.4,
     }
-    with matplotlib.rc_context(style):
-        canvas = Canvas(figsize=COLUMN, layout="constrained")
-        axes = canvas.add_subplot()
-        _fill(axes, figure, baseline, theme)
-        metadata = (
-            {"Date": None, "Description": figure.description()}
-            if path.suffix == ".svg"
-            else {"CreationDate": None}
-        )
-        replace_atomically(
-            path,
-            lambda file: canvas.savefig(file, format=path.suffix[1:], metadata=metadata),
-        )
 
 
 def _fill(axes: Any, figure: Figure, baseline: str, theme: Theme) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from distill_bench.errors import UserError
+from distill_bench.errors import UserError, suggestion
 from sweeps.board import entries, versions
-from sweeps.board.entries import BASELINE
-from sweeps.planning.study import Study
+from sweeps.board.entries import BASELINE, Entry
+from sweeps.planning.study import Result, Study
 from sweeps.results import store
 from sweeps.results.comparison import Comparison, edge_warning
 from sweeps.results.statistics import Speedup
@@ -42,14 +42,29 @@ class Line:
     newest: bool = False
     gain: Speedup | None = None
 
+    @property
+    def label(self) -> str:
+        """What a figure calls it."""
+        return f"{self.name} ({self.origin})" if self.origin else self.name
+
 
 @dataclass(frozen=True)
 class RunTable:
-    """The rows by task, horizon and loss; how studies of one name differ; what to doubt."""
+    """What a table of one's own runs holds.
+
+    Attributes:
+      lines: the rows, by task, horizon and loss.
+      notes: the speed-ups over several horizons, and how studies of one name differ.
+      warnings: what to doubt.
+      overall: name -> speed-up over all horizons together; None without a result.
+      results: the runs of every study that has a row, by the study's id.
+    """
 
     lines: tuple[Line, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    overall: Mapping[str, Speedup | None] = field(default_factory=dict)
+    results: Mapping[str, Sequence[Result]] = field(default_factory=dict)
 
 
 def earlier_baselines(folders: Sequence[Path]) -> list[Loaded]:
@@ -74,6 +89,7 @@ def collect(
     studies: Sequence[Loaded],
     horizons: Collection[int] | None = None,
     earlier: Sequence[Loaded] = (),
+    reference: Sequence[str] = (),
 ) -> RunTable:
     """The rows of the studies with their speed-ups, notes and warnings.
 
@@ -83,19 +99,26 @@ def collect(
       studies: the studies to show.
       horizons: the rungs to show; None for all.
       earlier: the baseline's other studies of the same store, of which the newest may be used.
+      reference: names of committed entries to show beside the studies, at the same horizons.
+
+    Raises:
+      UserError: if a task of the studies has no entry of that name.
     """
-    committed, warnings = entries.load(
-        names=sorted({loaded.study.task for loaded in studies}), only=BASELINE
-    )
+    tasks = sorted({loaded.study.task for loaded in studies})
+    committed, warnings = entries.load(names=tasks, only=BASELINE)
+    for task in tasks:
+        found, more = references(task, reference)
+        committed += found
+        warnings += more
     tables = [
         _of_task(
             [loaded for loaded in studies if _task(loaded.study) == task],
             [loaded for loaded in earlier if _task(loaded.study) == task],
             [
-                Line(replace(row, status="reference"), entry.study, BASELINE, "reference")
+                line
                 for entry in committed
                 if _task(entry.study) == task
-                for row in rows([(entry.study, entry.results)])
+                for line in _committed(entry)
             ],
             horizons,
         )
@@ -110,7 +133,39 @@ def collect(
         tuple(line for table in tables for line in table.lines),
         tuple(note for table in tables for note in table.notes),
         (*warnings, *damaged, *(warning for table in tables for warning in table.warnings)),
+        {name: gain for table in tables for name, gain in table.overall.items()},
+        {one.study.id: one.results for one in (*committed, *earlier, *studies)},
     )
+
+
+def references(task: str, names: Sequence[str]) -> tuple[list[Entry], list[str]]:
+    """The committed entries of these names other than the baseline's, which is always at hand, and
+    a warning for each that is not counted.
+
+    Raises:
+      UserError: if the task has no file of that name.
+    """
+    found, warnings = [], []
+    for name in dict.fromkeys(names):
+        known = sorted(path.stem for path in (entries.FOLDER / task).glob("*.json"))
+        if name not in known:
+            raise UserError(
+                f"--reference={name}: the leaderboard of {task} has no such entry."
+                f"{suggestion(name, known)}\nIt has: {', '.join(known) or 'none'}."
+            )
+        if name != BASELINE:
+            more, doubts = entries.load(names=[task], only=name)
+            found += more
+            warnings += doubts
+    return found, warnings
+
+
+def _committed(entry: Entry) -> Iterator[Line]:
+    """The rows of an entry. Except for the baseline, they do not share a name with own runs."""
+    name = entry.study.optimizer
+    opt = name if name == BASELINE else f"{name} (reference)"
+    for row in rows([(entry.study, entry.results)]):
+        yield Line(replace(row, opt=opt, status="reference"), entry.study, name, "reference")
 
 
 def _task(study: Study) -> tuple[str, str]:
@@ -147,17 +202,18 @@ def _of_task(
             if row.horizon in shown
         ]
     measured = {row.horizon for row in of_base if row.status == "ok"}
-    reference = [line for line in committed if line.row.horizon not in measured]
+    beside = [x for x in committed if x.name != BASELINE and x.row.horizon in shown]
+    reference = [x for x in committed if x.name == BASELINE and x.row.horizon not in measured]
     comparison = Comparison(
         BASELINE,
-        [line.row for line in lines],
+        [line.row for line in (*lines, *beside)],
         # The baseline's other rungs say how long it takes to losses beyond those shown.
         [
             *(line.row for line in reference),
             *(row for row in of_base if row.horizon in measured - shown),
         ],
     )
-    lines += [line for line in reference if line.row.horizon in shown]
+    lines += [*beside, *(line for line in reference if line.row.horizon in shown)]
     return RunTable(
         tuple(
             replace(line, gain=comparison.speedup(line.row))
@@ -165,6 +221,7 @@ def _of_task(
         ),
         (*_overall(comparison), *versions.describe(loaded.study for loaded in studies)),
         tuple(_warnings(lines, comparison)),
+        {name: comparison.overall(name) for name in comparison.names},
     )
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.board import entries
 from sweeps.board.entries import BASELINE
 from sweeps.board.run_rows import Line, RunTable
 from sweeps.board.text_layout import (
@@ -39,8 +37,8 @@ NAME_WIDTH = 24  # a longer name is shortened before a column is left out for it
 _UNKNOWN = "-"
 
 
-def as_json(found: RunTable) -> str:
-    """A JSON list of rows; `speedup` is a bound if `speedup_bound` is ">" or "<"."""
+def records(found: RunTable) -> list[dict[str, Any]]:
+    """The rows as plain data; `speedup` is a bound if `speedup_bound` is ">" or "<"."""
 
     def one(line: Line) -> dict[str, Any]:
         row, gain = line.row, line.gain
@@ -68,19 +66,50 @@ def as_json(found: RunTable) -> str:
             "fingerprint": line.study.fingerprint,
         }
 
-    return json.dumps([one(line) for line in found.lines], indent=1)
+    return [one(line) for line in found.lines]
 
 
-def print_table(found: RunTable) -> None:
-    """Prints a table for each task, the notes and the warnings, as wide as the terminal allows.
+def as_json(found: RunTable) -> str:
+    """The records as a JSON list."""
+    return json.dumps(records(found), indent=1)
+
+
+def print_table(
+    found: RunTable, studies: Sequence[Loaded] = (), horizons: Collection[int] | None = None
+) -> None:
+    """Prints a table for each task, the notes, the warnings and the validity certificates, as wide
+    as the terminal allows.
 
     Without a terminal, the width is that of $COLUMNS, or 80.
+
+    Args:
+      found: what the table holds.
+      studies: those that it was made of, for the certificates; none without them.
+      horizons: the rungs whose runs count for the certificates; None for all.
     """
     from rich.text import Text
 
     console = _console()
-    for line, style in render(found, console.width):
+    for line, style in _lines(found, studies, horizons, console.width):
         console.print(Text(line, style=style), soft_wrap=True)
+
+
+def text(
+    found: RunTable,
+    studies: Sequence[Loaded],
+    horizons: Collection[int] | None = None,
+    width: int | None = None,
+) -> str:
+    """What `print_table` prints, without colours; `width` is that of the terminal if not given."""
+    lines = _lines(found, studies, horizons, width or _console().width)
+    return "\n".join(line for line, _ in lines)
+
+
+def _lines(
+    found: RunTable, studies: Sequence[Loaded], horizons: Collection[int] | None, width: int
+) -> Iterator[tuple[str, str]]:
+    yield from render(found, width)
+    yield from ((line, "") for line in _certificates(studies, horizons, max(width, MIN_WIDTH)))
 
 
 def render(found: RunTable, width: int) -> Iterator[tuple[str, str]]:
@@ -233,22 +262,20 @@ def _legend(lines: Sequence[Line]) -> Iterator[str]:
         yield f"< or >: a bound, because {BASELINE} has no horizon short or long enough."
     if any(line.origin == "earlier run" for line in lines):
         yield f"(earlier run): {BASELINE} as this folder already held it."
-    if any(line.origin == "reference" for line in lines):
-        yield (
-            f"(reference): the committed entry in {_short(entries.FOLDER)}; "
-            f"add {BASELINE} to --opt to run it here as well."
-        )
+    committed = {line.name for line in lines if line.origin == "reference"}
+    if committed:
+        again = f"; add {BASELINE} to --opt to run it here as well" if BASELINE in committed else ""
+        yield f"(reference): an entry of the leaderboard{again}."
 
 
-def print_certificates(studies: Sequence[Loaded], horizons: Collection[int] | None = None) -> None:
-    """Prints the validity certificate of each task's final runs; nothing if they are too few.
-
-    horizons: the rungs whose runs count; None for all.
-    """
+def _certificates(
+    studies: Sequence[Loaded], horizons: Collection[int] | None, width: int
+) -> Iterator[str]:
+    """The validity certificate of each task's final runs; nothing if they are too few."""
     from sweeps.board.certificate import final_runs, sentences
     from sweeps.results.validity import certify
 
-    width, label = max(_console().width, MIN_WIDTH), "Validity  "
+    label = "Validity  "
     for task in sorted({(loaded.study.task, loaded.study.fingerprint) for loaded in studies}):
         runs = [
             run
@@ -263,18 +290,10 @@ def print_certificates(studies: Sequence[Loaded], horizons: Collection[int] | No
             for sentence in (() if found.lacking else sentences(found))
             for line in wrap(sentence, width - len(label))
         ]
-        for i, line in enumerate(lines):
-            print(f"{' ' * len(label) if i else label}{line}")
+        yield from (f"{' ' * len(label) if i else label}{line}" for i, line in enumerate(lines))
 
 
 def _console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
-
-
-def _short(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

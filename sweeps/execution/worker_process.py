@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from distill_bench import settings
 from distill_bench.errors import SweepFailed
 from sweeps import cli
 
@@ -23,8 +24,10 @@ def start() -> tuple[int, subprocess.Popen[bytes]]:
     """Starts a worker; returns the descriptor where its messages will arrive, and the process.
 
     Raises:
+      UserError: if XLA_FLAGS asks for fast math or names a file.
       SweepFailed: if the system starts no more processes.
     """
+    environment, _ = settings.cleaned(os.environ)
     read, write = os.pipe()
     try:
         worker = subprocess.Popen(
@@ -33,7 +36,7 @@ def start() -> tuple[int, subprocess.Popen[bytes]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=[write],
-            env=os.environ | {"PYTHONPATH": cli.python_path()},
+            env=environment | {"PYTHONPATH": cli.python_path()},
             # A session of its own: what it starts can be ended with it, and no key reaches it.
             start_new_session=True,
         )
@@ -53,7 +56,11 @@ def kill(worker: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def stopped_together(worker: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Within this context, Ctrl-Z stops the worker too, and both go on together."""
+    """Within this context, Ctrl-Z stops the worker too, and both go on together. Only the main
+    thread can arrange that; in another one, nothing happens."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(signum: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
