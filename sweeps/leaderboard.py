@@ -42,8 +42,8 @@ with FLAGS.group("What to show"):
     flags.DEFINE_spaceseplist(
         "outdir",
         [],
-        "Show the runs in these folders instead, merged. sweeps/run.py --outdir writes such "
-        "folders.",
+        "Show the runs in these folders instead, merged; with --html or --figures, over the "
+        "leaderboard. sweeps/run.py --outdir writes such folders.",
         comma_compat=True,
         flag_values=FLAGS,
     )
@@ -112,36 +112,39 @@ with FLAGS.group("What to write instead"):
 def main() -> int:
     if FLAGS.add:
         return _add_entries()
-    if FLAGS.outdir:
+    if FLAGS.outdir and not (FLAGS.html or FLAGS.figures):
         return _show_runs()
-    if FLAGS.horizons:
+    if FLAGS.horizons and not FLAGS.outdir:
         raise UserError("--horizons chooses rungs of your own runs: add --outdir=runs.")
     if FLAGS.reference:
-        raise UserError("--reference stands beside your own runs: add --outdir=runs.")
+        raise UserError(
+            "--reference sets entries beside the table of your own runs: add --outdir=runs. "
+            "The page and the figures show all entries."
+        )
+    return _show_board()
+
+
+def _show_board() -> int:
+    """Shows the leaderboard, with one's own runs over it if --outdir is given."""
     from sweeps.board import build, entries, tables
 
     folder = Path(FLAGS.entries) if FLAGS.entries else entries.FOLDER
-    if not folder.is_dir():
-        raise UserError(
-            f"--entries={folder} is not a folder: "
-            "name one that holds <task>/<optimizer>.json files."
-        )
-    if FLAGS.readme and not Path(FLAGS.readme).is_file():
-        raise UserError(
-            f"--readme={FLAGS.readme} is not a file: name the one that contains the leaderboard."
-        )
-    if FLAGS.html and not Path(FLAGS.html).absolute().parent.is_dir():
-        raise UserError(
-            f"--html={FLAGS.html} cannot be written: name a file in a folder that exists."
-        )
+    _check_places(folder)
     found, warnings = entries.load(folder, [FLAGS.task] if FLAGS.task else None)
+    left_out: list[str] = []
+    if FLAGS.outdir:
+        from sweeps.board import provisional
+
+        studies = [x for x in _own_studies() if FLAGS.task in (None, x.study.task)]
+        own, left_out = provisional.beside(found, studies, _chosen_horizons(studies))
+        found += own
     if FLAGS.task and not found:
         from distill_bench.tasks import catalogue
 
         known = catalogue.names()
         near = "" if FLAGS.task in known else suggestion(FLAGS.task, known)
         raise UserError(f"--task={FLAGS.task} has no entry.{near}")
-    board = build.make(found, warnings, entries.notice(folder))
+    board = build.make(found, [*warnings, *left_out], entries.notice(folder))
     if FLAGS.html:
         from sweeps.board import page
 
@@ -159,24 +162,47 @@ def main() -> int:
         print(tables.markdown(board))
     else:
         tables.print_board(board)
-    return cli.FAILED if board["warnings"] else cli.OK
+    for warning in left_out:
+        print(f"Warning: {warning}", file=sys.stderr)
+    return cli.FAILED if len(board["warnings"]) > len(left_out) else cli.OK
+
+
+def _check_places(folder: Path) -> None:
+    """Refuses what cannot be read or written, before the work."""
+    if not folder.is_dir():
+        raise UserError(
+            f"--entries={folder} is not a folder: "
+            "name one that holds <task>/<optimizer>.json files."
+        )
+    if FLAGS.readme and not Path(FLAGS.readme).is_file():
+        raise UserError(
+            f"--readme={FLAGS.readme} is not a file: name the one that contains the leaderboard."
+        )
+    if FLAGS.html and not Path(FLAGS.html).absolute().parent.is_dir():
+        raise UserError(
+            f"--html={FLAGS.html} cannot be written: name a file in a folder that exists."
+        )
+
+
+def _own_studies() -> list[Loaded]:
+    """The studies in the folders given with --outdir."""
+    from sweeps.results import store
+
+    return store.merge([loaded for outdir in FLAGS.outdir for loaded in store.load(Path(outdir))])
 
 
 def _show_runs() -> int:
     from sweeps.board import run_rows, run_table
-    from sweeps.results import store
 
     if FLAGS.task:
         raise UserError("--task chooses a leaderboard: leave it out with --outdir.")
-    if FLAGS.html or FLAGS.figures or FLAGS.readme or FLAGS.format == "markdown":
+    if FLAGS.readme or FLAGS.format == "markdown":
         raise UserError(
-            "--outdir prints your runs as a table or as JSON. "
-            "--html, --figures, --readme and --format=markdown show the leaderboard: leave one of "
-            "them out."
+            "--outdir shows your runs as a table, as JSON, or on the page (--html) and in the "
+            "figures (--figures). --readme and --format=markdown show the leaderboard: leave one "
+            "of them out."
         )
-    studies = store.merge(
-        [loaded for outdir in FLAGS.outdir for loaded in store.load(Path(outdir))]
-    )
+    studies = _own_studies()
     horizons = _chosen_horizons(studies)
     table = run_rows.collect(studies, horizons, reference=FLAGS.reference)
     if FLAGS.format == "json":

@@ -180,6 +180,7 @@ def _entry(entry: Entry, of_task: _TaskEntries, warnings: list[str]) -> dict[str
     return {
         "task": study.task,
         "optimizer": name,
+        "provisional": entry.provisional,
         "spec": entry.spec,
         "source_sha256": study.source_sha256,
         "space": study.space,
@@ -190,7 +191,11 @@ def _entry(entry: Entry, of_task: _TaskEntries, warnings: list[str]) -> dict[str
         "reaches": identity.reaches(entry.spec, entry.sources),
         "warnings": _warnings(entry, of_task),
         "reproduce": [
-            f"python sweeps/verify.py leaderboard/{study.task}/{name}.json",
+            *(
+                []
+                if entry.provisional
+                else [f"python sweeps/verify.py leaderboard/{study.task}/{name}.json"]
+            ),
             f"python sweeps/run.py --task={study.task} --opt={shlex.quote(entry.spec)} "
             f"--horizons={','.join(map(str, entry.horizons))} --trials={trials} --seeds={seeds}",
         ],

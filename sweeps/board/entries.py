@@ -65,6 +65,7 @@ class Entry:
       cost: cost of the update rule; None if it was not measured.
       path: the entry's file.
       sha256: digest of the file's bytes.
+      provisional: whether these are one's own runs, see provisional.py.
     """
 
     study: Study
@@ -76,6 +77,7 @@ class Entry:
     cost: Cost | None
     path: Path
     sha256: str
+    provisional: bool = False
 
     @property
     def horizons(self) -> list[int]:

@@ -55,9 +55,10 @@ def describe_rung(entry: Entry, comparison: Comparison, horizon: int) -> dict[st
 def _spread(entry: Entry, horizon: int) -> Sequence[Result]:
     """The trials that are spread over the whole space: they alone show how much the choice matters.
 
-    They open the search, at the shortest horizon; all later ones are where the loss is low.
+    They open the search, at the shortest horizon; all later ones are where the loss is low. None of
+    one's own runs, which may have searched in another way.
     """
-    if not entry.study.space or horizon != entry.horizons[0]:
+    if entry.provisional or not entry.study.space or horizon != entry.horizons[0]:
         return ()
     opening = protocol.search(entry.study, entry.horizons).stages[0]
     return protocol.searched(entry.study, entry.results, [horizon])[: opening.count]

@@ -190,13 +190,14 @@ class Comparison:
     def ranks(self) -> dict[str, int]:
         """Optimizer -> rank by the overall speed-up; ties share a rank. In order of the board.
 
-        Optimizers without a result are left out.
+        Optimizers without a result are left out, and those of which only an upper bound is known.
         """
         return self._ranks
 
     @cached_property
     def _ranks(self) -> dict[str, int]:
-        gains = {name: gain for name in self.names if (gain := self.overall(name))}
+        overall = {name: gain for name in self.names if (gain := self.overall(name))}
+        gains = {name: gain for name, gain in overall.items() if gain.bound != "<"}
         if not gains:
             return {}
         values = {name: math.log(gain.value) for name, gain in gains.items()}

@@ -20,6 +20,7 @@ def study(name="mine", *, source="a" * 64, task="dots", fixed=None, **changes):
 
 def run(of, horizon, seed, loss, status="ok", detail=None, hparams=HPARAMS):
     final = {
+        "curve_loss": loss,
         "probe_loss": loss,
         "heldout_kl": loss + 0.01,
         "test_kl": 2 * loss,

@@ -1,18 +1,20 @@
 // The choice of optimizers in the figures. Each keeps its colour, dashes and marker while drawn.
+// At first: one's own, the best five others and the baseline.
 function defaultChoice(entries) {
   const views = entries
     .map((entry) => summary(entry, null))
     .filter(Boolean)
     .sort(bySpeedup);
   const best = views
-    .filter((view) => !view.entry.baseline && view.speedup)
+    .filter((view) => !view.entry.baseline && !view.entry.provisional && view.speedup)
     .slice(0, 5)
     .map((view) => view.entry);
   const rest = views
-    .filter((view) => !view.speedup && !view.entry.baseline)
+    .filter((view) => !view.speedup && !view.entry.baseline && !view.entry.provisional)
     .slice(0, 5 - best.length)
     .map((view) => view.entry);
-  return [...best, ...rest, ...entries.filter((entry) => entry.baseline)];
+  const own = views.map((view) => view.entry).filter((entry) => entry.provisional);
+  return [...own, ...best, ...rest, ...entries.filter((entry) => entry.baseline)];
 }
 
 function assignStyles(styles, drawn) {

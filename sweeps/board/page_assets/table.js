@@ -233,7 +233,7 @@ function arrow(x, y, length) {
 function bodyRow(view, axis, style, rungCount, open, toggle) {
   const { entry } = view;
   const row = h("tr", {
-    class: entry.baseline ? "entry is-baseline" : "entry",
+    class: `entry${entry.baseline ? " is-baseline" : ""}${entry.provisional ? " is-own" : ""}`,
     "data-entry": entry.index,
   });
   for (const { key, cell } of COLUMNS) {
@@ -252,6 +252,7 @@ function bodyRow(view, axis, style, rungCount, open, toggle) {
       button.addEventListener("click", () => toggle(entry, button));
       const notes = [
         entry.baseline ? "baseline" : null,
+        entry.provisional ? "provisional" : null,
         entry.reaches.length ? "reaches beyond jax" : null,
         rungCount > view.rungs.length ? `${view.rungs.length} of ${rungCount} rungs` : null,
       ].filter(Boolean);
