@@ -471,8 +471,16 @@ def _show(results: Results, export: str | None) -> int:
         print(f"No result for {', '.join(failed)}: see above.")
     if export:
         print(describe(Path(export), results.studies))
-    print(f"{Path(sys.executable).parent / 'tensorboard'} --logdir {FLAGS.outdir}")
+    print(f"{Path(sys.executable).parent / 'tensorboard'} --logdir {_curves()}")
     return cli.FAILED if failed else cli.OK
+
+
+def _curves() -> Path:
+    """The folder of the final runs' TensorBoard curves; the tuning trials' lies beside it."""
+    from sweeps.execution.tensorboard_runs import folder_of
+    from sweeps.planning.plan import task_of
+
+    return folder_of(Path(FLAGS.outdir), task_of(_plan_request()).name) / "finals"
 
 
 def script() -> None:

@@ -68,9 +68,8 @@ def sink(request_of, tmp_path):
     trial = candidate.trial(candidate.first, 4, TUNING_SEED)
 
     def sink(**options):
-        return TrialSink(
-            tmp_path, candidate, trial, None, {}, print, **{"resumes": False, **options}
-        )
+        given = {"resumes": False, **options}
+        return TrialSink(tmp_path, candidate, trial, tmp_path / "run", None, {}, print, **given)
 
     return sink
 

@@ -13,20 +13,26 @@ import urllib.request
 import numpy as np
 import pytest
 
-from sweeps.execution import tensorboard
-from sweeps.planning.study import Study, Trial
+from sweeps.execution import tensorboard, tensorboard_overview, tensorboard_runs
+from sweeps.planning.study import Result, Study, Trial
 
 TRIALS = [("one", 0.1, 1), ("one", 0.1, 2), ("one", 0.2, 1), ("other", 0.1, 1)]
+RUNS = {"h20/one/seed1", "h20/one/seed2", "h20/other/seed1", "h20/one@ssssss/seed1", "h20/one/mean"}
+
+
+def study_of(opt, lr):
+    return Study("digits", "f" * 16, opt, "s" * 64, {}, {"lr": lr}, {})
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     for opt, lr, seed in TRIALS:
-        study = Study("digits", "f" * 16, opt, "s" * 64, {}, {}, {})
+        study = study_of(opt, lr)
         trial = Trial(study.id, {"lr": lr, "centred": True}, 20, seed)
+        runs = tensorboard_runs.assign(root, [study])[study.id]
         sink = tensorboard.TrialCurves(
-            root / "digits" / opt / trial.name,
+            runs.of_trial(trial),
             study,
             trial,
             lambda steps, lr=lr: lr * (1 - steps / 20),
@@ -63,8 +69,22 @@ def server(tmp_path_factory):
             },
         )
         sink.finish(ok=True)
-    tensorboard.write_layout(root, print)
-    tensorboard.write_layout(root, print)
+    of_finals = tensorboard_runs.assign(root, [study_of("one", 0.1)])
+    (runs,) = of_finals.values()
+    results = [
+        Result(
+            Trial("", {}, 20, seed),
+            "ok",
+            20,
+            losses=tuple(np.linspace(2, seed - 1, 20)),
+            points=((10, {"curve_loss": seed + 1.0}), (20, {"curve_loss": seed, "probe_loss": 1})),
+        )
+        for seed in (1, 2)
+    ]
+    tensorboard_overview.write_mean(runs.of_finals(20) / tensorboard_runs.MEAN, results, 20, 2.0)
+    hparams = {"lr": 0.1, "centred": True, "kind": "a"}
+    for _ in range(2):
+        tensorboard_overview.write_tables(runs.folder / "finals", [40, 20], hparams, print)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -73,7 +93,7 @@ def server(tmp_path_factory):
         "-m",
         "tensorboard.main",
         "--logdir",
-        str(root),
+        str(runs.folder / "finals"),
         "--host",
         "127.0.0.1",
         "--port",
@@ -96,7 +116,7 @@ def server(tmp_path_factory):
     try:
         for _ in range(120):
             try:
-                if len(get("plugin/scalars/tags")) == len(TRIALS):
+                if len(get("plugin/scalars/tags")) == len(RUNS):
                     break
             except (urllib.error.URLError, ConnectionError):
                 assert process.poll() is None, "TensorBoard has ended"
@@ -111,7 +131,7 @@ def server(tmp_path_factory):
 
 def test_every_metric_is_a_curve_over_steps(server):
     tags = server("plugin/scalars/tags")
-    assert len(tags) == 4
+    assert set(tags) == RUNS
     (run,) = [run for run in tags if "other" in run]
     assert set(tags[run]) == {
         *tensorboard.TAGS.values(),
@@ -140,9 +160,10 @@ def test_seeds_of_a_configuration_form_one_session_group(server):
         "horizon",
         "lr",
         "centred",
+        "kind",
     }
-    metrics = {info["name"]["tag"] for info in experiment["metricInfos"]}
-    assert {"probe/loss", "heldout/kl", "heldout/agreement", "heldout/accuracy"} <= metrics
+    metrics = [(info["name"]["tag"], info["displayName"]) for info in experiment["metricInfos"]]
+    assert metrics[:2] == [("probe/loss", "probe loss"), ("heldout/kl", "heldout kl")]
     request = {
         "allowedStatuses": ["STATUS_SUCCESS", "STATUS_RUNNING", "STATUS_FAILURE"],
         "colParams": [],
@@ -150,6 +171,7 @@ def test_seeds_of_a_configuration_form_one_session_group(server):
         "sliceSize": 100,
     }
     groups = server("plugin/hparams/session_groups", request)["sessionGroups"]
+    assert {group["name"].rsplit(" ", 1)[0] for group in groups} == {"one h20", "other h20"}
     sizes = {
         (group["hparams"]["optimizer"], group["hparams"]["lr"]): len(group["sessions"])
         for group in groups
@@ -160,26 +182,51 @@ def test_seeds_of_a_configuration_form_one_session_group(server):
     }
 
 
-def test_the_charts_overlay_all_optimizers(server):
+def test_each_horizon_has_charts_of_the_means(server):
     layout = server("plugin/custom_scalars/layout")
-    charts = {
-        chart["title"]: chart["multiline"]["tag"]
-        for category in layout["category"]
-        for chart in category["chart"]
-    }
-    assert charts["probe/loss"] == ["^probe/loss$"]
-    assert {
-        "probe/curve",
-        "train/loss",
-        "train/learning_rate",
-        "heldout/kl",
-        "heldout/agreement",
-        "heldout/accuracy",
-    } <= set(charts)
-    tags = server("plugin/scalars/tags")
-    for run in tags:
+    assert [category["title"] for category in layout["category"]] == ["20 steps", "40 steps"]
+    charts = {chart["title"]: chart["multiline"]["tag"] for chart in layout["category"][0]["chart"]}
+    assert charts["probe/loss"] == ["^h20/probe/loss$"]
+    assert {"probe/curve", "train/loss", "heldout/kl", "heldout/agreement"} <= set(charts)
+
+    def points(run, tag):
         found = server(
-            f"plugin/custom_scalars/scalars?tag=%5Eprobe/loss%24&run={urllib.request.quote(run)}"
+            f"plugin/custom_scalars/scalars?tag={urllib.request.quote(f'^{tag}$')}"
+            f"&run={urllib.request.quote(run)}"
         )
         assert found["regex_valid"]
-        assert [step for _, step, _ in found["tag_to_events"]["probe/loss"]] == [10, 20]
+        return {name: [point[1:] for point in of] for name, of in found["tag_to_events"].items()}
+
+    # Means over seeds, over gradient evaluations: these runs take two a step.
+    assert points("h20/one/mean", "h20/probe/curve") == {"h20/probe/curve": [[20, 2.5], [40, 1.5]]}
+    assert points("h20/one/mean", "h20/probe/loss") == {"h20/probe/loss": [[40, 1.0]]}
+    (losses,) = points("h20/one/mean", "h20/train/loss").values()
+    assert losses[0] == [2, 2.0]
+    assert losses[-1] == [40, 0.5]
+    assert points("h20/one/seed1", "h20/probe/curve") == {}
+
+
+def test_studies_of_one_name_have_folders_of_their_own_and_keep_them(tmp_path):
+    first, second = study_of("one", 0.1), study_of("one", 0.2)
+    third = study_of("one", 0.3)
+
+    def names(*studies):
+        found = tensorboard_runs.assign(tmp_path, studies)
+        return [found[study.id].name for study in studies]
+
+    assert names(first) == ["one"]
+    assert names(second, first) == ["one@ssssss", "one"]
+    assert names(third) == [f"one@ssssss-{third.id}"]
+    known = tensorboard_runs.folder_of(tmp_path, "digits") / "names.json"
+    known.write_text("torn {")
+    assert names(second) == ["one"]
+
+
+def test_a_tuning_trial_is_named_by_its_hyperparameters(tmp_path):
+    study = study_of("one", 0.1)
+    runs = tensorboard_runs.assign(tmp_path, [study])[study.id]
+    trial = Trial(study.id, {"lr": 0.0412345, "kind": "a/b"}, 20, 0)
+    at = tmp_path / "tensorboard" / "digits" / "tuning" / "h20" / "one"
+    assert runs.of_trial(trial) == at / f"lr=0.0412,kind=a-b,{trial.id[:6]}"
+    long = Trial(study.id, {f"name{i}": 0.1 for i in range(60)}, 20, 0)
+    runs.of_trial(long).mkdir(parents=True)

@@ -37,7 +37,9 @@ def test_a_sweep_compares_stores_and_repeats(script, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert "speed-up" in done.stdout
     assert (
-        done.stdout.strip().splitlines()[-1].endswith(f"tensorboard --logdir {tmp_path / 'runs'}")
+        done.stdout.strip()
+        .splitlines()[-1]
+        .endswith(f"tensorboard --logdir {tmp_path / 'runs' / 'tensorboard' / 'tiny' / 'finals'}")
     )
     first = contents(tmp_path / "runs")
     found = rows(script)
@@ -65,7 +67,8 @@ def test_a_sweep_compares_stores_and_repeats(script, tmp_path, monkeypatch):
     assert table.returncode == 0
     assert table.stdout.strip() in done.stdout
     assert max(map(len, table.stdout.splitlines())) <= 80
-    assert len(list((tmp_path / "runs").rglob("events.out.tfevents.*"))) == 1 + 16
+    # 16 trials, 4 means and what the charts are.
+    assert len(list((tmp_path / "runs").rglob("events.out.tfevents.*"))) == 16 + 4 + 2
 
     # Running the command again computes nothing; in another folder it gives the same bits.
     began = time.monotonic()

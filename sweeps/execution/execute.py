@@ -31,7 +31,8 @@ from sweeps.execution.profiling import Profiler
 from sweeps.execution.progress import Display
 from sweeps.execution.request import Faults
 from sweeps.execution.resources import Resources
-from sweeps.execution.tensorboard import write_layout
+from sweeps.execution.tensorboard_runs import Runs, assign
+from sweeps.execution.tensorboard_sweep import write_means, write_overview
 from sweeps.execution.trial_sink import ExportSink, TrialSink, losses_compare
 from sweeps.planning.environment import environment
 from sweeps.planning.plan import Candidate, Job, Plan
@@ -54,6 +55,7 @@ class _Runner:
       faults: optimizers to run by themselves or not at all.
       resources: what to train with.
       environment: versions and machine, stored with every result.
+      runs: the folders of TensorBoard's runs, by study.
       profiler: writes a trace; None if not wanted.
       exporter: exports the students of finals; None if not wanted.
       again: results of finals that are trained again to export their students, by id.
@@ -67,6 +69,7 @@ class _Runner:
     faults: Faults
     resources: Resources
     environment: dict[str, Any]
+    runs: Mapping[str, Runs]
     profiler: Profiler | None
     exporter: Exporter | None
     again: Mapping[str, Result] = field(default_factory=dict)
@@ -137,10 +140,12 @@ class _Runner:
     def _sink(self, job: Job) -> TrialSink | ExportSink:
         if self.exporter and (stored := self.again.get(job[1].id)):
             return ExportSink(self.exporter, job, stored, self.display.say)
-        task = self.plan.task
+        task, (candidate, trial) = self.plan.task, job
         return TrialSink(
             self.root,
-            *job,
+            candidate,
+            trial,
+            self.runs[candidate.study.id].of_trial(trial),
             self.exporter,
             self.environment,
             self.display.say,
@@ -203,9 +208,10 @@ def execute(
         _open_study(root, candidate, candidate.entry.sources, display)
         for candidate in plan.candidates
     ]
-    write_layout(root, display.say)
+    runs = assign(root, [candidate.study for candidate in plan.candidates])
+    write_overview(plan, root, display.say)
     profiler = Profiler(root, display.say) if resources.profile else None
-    _run(_Runner(plan, root, display, faults, resources, environment(), profiler, exporter))
+    _run(_Runner(plan, root, display, faults, resources, environment(), runs, profiler, exporter))
     if profiler:
         profiler.close()
     return folders
@@ -232,7 +238,8 @@ def execute_jobs(
       resources: what to train with.
     """
     folder = _open_study(root, plan.candidates[0], sources, display)
-    runner = _Runner(plan, root, display, Faults(), resources, environment(), None, None)
+    runs = assign(root, [plan.candidates[0].study])
+    runner = _Runner(plan, root, display, Faults(), resources, environment(), runs, None, None)
     runner.run(label, _missing(root, jobs))
     return folder
 
@@ -266,8 +273,10 @@ def _run(runner: _Runner) -> None:
             "have, run this shard again."
         )
         return
-    finals = plan.mine(pending.finals(plan, root))
-    runner.run(FINALS, [*_missing(root, finals), *_to_export(runner, finals)])
+    last = plan.mine(pending.finals(plan, root))
+    missing = _missing(root, last)
+    runner.run(FINALS, [*missing, *_to_export(runner, last)])
+    write_means(missing, root, runner.runs)
 
 
 def _to_export(runner: _Runner, finals: Sequence[Job]) -> list[Job]:

@@ -1,5 +1,8 @@
 """Writes each trial's TensorBoard event file while it trains. The files are never read back.
 
+The horizontal axis counts gradient evaluations, so that a rule that takes two a step ends where the
+others do.
+
 An event holds the time at which it was written; all else is the same in every run of a trial.
 
 TensorFlow is not needed.
@@ -20,18 +23,13 @@ from typing import Any
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.plugins.custom_scalar import metadata as custom_scalar
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from tensorboard.summary.writer.record_writer import RecordWriter
-from tensorboard.util import tensor_util
 
-from distill_bench.files import replace_atomically
 from distill_bench.training.exams import CURVE
 from sweeps.planning.study import Study, Trial, content_id
-from sweeps.results.outdir import Say, expect_file
 
 TAGS = {
     CURVE: "probe/curve",
@@ -48,7 +46,7 @@ TRAIN_LOSS, LEARNING_RATE = "train/loss", "train/learning_rate"
 _RATE_EVERY = 10  # steps between points of the learning-rate curve
 
 
-class _Events:
+class Events:
     """Events in memory, in the format of an event file."""
 
     def __init__(self, clock: Callable[[], float] = time.time):
@@ -74,41 +72,76 @@ class _Events:
         return taken
 
 
-class TrialCurves:
-    """The curves of one trial. The value at step s is the one after s updates."""
+class EventFile:
+    """The event file of one run, alone in the run's folder.
 
-    def __init__(
-        self, folder: Path, study: Study, trial: Trial, learning_rate: Callable[[np.ndarray], Any]
-    ):
+    Attributes:
+      events: what is to be written.
+    """
+
+    def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
         # An interrupted run left its events; they are written again.
         for stale in folder.glob("events.out.tfevents.*"):
             stale.unlink()
         self._path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
-        self._events = _Events()
+        self.events = Events()
+
+    def flush(self) -> None:
+        """The file is open only here, because a sweep may have a thousand."""
+        with open(self._path, "ab") as file:
+            file.write(self.events.take())
+
+
+class TrialCurves:
+    """The curves of one trial. The value at step s is the one after s updates."""
+
+    def __init__(
+        self,
+        folder: Path,
+        study: Study,
+        trial: Trial,
+        learning_rate: Callable[[np.ndarray], Any],
+        evaluations: float = 1.0,
+    ):
+        """
+        Args:
+          folder: of the run, see tensorboard_runs.py. What an earlier run left there goes.
+          study: the trial's study.
+          trial: the trial.
+          learning_rate: steps -> the scheduled learning rates there.
+          evaluations: gradient evaluations of a step.
+        """
+        self._file, self._evaluations = EventFile(folder), evaluations
+        self._events = self._file.events
         configuration = {"optimizer": study.optimizer, "horizon": trial.horizon, **trial.hparams}
-        # All seeds of a configuration form one session group.
-        group = content_id([study.id, configuration])
+        # All seeds of a configuration form one session group, which the table calls by this name.
+        digits = content_id([study.id, configuration])[:6]
+        group = f"{study.optimizer} h{trial.horizon} {digits}"
         self._events.summary(
             hparams_summary.hparams_pb(configuration, trial_id=group, start_time_secs=time.time())
         )
-        steps = np.arange(0, trial.horizon, _RATE_EVERY)
+        steps = np.arange(0, max(1, round(trial.horizon / evaluations)), _RATE_EVERY)
         for step, rate in zip(steps.tolist(), _rates(learning_rate, steps), strict=False):
-            self._events.scalar(LEARNING_RATE, rate, step)
+            self._events.scalar(LEARNING_RATE, rate, self._place(step))
+
+    def _place(self, step: int) -> int:
+        """Where a step stands on the horizontal axis."""
+        return round(step * self._evaluations)
 
     def losses(self, first: int, values: np.ndarray) -> None:
         for i, value in enumerate(values.tolist()):
-            self._events.scalar(TRAIN_LOSS, value, first + i)
-        self._flush()
+            self._events.scalar(TRAIN_LOSS, value, self._place(first + i))
+        self._file.flush()
 
     def point(
         self, step: int, metrics: dict[str, float], diagnostics: dict[str, float] | None = None
     ) -> None:
         for name, value in metrics.items():
-            self._events.scalar(TAGS[name], value, step)
+            self._events.scalar(TAGS[name], value, self._place(step))
         for name, value in (diagnostics or {}).items():
-            self._events.scalar(f"optimizer/{name}", value, step)
-        self._flush()
+            self._events.scalar(f"optimizer/{name}", value, self._place(step))
+        self._file.flush()
 
     def replay(self, records: Sequence[dict[str, Any]]) -> None:
         """Writes again the points that a trial recorded before it was interrupted."""
@@ -128,12 +161,7 @@ class TrialCurves:
             metadata=hparams_metadata.create_summary_metadata(data),
         )
         self._events.summary(Summary(value=[value]))
-        self._flush()
-
-    def _flush(self) -> None:
-        """The file is open only here, because a sweep may have a thousand."""
-        with open(self._path, "ab") as file:
-            file.write(self._events.take())
+        self._file.flush()
 
 
 def _rates(learning_rate: Callable[[np.ndarray], Any], steps: np.ndarray) -> list[float]:
@@ -144,34 +172,3 @@ def _rates(learning_rate: Callable[[np.ndarray], Any], steps: np.ndarray) -> lis
         return [] if rates is None else np.broadcast_to(rates, steps.shape).tolist()
     except Exception:
         return []
-
-
-def write_layout(root: Path, say: Say) -> None:
-    """Writes the custom-scalar layout: one chart per metric, with the curves of all trials."""
-    held_out = [TAGS[name] for name in ("heldout_kl", "agreement", "accuracy")]
-    layout = layout_pb2.Layout(
-        category=[
-            _category(
-                "all optimizers: held-in",
-                [TAGS[CURVE], TAGS["probe_loss"], TRAIN_LOSS, LEARNING_RATE],
-            ),
-            _category("all optimizers: held-out", held_out),
-        ]
-    )
-    events = _Events(clock=lambda: 0.0)  # the same bytes in every run
-    value = Summary.Value(
-        tag=custom_scalar.CONFIG_SUMMARY_TAG,
-        tensor=tensor_util.make_tensor_proto(layout.SerializeToString(), shape=()),
-        metadata=custom_scalar.create_summary_metadata(),
-    )
-    events.summary(Summary(value=[value]))
-    path = expect_file(root / f"events.out.tfevents.{0:010d}.layout", say)
-    replace_atomically(path, lambda file: file.write(events.take()))
-
-
-def _category(title: str, tags: Sequence[str]) -> layout_pb2.Category:
-    charts = [
-        layout_pb2.Chart(title=tag, multiline=layout_pb2.MultilineChartContent(tag=[f"^{tag}$"]))
-        for tag in tags
-    ]
-    return layout_pb2.Category(title=title, chart=charts)

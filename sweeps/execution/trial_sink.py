@@ -36,6 +36,7 @@ class TrialSink:
         root: Path,
         candidate: Candidate,
         trial: Trial,
+        curves: Path,
         exporter: Exporter | None,
         environment: dict[str, Any],
         say: Callable[[str], None],
@@ -47,13 +48,14 @@ class TrialSink:
           root: folder of the results.
           candidate: the optimizer.
           trial: the trial.
+          curves: folder of its TensorBoard run.
           exporter: exports its student at the end; None for no export.
           environment: versions and machine, stored with the result.
           say: shows the reason if what an interrupted run left cannot be used.
           resumes: whether to continue from the checkpoint that an earlier run left.
           losses_compare: whether training losses and probe losses are the same measure.
         """
-        self._say = say
+        self._say, self._run = say, curves
         self._folder = store.study_folder(root, candidate.study) / trial.name
         study = candidate.study
         self._owner = {
@@ -98,7 +100,9 @@ class TrialSink:
         def learning_rate(steps: np.ndarray) -> Any:
             return opt.learning_rate(trial.hparams, opt.steps(trial.horizon), steps)
 
-        self._curves = TrialCurves(self._folder, candidate.study, trial, learning_rate)
+        self._curves = TrialCurves(
+            self._run, candidate.study, trial, learning_rate, opt.evaluations
+        )
         self._curves.replay(kept)
 
     def _resume(self) -> tuple[Saved | None, list[dict[str, Any]]]:

@@ -115,6 +115,15 @@ class Plan:
         return range(TUNING_SEED + 1, TUNING_SEED + 1 + self.seeds)
 
 
+def task_of(request: PlanRequest) -> Task:
+    """The task with its variation.
+
+    Raises:
+      UserError: if there is no such task, or the variation does not fit it.
+    """
+    return vary(catalogue.get(request.task), request.variation)
+
+
 def make_plan(request: PlanRequest, importing: Callable[[str], None] = lambda spec: None) -> Plan:
     """Checks the request and lists its trials.
 
@@ -125,7 +134,7 @@ def make_plan(request: PlanRequest, importing: Callable[[str], None] = lambda sp
     """
     # Before anything is imported, because a plug-in may change the current folder.
     files = {spec: absolute(spec) for spec in request.opts}
-    task = vary(catalogue.get(request.task), request.variation)
+    task = task_of(request)
     horizons = parse_horizons(request.horizons, task)
     if request.trials < 1:
         raise UserError(f"--trials={request.trials} tries nothing: use 1 or more.")

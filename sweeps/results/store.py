@@ -9,6 +9,7 @@ The name of a trial's folder is for people: it is never read, and files say ever
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,17 @@ def load_study(folder: Path) -> Loaded:
         ) from None
     loaded.results, loaded.problems, loaded.environment = trial_files.load_trials(folder)
     return loaded
+
+
+def known_studies(root: Path, task: str) -> list[Study]:
+    """The studies of one task under `root`, without their trials; those that cannot be read are
+    left out."""
+    found = []
+    for folder in outdir.study_folders(root):
+        if folder.parent.name == task:
+            with suppress(Damaged):
+                found.append(_read_study(folder).study)
+    return found
 
 
 def load(root: Path, tasks: Iterable[str] | None = None) -> list[Loaded]:

@@ -61,7 +61,10 @@ def store_trial(root: Path) -> tuple[int | None, list[str]]:
         folder = store.save_study(root, STUDY, "still", {"still.py": "source"}, said.append)
         if trial_files.load_trials(folder)[0]:
             return None, said
-        sink = TrialSink(root, CANDIDATE, TRIAL, None, {"device": "cpu"}, said.append, resumes=True)
+        curves = root / "curves"
+        sink = TrialSink(
+            root, CANDIDATE, TRIAL, curves, None, {"device": "cpu"}, said.append, resumes=True
+        )
         start = sink.saved.step if sink.saved else 0
         for step in range(start, STEPS, CHUNK):
             sink.losses(step + 1, LOSSES[step : step + CHUNK])

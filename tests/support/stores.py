@@ -37,9 +37,11 @@ def rows(script, *flags):
 
 
 def contents(folder):
-    """All JSON files of a store, as text, without the results' environment and digest."""
+    """All JSON files of a store's studies, as text, without the results' environment and digest."""
     found = {}
     for path in sorted(folder.rglob("*.json*")):
+        if path.name == "names.json":  # of TensorBoard's folders
+            continue
         content = path.read_text()
         if path.name == "result.json":
             content = json.dumps(

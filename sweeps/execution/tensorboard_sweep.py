@@ -1,0 +1,43 @@
+"""Writes what TensorBoard shows of a whole sweep, beside each trial's own curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeps.execution.tensorboard_overview import write_mean, write_tables
+from sweeps.execution.tensorboard_runs import MEAN, Runs, folder_of
+from sweeps.planning.plan import Job, Plan
+from sweeps.planning.sampling import parse_domain
+from sweeps.results import pending, store
+from sweeps.results.outdir import Say
+from sweeps.results.summary import chosen, finals
+
+
+def write_overview(plan: Plan, root: Path, say: Say) -> None:
+    """Writes the charts and columns for all studies of the plan's task in the store."""
+    folder = folder_of(root, plan.task.name)
+    before = (path.name[1:] for path in (folder / "finals").glob("h*/"))
+    horizons = {*plan.horizons, *(int(name) for name in before if name.isdecimal())}
+    hparams: dict[str, Any] = {}  # name -> a value
+    for study in store.known_studies(root, plan.task.name):
+        hparams |= {name: parse_domain(domain).at(0) for name, domain in study.space.items()}
+        hparams |= study.fixed
+    write_tables(folder / "finals", horizons, hparams, say)
+    write_tables(folder / "tuning", (), hparams, say)
+
+
+def write_means(jobs: Sequence[Job], root: Path, runs: Mapping[str, Runs]) -> None:
+    """Writes the mean of each optimizer's final runs at a horizon, if all of them ended well.
+
+    jobs: the final runs that have just ended; the others have their mean already.
+    """
+    for candidate in {job[0].study.id: job[0] for job in jobs}.values():
+        results = pending.results_of(root, candidate)
+        for horizon in sorted({trial.horizon for one, trial in jobs if one is candidate}):
+            best = chosen(results, horizon)
+            ran = finals(results, best) if best else []
+            if ran and all(run.final for run in ran):
+                folder = runs[candidate.study.id].of_finals(horizon) / MEAN
+                write_mean(folder, ran, horizon, candidate.optimizer.evaluations)
