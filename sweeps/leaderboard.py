@@ -8,7 +8,6 @@ python sweeps/leaderboard.py --add=runs
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from pathlib import Path
@@ -24,7 +23,6 @@ from distill_bench.errors import UserError, suggestion
 from sweeps import cli
 
 if TYPE_CHECKING:
-    from sweeps.board.entries import Cost
     from sweeps.results.store import Loaded
 
 FLAGS = Flags()
@@ -62,7 +60,11 @@ with FLAGS.group("What to show"):
         flag_values=FLAGS,
     )
     flags.DEFINE_enum(
-        "format", "table", ["table", "json", "markdown"], "how to print it.", flag_values=FLAGS
+        "format",
+        "table",
+        ["table", "json", "markdown", "csv", "latex", "parquet"],
+        "how to print it, or what --tables writes.",
+        flag_values=FLAGS,
     )
 
 with FLAGS.group("What to write instead"):
@@ -73,6 +75,13 @@ with FLAGS.group("What to write instead"):
         "figures",
         None,
         "Write the leaderboard's figures into this folder, as SVG and PDF.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "tables",
+        None,
+        "Write rows, curves and trials into this folder, as --format=csv or parquet; with latex, "
+        "the rows.",
         flag_values=FLAGS,
     )
     flags.DEFINE_string(
@@ -111,7 +120,14 @@ with FLAGS.group("What to write instead"):
 
 def main() -> int:
     if FLAGS.add:
-        return _add_entries()
+        from sweeps.board import add_entries
+
+        cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
+        paths = [Path(path) for path in FLAGS.add]
+        added = add_entries.add(paths, _folder(), FLAGS.replace, FLAGS.cost, cache)
+        return cli.OK if added else cli.FAILED
+    if FLAGS.tables or FLAGS.format in _FLAT:
+        return _show_flat()
     if FLAGS.outdir and not (FLAGS.html or FLAGS.figures):
         return _show_runs()
     if FLAGS.horizons and not FLAGS.outdir:
@@ -124,11 +140,45 @@ def main() -> int:
     return _show_board()
 
 
+_FLAT = ("csv", "latex", "parquet")
+
+
+def _show_flat() -> int:
+    """Prints or writes the board, or one's own runs, for other programs."""
+    from sweeps.board import entries, formats, run_rows, tidy
+
+    if FLAGS.html or FLAGS.figures or FLAGS.readme:
+        raise UserError(
+            "--tables, --html, --figures and --readme each write one thing: choose one."
+        )
+    format = FLAGS.format if FLAGS.format in _FLAT else "csv"
+    if format == "parquet" and not FLAGS.tables:
+        raise UserError("--format=parquet cannot be printed: add --tables=DIR.")
+    if FLAGS.outdir:
+        studies, warnings = _own_studies(), []
+    else:
+        folder = _folder()
+        _check_places(folder)
+        found, warnings = entries.load(folder, [FLAGS.task] if FLAGS.task else None)
+        studies = [entry.loaded() for entry in found]
+    table = run_rows.collect(studies, _chosen_horizons(studies), reference=FLAGS.reference)
+    if FLAGS.tables:
+        for path in formats.write(table, Path(FLAGS.tables), format):
+            print(path)
+    elif format == "latex":
+        print(formats.latex(table), end="")
+    else:
+        print(formats.as_csv(tidy.tables(table)["rows"]), end="")
+    for warning in (*warnings, *table.warnings):
+        print(f"Warning: {warning}", file=sys.stderr)
+    return cli.FAILED if warnings or any(one.problems for one in studies) else cli.OK
+
+
 def _show_board() -> int:
     """Shows the leaderboard, with one's own runs over it if --outdir is given."""
     from sweeps.board import build, entries, tables
 
-    folder = Path(FLAGS.entries) if FLAGS.entries else entries.FOLDER
+    folder = _folder()
     _check_places(folder)
     found, warnings = entries.load(folder, [FLAGS.task] if FLAGS.task else None)
     left_out: list[str] = []
@@ -165,6 +215,13 @@ def _show_board() -> int:
     for warning in left_out:
         print(f"Warning: {warning}", file=sys.stderr)
     return cli.FAILED if len(board["warnings"]) > len(left_out) else cli.OK
+
+
+def _folder() -> Path:
+    """The folder of the leaderboard's entries."""
+    from sweeps.board import entries
+
+    return Path(FLAGS.entries) if FLAGS.entries else entries.FOLDER
 
 
 def _check_places(folder: Path) -> None:
@@ -226,96 +283,6 @@ def _chosen_horizons(studies: list[Loaded]) -> set[int] | None:
             f"Theirs are {', '.join(map(str, present))}."
         )
     return chosen
-
-
-def _add_entries() -> int:
-    """Writes an entry for each study that is ready. Says why the others are not, and fails."""
-    from sweeps.board import entries, write_entry
-    from sweeps.results import store
-
-    folder = Path(FLAGS.entries) if FLAGS.entries else entries.FOLDER
-    cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
-    studies = store.merge([loaded for path in FLAGS.add for loaded in _studies(Path(path))])
-    cli.set_up_jax(cache)
-    from sweeps.execution import preflight
-
-    by_name: dict[tuple[str, str], list[Loaded]] = {}
-    for loaded in studies:
-        by_name.setdefault((loaded.study.task, loaded.study.optimizer), []).append(loaded)
-    refused = False
-    for versions in by_name.values():
-        try:
-            loaded = _only(versions)
-            write_entry.check(loaded, folder, FLAGS.replace)
-            preflight.require(loaded, cache)
-            cost = _cost(loaded) if FLAGS.cost else None
-            print(write_entry.write(loaded, cost, folder, FLAGS.replace))
-        except UserError as error:
-            refused = True
-            print(error, file=sys.stderr)
-    return cli.FAILED if refused or not by_name else cli.OK
-
-
-def _only(versions: list[Loaded]) -> Loaded:
-    if len(versions) == 1:
-        return versions[0]
-    folders = "\n".join(
-        f"- {loaded.folder}, source {loaded.study.source_sha256[:12]}, "
-        f"task {loaded.study.fingerprint}"
-        for loaded in versions
-    )
-    raise UserError(
-        f"{len(versions)} studies of {versions[0].study.optimizer} differ in task, source, search "
-        f"space or versions: name one of them with --add.\n{folders}"
-    )
-
-
-def _studies(path: Path) -> list[Loaded]:
-    from sweeps.results import store
-
-    if (path / "study.json").is_file():
-        return [store.load_study(path)]
-    found = store.load(path) if path.is_dir() else []
-    if not found:
-        raise UserError(
-            f"--add={path} holds no study: "
-            "name a folder that sweeps/run.py --outdir wrote, or one study's folder in it."
-        )
-    return found
-
-
-def _cost(loaded: Loaded) -> Cost:
-    """Measures the update rule as it is now, which must be the one that ran."""
-    from distill_bench.tasks import catalogue
-    from sweeps.board import entries
-    from sweeps.planning.plug_ins import resolve
-    from sweeps.timing import update_cost
-
-    rule, baseline = resolve(loaded.spec), resolve(entries.BASELINE)
-    if rule.source_sha256 != loaded.study.source_sha256:
-        raise UserError(
-            f"{loaded.study.optimizer} has changed since it ran, so its cost cannot be measured: "
-            "run it again, or add it with --nocost."
-        )
-    task = catalogue.get(loaded.study.task)
-    measured = update_cost.optimizer_cost(task, rule.optimizer, baseline.optimizer)
-    return entries.Cost(
-        measured["update_ms"],
-        measured["baseline_update_ms"],
-        measured["update_ratio"],
-        measured["state_bytes_per_parameter"],
-        _gradient_ms(loaded.study.task),
-    )
-
-
-@functools.cache
-def _gradient_ms(task: str) -> float:
-    """Time of a step without its update; measured once for all entries."""
-    from distill_bench.tasks import catalogue
-    from sweeps.execution.resources import Resources
-    from sweeps.timing import measure
-
-    return 1e3 * measure.gradient_seconds(Resources().open_engine(catalogue.get(task)))
 
 
 def _write(path: str, content: str) -> None:

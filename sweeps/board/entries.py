@@ -21,6 +21,7 @@ from sweeps.board.folder import BASELINE as BASELINE
 from sweeps.board.folder import FOLDER as FOLDER
 from sweeps.board.untrusted import BadFile, printable
 from sweeps.planning.study import TUNING_SEED, Result, Study, Trial
+from sweeps.results.store import Loaded
 
 SCHEMA = 4
 MAX_NOTICE = 4000  # characters
@@ -82,6 +83,18 @@ class Entry:
     @property
     def horizons(self) -> list[int]:
         return sorted({result.trial.horizon for result in self.results})
+
+    def loaded(self) -> Loaded:
+        """The entry as if it came from a store."""
+        sources, environment = dict(self.sources), dict(self.environment)
+        return Loaded(
+            self.study,
+            self.path.parent,
+            self.spec,
+            sources,
+            list(self.results),
+            environment=environment,
+        )
 
 
 def validate(content: Any) -> None:
