@@ -49,6 +49,7 @@ def compare(
     trials: int = 48,
     seeds: int = 3,
     settings: Mapping[str, Any] | None = None,
+    schedule: str | None = None,
     reference: Sequence[str] = (),
     outdir: str | Path = "runs",
     variation: Variation | None = None,
@@ -70,6 +71,7 @@ def compare(
       seeds: final runs of each winner, on fresh seeds.
       settings: hyperparameters to set: name -> a value, a list of values to try, or a range to
         search as text, "1e-3:1e-1".
+      schedule: a learning-rate schedule for all of them, as --schedule takes; None for their own.
       reference: names of leaderboard entries to show beside the results, such as ["muon"].
       outdir: folder for results and TensorBoard curves.
       variation: changes to the task.
@@ -88,6 +90,7 @@ def compare(
         trials=trials,
         seeds=seeds,
         settings=tuple(f"{name}={_text(value)}" for name, value in (settings or {}).items()),
+        schedule=schedule,
         variation=variation or Variation(),
     )
     cache = str(Path(CACHE).expanduser())

@@ -82,6 +82,14 @@ with FLAGS.group("How to search"):
         comma_compat=True,
         flag_values=FLAGS,
     )
+    flags.DEFINE_string(
+        "schedule",
+        None,
+        "A learning-rate schedule for all optimizers, outside the leaderboard: warmup_cosine, "
+        "warmup_linear, wsd, constant, warmup_constant or warmup_quadratic. Default: each one's "
+        "own, mostly warmup_cosine.",
+        flag_values=FLAGS,
+    )
     flags.DEFINE_multi_string(
         "set",
         [],
@@ -420,6 +428,7 @@ def _plan_request() -> PlanRequest:
         learning_rates=tuple(FLAGS.lr),
         settings=tuple(FLAGS.set),
         shard=FLAGS.shard,
+        schedule=FLAGS.schedule,
         variation=Variation(
             mode=FLAGS.mode,
             synthetic=FLAGS.synthetic,

@@ -95,7 +95,7 @@ def without_a_trial(results, horizon):
             lambda one: dataclasses.replace(
                 one, study=dataclasses.replace(one.study, fixed={"lr": 0.1})
             ),
-            r"lr was set by hand",
+            r"lr was set on the command line",
         ),
         (
             lambda one: dataclasses.replace(

@@ -76,7 +76,7 @@ def _objections(loaded: Loaded) -> list[str]:
         return [f"it ran on another version of {study.task} ({study.fingerprint}). Run it again."]
     if study.fixed:
         found.append(
-            f"{', '.join(study.fixed)} was set by hand with --lr or --set. "
+            f"{', '.join(study.fixed)} was set on the command line. "
             "Declare the value in the optimizer's file instead."
         )
     found += [f"{path} cannot be read: {reason}" for path, reason in loaded.problems]

@@ -160,7 +160,8 @@ class _Runner:
             trials = [(dict(trial.hparams), trial.horizon, trial.seed) for _, trial in jobs]
             opts = [candidate.located for candidate, _ in jobs]
             task, versions = self.plan.task.name, jobs[0][0].study.versions
-            return ray_executor.run(task, self.resources, versions, opts, trials, keep)
+            schedule = self.plan.schedule
+            return ray_executor.run(task, self.resources, versions, opts, trials, keep, schedule)
         lanes = [candidate.lane(trial) for candidate, trial in jobs]
         names = [candidate.optimizer.name for candidate, _ in jobs]
         due, diagnose = every(self.resources.checkpoint_seconds), self.resources.diagnose()

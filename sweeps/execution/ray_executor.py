@@ -55,9 +55,11 @@ def _unit(
     opt: str,
     trials: Sequence[TrialSpec],
     keep: bool,
+    schedule: str | None,
 ) -> list[Event]:
     """Trains the trials, on a Ray worker whose versions are as expected; returns their events."""
     from distill_bench.training.train import train
+    from optimizers.contract.rescheduling import with_schedule
     from sweeps.planning.plan import lane_of
     from sweeps.planning.plug_ins import resolve
 
@@ -66,6 +68,8 @@ def _unit(
     if most and len(engine.islands[0].rules) >= most:
         engine.forget_all()
     optimizer = resolve(opt).optimizer
+    if schedule:
+        optimizer = with_schedule(optimizer, schedule)
     lanes = [
         lane_of(optimizer, hparams, optimizer.steps(horizon), seed)
         for hparams, horizon, seed in trials
@@ -99,6 +103,7 @@ def run(
     opts: Sequence[str],
     trials: Sequence[TrialSpec],
     keep: bool = False,
+    schedule: str | None = None,
 ) -> Iterator[Event]:
     """Events of `trials`. Trial i uses the optimizer opts[i]; a file is named by its absolute path.
     The events of a unit come together, when it is done.
@@ -106,6 +111,7 @@ def run(
     Args:
       versions: those of the study, which every Ray worker must have.
       keep: see `train`.
+      schedule: see `Plan`.
 
     Raises:
       UserError: if Ray is not installed, its cluster cannot be reached, or one of its workers has
@@ -132,7 +138,7 @@ def run(
     waiting = {}
     for indices in slices(opts, workers):
         opt, own = opts[indices[0]], [trials[i] for i in indices]
-        waiting[unit.remote(task, resources, versions, opt, own, keep)] = indices
+        waiting[unit.remote(task, resources, versions, opt, own, keep, schedule)] = indices
     while waiting:
         yield Alive(next(iter(waiting.values()))[0])
         done, _ = ray.wait(list(waiting), timeout=_HEARTBEAT_SECONDS)

@@ -23,7 +23,7 @@ def write_overview(plan: Plan, root: Path, say: Say) -> None:
     hparams: dict[str, Any] = {}  # name -> a value
     for study in store.known_studies(root, plan.task.name):
         hparams |= {name: parse_domain(domain).at(0) for name, domain in study.space.items()}
-        hparams |= study.fixed
+        hparams |= {k: value for k, value in study.fixed.items() if not k.startswith("--")}
     write_tables(folder / "finals", horizons, hparams, say)
     write_tables(folder / "tuning", (), hparams, say)
 

@@ -11,7 +11,7 @@ from distill_bench.tasks import catalogue
 from distill_bench.tasks.task import Task
 from distill_bench.tasks.variation import vary
 from distill_bench.training.rules import Contract, Lane
-from optimizers.contract import registry
+from optimizers.contract import registry, rescheduling
 from optimizers.contract.api import FUNCTIONS, Optimizer
 from optimizers.contract.evaluations import Audit
 from optimizers.contract.source_digest import own_files
@@ -98,6 +98,7 @@ class Plan:
       horizons: steps of each rung.
       seeds: number of fresh seeds for each winner.
       shard: (i, n) if this process runs slice i of n.
+      schedule: a schedule for all optimizers instead of their own; None for their own.
     """
 
     task: Task
@@ -105,6 +106,7 @@ class Plan:
     horizons: tuple[int, ...]
     seeds: int
     shard: tuple[int, int] = (0, 1)
+    schedule: str | None = None
 
     def mine(self, jobs: Sequence[Job]) -> list[Job]:
         """This shard's slice: every n-th job, starting at the i-th."""
@@ -140,25 +142,35 @@ def make_plan(request: PlanRequest, importing: Callable[[str], None] = lambda sp
         raise UserError(f"--trials={request.trials} tries nothing: use 1 or more.")
     if request.seeds < 1:
         raise UserError(f"--seeds={request.seeds} leaves no final run: use 1 or more.")
+    if request.schedule not in (None, *rescheduling.CHOICES):
+        raise UserError(
+            f"There is no schedule {request.schedule!r}."
+            f"{suggestion(request.schedule or '', rescheduling.CHOICES)}\n"
+            f"There are: {', '.join(rescheduling.CHOICES)}."
+        )
     specs = registry.builtins() if list(request.opts) == ["all"] else request.opts
     specs = request.part or specs
-    resolved = _resolve_all(specs, files, importing)
+    resolved = _resolve_all(specs, files, importing, request.schedule)
     entries = [entry for entry, _ in resolved]
     settings = parse_settings(request.learning_rates, request.settings)
     if not request.part:  # a name may be declared by an optimizer of another part
         _check_declared(settings, entries)
     candidates = tuple(
         replace(
-            _candidate(spec, entry, task, request.trials, horizons, settings),
+            _candidate(spec, entry, task, request, horizons, settings),
             alone=bool(changed),
         )
         for spec, (entry, changed) in zip(specs, resolved, strict=True)
     )
-    return Plan(task, candidates, horizons, request.seeds, parse_shard(request.shard))
+    shard = parse_shard(request.shard)
+    return Plan(task, candidates, horizons, request.seeds, shard, request.schedule)
 
 
 def _resolve_all(
-    specs: Sequence[str], files: Mapping[str, str], importing: Callable[[str], None]
+    specs: Sequence[str],
+    files: Mapping[str, str],
+    importing: Callable[[str], None],
+    schedule: str | None,
 ) -> list[tuple[registry.Resolved, list[str]]]:
     """Each optimizer, with the settings that its file tried to change."""
     if not specs:
@@ -169,7 +181,10 @@ def _resolve_all(
     found = []
     for spec in specs:
         importing(spec)
-        found.append(resolve_watched(spec, files.get(spec)))
+        entry, changed = resolve_watched(spec, files.get(spec))
+        if schedule:
+            entry = replace(entry, optimizer=rescheduling.with_schedule(entry.optimizer, schedule))
+        found.append((entry, changed))
     names = [entry.optimizer.name for entry, _ in found]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
@@ -209,7 +224,7 @@ def _candidate(
     spec: str,
     entry: registry.Resolved,
     task: Task,
-    trials: int,
+    request: PlanRequest,
     horizons: tuple[int, ...],
     settings: Mapping[str, Setting],
 ) -> Candidate:
@@ -232,6 +247,7 @@ def _candidate(
             "searched. Leave the domains of the others out, so that they keep their defaults, or "
             "give them values with --set."
         )
+    forced = {"--schedule": request.schedule} if request.schedule and opt.scheduled else {}
     study = Study(
         task=task.name,
         fingerprint=task.fingerprint(),
@@ -240,14 +256,15 @@ def _candidate(
         space={name: describe_domain(domain) for name, domain in searched.items()},
         fixed={
             name: values[0] if len(values) == 1 else list(values) for name, values in listed.items()
-        },
+        }
+        | forced,
         versions=versions(),
     )
     search = Search(
         opt.name,
         tuple(searched.items()),
         tuple((name, tuple(values)) for name, values in listed.items()),
-        trials,
+        request.trials,
         horizons,
     )
     search.check()

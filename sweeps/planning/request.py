@@ -21,6 +21,8 @@ class PlanRequest:
       learning_rates: values of `lr` to try, as text.
       settings: texts of the form "name=value" or "name=value,value".
       shard: "i/n", slice i of n.
+      schedule: a learning-rate schedule for all optimizers, one of rescheduling.CHOICES; None for
+        their own.
       variation: changes to the task.
       part: the optimizers to plan for, of those in `opts`; () for all of them.
     """
@@ -33,5 +35,6 @@ class PlanRequest:
     learning_rates: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     shard: str = "0/1"
+    schedule: str | None = None
     variation: Variation = field(default_factory=Variation)
     part: tuple[str, ...] = ()
