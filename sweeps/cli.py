@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from distill_bench import command, machine
+from distill_bench import command, machine, settings
 from distill_bench.errors import UserError
 
 OK, FAILED = command.OK, command.FAILED
@@ -60,6 +60,15 @@ def python_path() -> str:
     typed = os.environ.get("PYTHONPATH")
     given = typed.split(os.pathsep) if typed else []
     return os.pathsep.join(dict.fromkeys([str(ROOT), *_without(os.getcwd(), given)]))
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment for a process that runs this project, without what changes numbers.
+
+    Raises:
+      UserError: if XLA_FLAGS asks for fast math or names a file.
+    """
+    return settings.cleaned(os.environ)[0] | {"PYTHONPATH": python_path()}
 
 
 def _without(folder: str, paths: Iterable[str]) -> list[str]:

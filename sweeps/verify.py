@@ -2,6 +2,7 @@
 
 python sweeps/verify.py leaderboard/digits/shampoo.json
 python sweeps/verify.py leaderboard/digits/shampoo.json --seeds=2 --tuning=8
+python sweeps/verify.py --submission leaderboard/digits/my_opt.json  (what a pull request runs)
 python sweeps/verify.py --restamp leaderboard/digits/*.json  (after the code was reworded or moved)
 """
 
@@ -67,6 +68,14 @@ with FLAGS.group("What to rerun"):
         flag_values=FLAGS,
     )
 
+    flags.DEFINE_bool(
+        "submission",
+        False,
+        "Say whether entries may join the leaderboard: check their form, code and conformance, "
+        "then rerun two seeds and twelve tuning trials of each. Runs their code.",
+        flag_values=FLAGS,
+    )
+
 with FLAGS.group("Re-stamping"):
     flags.DEFINE_bool(
         "restamp",
@@ -99,7 +108,7 @@ with FLAGS.group("Output"):
 
 
 def main(arguments: list[str]) -> int:
-    if not arguments or (len(arguments) > 1 and not FLAGS.restamp):
+    if not arguments or (len(arguments) > 1 and not (FLAGS.restamp or FLAGS.submission)):
         raise UserError(
             "Name one entry, such as leaderboard/digits/shampoo.json; "
             f"got {' '.join(arguments) or 'none'}."
@@ -111,15 +120,21 @@ def main(arguments: list[str]) -> int:
         )
     if FLAGS.witness and not FLAGS.restamp:
         raise UserError("--witness goes with --restamp.")
+    if FLAGS.restamp and FLAGS.submission:
+        raise UserError("--restamp and --submission do different things: leave one of them out.")
     cli.set_up_jax(str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None)
     from sweeps.board import entries
 
-    done = _restamp if FLAGS.restamp else _verify
+    done = _restamp if FLAGS.restamp else _submission if FLAGS.submission else _verify
     codes = []
     for path in map(Path, arguments):
         try:
             codes.append(done(path))
         except entries.BadEntry as error:
+            if FLAGS.submission:
+                print(f"refused: {path}:\n- {error}")
+                codes.append(cli.FAILED)
+                continue
             raise UserError(f"{path} is not an entry: {error}.") from None
     return max(codes)
 
@@ -147,6 +162,28 @@ def _verify(path: Path) -> int:
             print(f"With earlier reruns of this entry: {_sentence(merged)}")
         verdict = merged
     return cli.OK if verdict.verdict == outcome.verdict.verdict == "reproduced" else cli.FAILED
+
+
+def _submission(path: Path) -> int:
+    """Prints "accepted" or "refused" with every reason."""
+    from sweeps.board import entries, rerun, submission
+
+    entry = entries.read(path.absolute())
+    name = f"{entry.study.optimizer} on {entry.study.task}"
+    board, _ = entries.load(entry.path.parent.parent, [entry.study.task])
+    found = submission.objections(entry, board) or submission.conformance(entry)
+    if not found:
+        with _progress() as watch:
+            request = submission.request(FLAGS.draw)
+            outcome = rerun.verify(entry, request, True, watch, measures_cost=False)
+        for line in [*([_describe(entry, outcome.drawn)] if outcome.drawn else []), *outcome.lines]:
+            print(line)
+        if outcome.verdict.verdict == "reproduced":
+            print(f"accepted: {name}. {_sentence(outcome.verdict)}")
+            return cli.OK
+        found = [outcome.verdict.detail]
+    print("\n".join([f"refused: {name}:", *(f"- {reason}" for reason in found)]))
+    return cli.FAILED
 
 
 def _sentence(verdict: Verdict) -> str:

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from distill_bench import settings
 from distill_bench.errors import SweepFailed
 from sweeps import cli
 
@@ -27,7 +26,7 @@ def start() -> tuple[int, subprocess.Popen[bytes]]:
       UserError: if XLA_FLAGS asks for fast math or names a file.
       SweepFailed: if the system starts no more processes.
     """
-    environment, _ = settings.cleaned(os.environ)
+    environment = cli.clean_environment()
     read, write = os.pipe()
     try:
         worker = subprocess.Popen(
@@ -36,7 +35,7 @@ def start() -> tuple[int, subprocess.Popen[bytes]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=[write],
-            env=environment | {"PYTHONPATH": cli.python_path()},
+            env=environment,
             # A session of its own: what it starts can be ended with it, and no key reaches it.
             start_new_session=True,
         )
