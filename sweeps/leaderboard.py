@@ -59,6 +59,12 @@ with FLAGS.group("What to show"):
         comma_compat=True,
         flag_values=FLAGS,
     )
+    flags.DEFINE_string(
+        "diff",
+        None,
+        "With --outdir: show what changed in the source of this optimizer from version to version.",
+        flag_values=FLAGS,
+    )
     flags.DEFINE_enum(
         "format",
         "table",
@@ -126,6 +132,8 @@ def main() -> int:
         paths = [Path(path) for path in FLAGS.add]
         added = add_entries.add(paths, _folder(), FLAGS.replace, FLAGS.cost, cache)
         return cli.OK if added else cli.FAILED
+    if FLAGS.diff:
+        return _show_diff()
     if FLAGS.tables or FLAGS.format in _FLAT:
         return _show_flat()
     if FLAGS.outdir and not (FLAGS.html or FLAGS.figures):
@@ -246,6 +254,15 @@ def _own_studies() -> list[Loaded]:
     from sweeps.results import store
 
     return store.merge([loaded for outdir in FLAGS.outdir for loaded in store.load(Path(outdir))])
+
+
+def _show_diff() -> int:
+    from sweeps.board import source_diff
+
+    if not FLAGS.outdir:
+        raise UserError("--diff compares versions of your own optimizer: add --outdir=runs.")
+    print(source_diff.describe(_own_studies(), FLAGS.diff))
+    return cli.OK
 
 
 def _show_runs() -> int:

@@ -59,7 +59,7 @@ def describe(studies: Iterable[Study]) -> list[str]:
         if len(sources) > 1:
             lines.append(
                 f"{name}: {len(sources)} versions of its source; the digits after @ begin the "
-                "source's SHA-256."
+                f"source's SHA-256. leaderboard.py --diff={name} shows what changed."
             )
         for siblings in sources.values():
             if len(siblings) > 1:
