@@ -183,9 +183,9 @@ def test_chosen_optimizers_and_toggles_change_the_curves(show):
     }
     lines = "return all('#convergence .line').map((line) => line.getAttribute('d')).join()"
     losses = script(browser, lines)
-    pick(browser, "#metric input[value=probe_loss]")
+    pick(browser, "#metric input[value=train_loss]")
     assert script(browser, lines) != losses
-    assert "Probe loss" in script(
+    assert "Training loss" in script(
         browser, "return one('#convergence svg').getAttribute('aria-label')"
     )
     assert script(browser, "return all('#patience .arrows .arrow').length") > 0

@@ -19,6 +19,8 @@ _SCRIPTS = (
     "table",
     "detail",
     "plot",
+    "hover",
+    "save",
     "curves",
     "patience",
     "trials",

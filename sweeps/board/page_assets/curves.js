@@ -1,8 +1,8 @@
 // Convergence: a loss by step, its mean over seeds and a band from the lowest to the highest seed.
-const TRAINING = "train_loss";
+const [TRAINING, PROBE] = ["train_loss", "probe_loss"];
 const CURVES = [
+  [PROBE, "Probe loss"],
   [TRAINING, "Training loss"],
-  ["probe_loss", "Probe loss"],
 ];
 
 // The metric's mean and range over seeds at each step; null if the data has no such curve.
@@ -68,6 +68,18 @@ function drawConvergence(figure, state) {
     return { group, x, y, text: labelOf(entry, host) };
   });
   endLabels(plot, ends);
+  readable(
+    plot,
+    found.flatMap(({ entry, points }) =>
+      points.map(({ step, mean, range }) => ({
+        x: plot.X(step),
+        y: plot.Y(mean),
+        text:
+          `${short(entry.optimizer, 40)} at step ${step.toLocaleString("en")}: ${valueText(mean)} ` +
+          `(${range.map(valueText).join(" to ")})`,
+      })),
+    ),
+  );
 }
 
 // Points about `gap` pixels apart, the first at `offset`, so that markers of lines do not overlap.

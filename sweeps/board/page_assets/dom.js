@@ -36,6 +36,7 @@ const figure = (x) =>
       : x >= 100
         ? x.toPrecision(4)
         : x.toFixed(4);
+const valueText = figure; // for functions that call an element of the page `figure`
 const percent = (x, digits = 2) => (x === null ? NONE : `${(100 * x).toFixed(digits)}%`);
 const times = (x) => (x === null ? NONE : `${x >= 100 ? x.toPrecision(3) : x.toFixed(2)}×`);
 const steps = (x) => `${x.toLocaleString("en")} steps`;

@@ -11,8 +11,8 @@ const state = {
   showAll: false,
   chosen: new Set(),
   styles: new Map(),
-  metric: TRAINING,
-  cost: "relative",
+  metric: PROBE,
+  cost: "step_time",
   arrowChoice: null,
   entries: () => board.entries.filter((entry) => entry.task === state.task),
   views: () =>
@@ -79,8 +79,7 @@ function showTable() {
   byId("table-caption").textContent =
     `${scope} Entries sharing a rank are statistically tied. > and < mark bounds. ` +
     "Intervals hold for a repetition with other seeds and another search. In time: the speed-up " +
-    "divided by the ratio of whole steps' times. Update and State are the time and memory of the " +
-    "update rule alone.";
+    "divided by the ratio of whole steps' times, which is Step. State is the update rule's memory.";
   arrangeTable();
 }
 
@@ -232,6 +231,7 @@ function start() {
       h("button", { type: "button", class: "small", onclick: () => choose(pick()) }, label),
     ),
   );
+  for (const id of figureIds) byId(id).prepend(saveButton(byId(id)));
   byId("controls").hidden =
     byId("figures").hidden =
     byId("validity").hidden =

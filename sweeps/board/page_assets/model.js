@@ -79,7 +79,7 @@ function summary(entry, horizon) {
     heldout_kl: over("heldout_kl", geometric),
     agreement: over("agreement", average),
     accuracy: over("accuracy", average),
-    relative: number(entry.cost?.relative),
+    step_time: stepTime(entry),
     bytes: number(entry.cost?.state_bytes_per_parameter),
     seeds: counts("seeds"),
     trials: horizon === null ? [trials, trials] : counts("trials"),

@@ -1,14 +1,14 @@
 // Speed-up by cost, with the Pareto front.
 const COSTS = [
-  ["relative", "Time"],
+  ["step_time", "Time"],
   ["bytes", "Memory"],
 ];
 const MAX_NAMED = 40; // beyond this, only chosen optimizers and the front are named
 
 function drawPareto(figure, state) {
   const host = figure.querySelector(".plot");
-  const timed = state.cost === "relative";
-  const measured = (view) => (timed ? view.relative > 0 : view.bytes !== null);
+  const timed = state.cost === "step_time";
+  const measured = (view) => (timed ? view.step_time > 0 : view.bytes !== null);
   const found = state
     .views()
     .filter((view) => view.speedup && measured(view))
@@ -18,7 +18,7 @@ function drawPareto(figure, state) {
       ? "overall (all horizons together)"
       : `at ${steps(state.horizon)}`;
   const price = timed
-    ? "the time of one update, relative to the baseline's"
+    ? "the time of a whole step, relative to the baseline's"
     : "the size of the optimizer state in bytes per parameter";
   caption(
     figure,
@@ -35,7 +35,7 @@ function drawPareto(figure, state) {
       ? {
           domain: padded(costs, true, 0.08),
           log: true,
-          label: "update time, × baseline",
+          label: "time of a step, × baseline",
           text: factor,
         }
       : { domain: [0, padded([0, costs[1]], false, 0.08)[1]], label: "state, bytes per parameter" },
@@ -120,6 +120,16 @@ function drawPareto(figure, state) {
           s("text", { class: "name-label haloed", ...label }, labelOf(p.view.entry, host)),
         );
     });
+  readable(
+    plot,
+    points.map((p) => ({ x: p.x, y: p.y, text: costText(p, timed) })),
+  );
+}
+
+// What the reader is told of a point.
+function costText({ view, cost }, timed) {
+  const price = timed ? `a step takes ${times(cost)}` : `${cost.toFixed(1)} bytes per parameter`;
+  return `${short(view.entry.optimizer, 40)}: ${speedText(view.speedup)}; ${price}`;
 }
 
 // The points, by ascending cost, that are faster than all points that cost no more.

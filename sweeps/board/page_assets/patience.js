@@ -70,6 +70,18 @@ function drawPatience(figure, state) {
     return { group, x: at.at(-1)[0], y: at.at(-1)[1], text: labelOf(entry, host) };
   });
   endLabels(plot, ends);
+  readable(
+    plot,
+    found.flatMap(({ entry, points }) =>
+      points.map(({ rung, horizon, loss }) => ({
+        x: plot.X(horizon),
+        y: plot.Y(loss),
+        text:
+          `${short(entry.optimizer, 40)} at ${steps(horizon)}: ${valueText(loss)}` +
+          ` ± ${valueText(number(rung.std?.probe_loss))}, ${speedText(speedupOf(rung.speedup))}`,
+      })),
+    ),
+  );
   if (reach.length)
     series(
       plot,

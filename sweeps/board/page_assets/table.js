@@ -73,12 +73,12 @@ const COLUMNS = [
     cell: (v) => percent(v.accuracy),
   },
   {
-    key: "relative",
-    label: "Update",
+    key: "step_time",
+    label: "Step",
     unit: "× baseline",
     first: "ascending",
-    value: (v) => v.relative,
-    cell: (v) => times(v.relative),
+    value: (v) => v.step_time,
+    cell: (v) => times(v.step_time),
   },
   {
     key: "bytes",
