@@ -84,3 +84,18 @@ def test_a_saved_figure_is_an_svg_that_stands_alone(show):
     words = {node.text for node in nodes}
     assert {entry["optimizer"] for entry in boards.board(4)["entries"]} <= words
     assert "final probe loss" in words
+
+
+def test_a_row_opens_to_the_rule_and_its_source_as_text(show):
+    board = boards.mutated(
+        lambda board: board["entries"][1].update(
+            summary="Momentum <b>", source={"file": "calm.py", "text": "x = '</script>'\n\tif x: 1"}
+        )
+    )
+    browser = show(board)
+    pick(browser, "tr.entry[data-entry='1'] .expand")
+    rule = script(browser, "return one('.detail .wide').textContent")
+    assert "Momentum <b>" in rule
+    assert "Source: calm.py" in rule
+    assert "x = '</script>'" in script(browser, "return one('.source').textContent")
+    assert script(browser, "return all('.detail b').length") == 0

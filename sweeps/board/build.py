@@ -25,6 +25,7 @@ from sweeps.results.comparison import Comparison, edge_warning
 from sweeps.results.summary import Row, row_of
 from sweeps.results.validity import HELD_OUT, Run, certify
 
+LONGEST_SOURCE = 40_000  # characters that the page shows
 SPECIAL_CASES: dict[str, list[str]] = json.loads((FOLDER / "special_cases.json").read_text())
 """Optimizer -> its special cases: it equals each at some setting, so it should not lose to them."""
 
@@ -177,12 +178,15 @@ def _entry(entry: Entry, of_task: _TaskEntries, warnings: list[str]) -> dict[str
     rungs = [describe_rung(entry, comparison, h) for h in entry.horizons]
     seeds, trials = max(rung["seeds"] for rung in rungs), max(rung["trials"] for rung in rungs)
     verdict, check = _beside(entry, warnings)
+    file, text, summary = identity.declaration(entry.declared, entry.sources) or (None, None, None)
     return {
         "task": study.task,
         "optimizer": name,
         "provisional": entry.provisional,
         "spec": entry.spec,
         "source_sha256": study.source_sha256,
+        "source": {"file": file, "text": text} if text and len(text) <= LONGEST_SOURCE else None,
+        "summary": summary,
         "space": study.space,
         "environment": dict(entry.environment),
         "cost": asdict(entry.cost) if entry.cost else None,

@@ -10,6 +10,7 @@ before it is used, and reading one never executes its code.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,12 @@ class Entry:
     @property
     def horizons(self) -> list[int]:
         return sorted({result.trial.horizon for result in self.results})
+
+    @property
+    def declared(self) -> str:
+        """The name of the function that declares the optimizer; on the page, one's own runs may
+        have another name."""
+        return re.split(r"[@#]| \(own\)", self.study.optimizer)[0]
 
     def loaded(self) -> Loaded:
         """The entry as if it came from a store."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from optimizers.contract import names, registry
 from optimizers.contract.reach import beyond
 from optimizers.contract.source_digest import digest, own_files, source_sha256
+from optimizers.contract.syntax import summaries_in
 from sweeps.planning.study import Study
 
 
@@ -26,6 +27,19 @@ def reaches(spec: str, sources: Mapping[str, str]) -> list[str]:
     if registry.file_of(spec):
         return []
     return [f"{name}: {', '.join(found)}" for name, found in beyond(own_files(sources)).items()]
+
+
+def declaration(name: str, sources: Mapping[str, str]) -> tuple[str, str, str] | None:
+    """The carried file that declares an optimizer: its name, its text and the first line of the
+    optimizer's docstring. None if no file does. Nothing is run."""
+    for file, text in sources.items():
+        try:
+            summaries = summaries_in(text)
+        except (SyntaxError, ValueError):
+            continue
+        if name in summaries:
+            return file, text, summaries[name]
+    return None
 
 
 def objection(study: Study, spec: str, sources: Mapping[str, str]) -> str | None:

@@ -13,7 +13,8 @@ function detailRow(entry) {
       block("Speed-up, all horizons together", score(entry)),
       block("Search space", space(entry)),
     ),
-    block("Provenance", facts(provenance(entry))),
+    entry.summary || entry.source?.text ? block("Rule", rule(entry), "wide") : null,
+    block("Provenance", facts(provenance(entry)), "wide"),
     block(
       "Warnings",
       entry.warnings.length
@@ -139,6 +140,22 @@ function space(entry) {
   return searched.length + fixed.length
     ? facts([...searched, ...fixed])
     : quiet("Nothing was searched.");
+}
+
+// What the rule is, and the file that declares it.
+function rule(entry) {
+  const { file, text } = entry.source ?? {};
+  return [
+    entry.summary ? h("p", {}, prose(entry.summary)) : null,
+    text
+      ? h(
+          "details",
+          {},
+          h("summary", {}, `Source: ${plain(file)}`),
+          h("pre", { class: "source", dir: "ltr", tabindex: "0" }, prose(text)),
+        )
+      : null,
+  ];
 }
 
 function domainText(domain) {
