@@ -228,7 +228,7 @@ with FLAGS.group("Output"):
     flags.DEFINE_bool(
         "diagnostics",
         False,
-        "Show optimizer diagnostics, such as Shampoo's residuals, in TensorBoard.",
+        "Show norms of gradients and updates, and Shampoo's and SOAP's residuals, in TensorBoard.",
         flag_values=FLAGS,
     )
     flags.DEFINE_bool(

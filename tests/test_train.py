@@ -371,12 +371,12 @@ def test_every_layout_trains_the_same_lanes(tiny_task, tiny_engine, given):
 def test_points_carry_the_diagnostics_of_the_rules_state(tiny_engine):
     lanes = [Lane(adam, {"lr": 0.01}, 50, 0, final=False), Lane(sgd, {"lr": 0.1}, 25, 0)]
 
-    def steps_taken(state):
+    def steps_taken(state, updates, params, gradients):
         return {"steps": state[0].count} if isinstance(state[0], optax.ScaleByAdamState) else {}
 
     reported = {
         (e.lane, e.step): e.diagnostics
-        for e in train(tiny_engine, lanes, diagnose=steps_taken)
+        for e in train(tiny_engine, lanes, observe=steps_taken)
         if isinstance(e, Point)
     }
     assert reported == {

@@ -18,7 +18,7 @@ from distill_bench.training.events import Snapshot
 from distill_bench.training.exams import Exam
 from distill_bench.training.lane_layout import LaneLayout
 from distill_bench.training.lane_state import Saved
-from distill_bench.training.lanes import LaneState, on_host, restore, traced_values
+from distill_bench.training.lanes import LaneState, Traced, on_host, restore, traced_values
 from distill_bench.training.program import Program
 from distill_bench.training.rules import Lane, RuleSpec
 from distill_bench.training.stream import SCATTERED, Chunk
@@ -94,7 +94,7 @@ class Group:
 
     Attributes:
       traced: names of the values that are arguments of the program.
-      diagnose: see lanes.make_diagnose, for each island's layout; empty if no diagnostics are
+      diagnose: see diagnose.make_diagnose, for each island's layout; empty if no diagnostics are
         wanted.
     """
 
@@ -195,7 +195,7 @@ def advance(
             place.exams.get(pause) if place and begin < pause else None
             for place, begin in zip(active, begins, strict=True)
         ]
-        measured = _measure(island, group, dispatch.state, exams)
+        measured = _measure(island, group, dispatch.state, dispatch.traced, exams)
         dispatch.pending.append(Pending(first, begins, stops, exams, losses, *measured))
         begins = stops
 
@@ -220,7 +220,7 @@ def _pauses(active: list[Assignment | None], begins: list[int], last: int) -> li
 
 
 def _measure(
-    island: Island, group: Group, state: LaneState, exams: list[Exam | None]
+    island: Island, group: Group, state: LaneState, traced: Traced, exams: list[Exam | None]
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """The metrics and diagnostics of the places that are measured; none if no place is."""
     if not any(exams):
@@ -231,7 +231,7 @@ def _measure(
     params = island.rules[group.rule].measured(state)
     metrics = island.evaluate(batches, params, island.eval_set)
     diagnose = group.diagnose.get(island.layout)
-    return metrics, diagnose(state.rule) if diagnose else {}
+    return metrics, diagnose(state, traced, island.eval_set) if diagnose else {}
 
 
 def snapshots(dispatch: Dispatch, step: int) -> list[Snapshot]:

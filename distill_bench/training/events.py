@@ -30,7 +30,7 @@ class Losses:
 class Point:
     """A lane's metrics after `step` steps, those of one of exams.EXAMS.
 
-    diagnostics: scalars from the state of its update rule; empty unless they were asked for.
+    diagnostics: scalars that its update rule declares, and those that were asked for.
     """
 
     lane: int

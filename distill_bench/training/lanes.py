@@ -8,7 +8,7 @@ the program if the rule's builder accepts traced values.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -118,8 +118,8 @@ def make_advance(source: Source, spec: RuleSpec) -> Program:
     donated.
     """
     layout = source.layout
-    batch_loss = functools.partial(_batch_loss, source.task, layout.remat)
-    training = _Training(spec, accumulated(batch_loss, layout.microbatches))
+    loss_of = functools.partial(batch_loss, source.task, layout.remat)
+    training = _Training(spec, accumulated(loss_of, layout.microbatches))
 
     def advance(
         states: LaneState, traced: Traced, start: jax.Array, stop: jax.Array, scattered: Chunk
@@ -133,9 +133,10 @@ def make_advance(source: Source, spec: RuleSpec) -> Program:
     return layout.spmd(advance, last=P(LANES), donate=(0,))
 
 
-def _batch_loss(
+def batch_loss(
     task: Task, remat: bool, params: bit.Params, batch: tuple[jax.Array, jax.Array]
 ) -> jax.Array:
+    """The distillation loss of a student on (teacher logits, views)."""
     logits, views_NHWC = batch
     student_NK = network.apply(task.student, params, views_NHWC.astype(task.precision), remat)
     # A temperature would flatten labels, which are certain.
@@ -262,8 +263,3 @@ def make_eval_params(source: Source, spec: RuleSpec) -> Program | None:
     return source.layout.spmd(
         source.layout.each(lambda state: eval_params(state.rule, state.params))
     )
-
-
-def make_diagnose(source: Source, diagnose: Callable[[Any], dict[str, jax.Array]]) -> Program:
-    """Program (states of the update rules) -> scalars [D] by name."""
-    return source.layout.spmd(source.layout.each(diagnose))

@@ -46,6 +46,7 @@ class Contract:
         the step's batch.
       eval_params: (rule's state, parameters) -> the parameters to measure; None to measure the
         parameters themselves.
+      diagnostics: (rule's state, updates, parameters) -> a tree of scalars to report, or None.
       audit: holds the rule to the gradient evaluations that it declares; None if it gets no
         functions, or to let it evaluate what it likes.
     """
@@ -53,6 +54,7 @@ class Contract:
     extra_args: frozenset[str] = frozenset()
     eval_params: Callable[[Any, bit.Params], bit.Params] | None = None
     audit: Audit | None = None
+    diagnostics: Callable[[Any, bit.Params, bit.Params], Any] | None = None
 
     def extras(
         self, loss: jax.Array, gradients: bit.Params, loss_of: Callable[[bit.Params], jax.Array]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from distill_bench import settings
 from distill_bench.errors import UserError, clip
 from distill_bench.settings import Settings
+from distill_bench.training.diagnose import Observe, make_diagnose
 from distill_bench.training.dispatch import (
     Assignment,
     Dispatch,
@@ -39,11 +39,8 @@ from distill_bench.training.events import (
 )
 from distill_bench.training.exams import EXAMS, Exam
 from distill_bench.training.lane_state import Saved, to_host
-from distill_bench.training.lanes import make_diagnose
 from distill_bench.training.rules import Lane, RuleSpec, spec_of, traceable
 from distill_bench.training.source import init_student
-
-Diagnose = Callable[[Any], dict[str, jax.Array]]
 
 # What the code of a plug-in may raise; anything else is meant to end the process.
 _PLUG_IN_ERRORS = (Exception, SystemExit)
@@ -69,7 +66,7 @@ def train(
     lanes: Sequence[Lane],
     resume: Mapping[int, Saved] | None = None,
     snapshot_due: Callable[[], bool] = lambda: False,
-    diagnose: Diagnose | None = None,
+    observe: Observe | None = None,
     keep: bool = False,
 ) -> Iterator[Event]:
     """Trains `lanes` and yields what happens; every lane ends in exactly one `Finished`.
@@ -81,7 +78,7 @@ def train(
     resume: saved states by lane; the events of such a lane continue where the saved state ends.
       A saved state that does not fit the lane's update rule yields a `Refused`.
     snapshot_due: asked at the end of every chunk; if true, every running lane yields a `Snapshot`.
-    diagnose: a pure function from an update rule's state to scalars, which come with every `Point`.
+    observe: see diagnose.py; its scalars come with every `Point`, as do those that a rule declares.
     keep: a lane that ends well yields a `Student` before `Finished`.
     """
     began, before = time.perf_counter(), settings.current()
@@ -91,7 +88,7 @@ def train(
     yield from _compile(engine, new)
     yield from _without_changes(engine, new, before)
     live = [group for group in groups if group.live()]
-    yield from _scatter(engine, live, resume or {}, diagnose)
+    yield from _scatter(engine, live, resume or {}, observe)
     compiled = sum(engine.knows(group.rule) for group in new)
     yield Compiled(compiled, time.perf_counter() - began, _static_numbers(groups))
     yield from _run(engine, groups, snapshot_due, keep)
@@ -165,7 +162,7 @@ def _changes(changed: Sequence[str]) -> str:
 
 
 def _scatter(
-    engine: Engine, groups: list[Group], resume: Mapping[int, Saved], diagnose: Diagnose | None
+    engine: Engine, groups: list[Group], resume: Mapping[int, Saved], observe: Observe | None
 ) -> Iterator[Refused | Finished]:
     """Assigns the groups' lanes to the devices. The lanes of a rule whose `init` raises end."""
     loads = [0] * len(engine.islands)
@@ -177,8 +174,8 @@ def _scatter(
             continue
         for lane, why in refused.items():
             yield Refused(lane, f"does not fit the update rule: {why}")
-        if diagnose and jax.eval_shape(diagnose, group.dispatches[0].state.rule):
-            program = make_diagnose(engine.source, diagnose)
+        if observe or group.rule.contract.diagnostics:
+            program = make_diagnose(engine.source, group.rule, observe)
             group.diagnose = {
                 island.layout: program.on(island.layout.mesh) for island in engine.islands
             }

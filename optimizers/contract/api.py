@@ -59,6 +59,9 @@ Measurement
   more than it declares does not run (evaluations.py).
 - Losses are measured at the current parameters, or at `eval_params(state, params)` if
   `@optimizer(eval_params=...)` gives that function (Schedule-Free, Lookahead, averages).
+- `@optimizer(diagnostics=...)` gives a function (state, updates, params) -> named scalars, or a
+  tree of them (one for each layer, say). They are logged at the points of a curve, as diagnostics/:
+  of a step on a fixed batch of views, which is looked at and not taken.
 - A trial ends as "diverged" if its loss is not finite, or its final probe loss is above that of the
   untrained student, and as "crashed" if the optimizer raises an exception.
 - A Schedule is read at every step, at the number of steps taken so far, from 0 or from 1.
@@ -96,6 +99,7 @@ FUNCTIONS = frozenset({"value_fn", "obj_fn", "grad_fn"})  # of these, what evalu
 RESERVED = "horizon"  # the trainer passes it along with the hyperparameters
 
 EvalParams = Callable[[Any, Any], Any]
+Diagnostics = Callable[[Any, Any, Any], Any]
 
 
 def offer(
@@ -136,6 +140,7 @@ class Optimizer:
       of_schedule: names of the hyperparameters that the schedule alone takes, and `make` does not.
       extra_args: names in EXTRA_ARGS; `update` gets these as keyword arguments.
       eval_params: (state, params) -> the parameters to measure; None to measure the current ones.
+      diagnostics: (state, updates, params) -> a tree of scalars to log; None for none.
       evaluations: gradient evaluations per step on average, or an upper bound if that varies.
       doc: docstring of the decorated function.
     """
@@ -151,6 +156,7 @@ class Optimizer:
     eval_params: EvalParams | None = None
     evaluations: float = 1.0
     doc: str = ""
+    diagnostics: Diagnostics | None = None
 
     def __hash__(self) -> int:
         return hash((self.name, self.make))
@@ -241,6 +247,7 @@ def _declare(
     extra_args: frozenset[str],
     eval_params: EvalParams | None,
     evaluations: float,
+    diagnostics: Diagnostics | None,
 ) -> Optimizer:
     name = function.__name__
     hints = typing.get_type_hints(function, include_extras=True)
@@ -286,6 +293,7 @@ def _declare(
         eval_params,
         evaluations,
         inspect.getdoc(function) or "",
+        diagnostics,
     )
 
 
@@ -298,6 +306,7 @@ def optimizer(
     extra_args: Collection[str] = ...,
     eval_params: EvalParams | None = ...,
     evaluations: float = ...,
+    diagnostics: Diagnostics | None = ...,
 ) -> Callable[[Callable[..., optax.GradientTransformation]], Optimizer]: ...
 
 
@@ -309,6 +318,7 @@ def optimizer(
     extra_args: Collection[str] = (),
     eval_params: EvalParams | None = None,
     evaluations: float = 1.0,
+    diagnostics: Diagnostics | None = None,
 ) -> Any:
     """Declares an optimizer: returns an `Optimizer` and changes no global state.
 
@@ -342,5 +352,6 @@ def optimizer(
         extra_args=frozenset(extras),
         eval_params=eval_params,
         evaluations=float(evaluations),
+        diagnostics=diagnostics,
     )
     return declare if function is None else declare(function)

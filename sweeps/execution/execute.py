@@ -164,12 +164,12 @@ class _Runner:
             return ray_executor.run(task, self.resources, versions, opts, trials, keep, schedule)
         lanes = [candidate.lane(trial) for candidate, trial in jobs]
         names = [candidate.optimizer.name for candidate, _ in jobs]
-        due, diagnose = every(self.resources.checkpoint_seconds), self.resources.diagnose()
+        due, observe = every(self.resources.checkpoint_seconds), self.resources.observe()
         if self.resources.executor == "multihost":
             return multihost.lead(
-                lambda: self._open(names), names, lanes, resume, due, diagnose, keep
+                lambda: self._open(names), names, lanes, resume, due, observe, keep
             )
-        return train(self._open(names), lanes, resume, due, diagnose, keep)
+        return train(self._open(names), lanes, resume, due, observe, keep)
 
     def _open(self, names: Sequence[str]) -> Engine:
         """The engine, for trials of these optimizers. None of them is suspected while it opens,

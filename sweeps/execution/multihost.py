@@ -19,11 +19,12 @@ from jax.experimental import multihost_utils
 
 from distill_bench.errors import UserError
 from distill_bench.training import lane_state
+from distill_bench.training.diagnose import Observe
 from distill_bench.training.engine import Engine
 from distill_bench.training.events import Event
 from distill_bench.training.lane_state import Saved
 from distill_bench.training.rules import Lane
-from distill_bench.training.train import Diagnose, train
+from distill_bench.training.train import train
 from sweeps.planning.environment import differences
 
 
@@ -89,7 +90,7 @@ def lead(
     lanes: Sequence[Lane],
     resume: Mapping[int, Saved],
     due: Callable[[], bool],
-    diagnose: Diagnose | None,
+    observe: Observe | None,
     keep: bool,
 ) -> Iterator[Event]:
     """`train` on all hosts; `names` are the lanes' optimizers."""
@@ -102,7 +103,7 @@ def lead(
         file = io.BytesIO()
         lane_state.write(file, saved, {})
         _send(file.getvalue())
-    yield from train(open_engine(), lanes, resume, due, diagnose, keep)
+    yield from train(open_engine(), lanes, resume, due, observe, keep)
 
 
 def dismiss() -> None:
@@ -113,7 +114,7 @@ def dismiss() -> None:
 def follow(
     open_engine: Callable[[], Engine],
     lane_of: Callable[[str, Mapping[str, Any], int, int], Lane],
-    diagnose: Diagnose | None,
+    observe: Observe | None,
     alive: Callable[[], None],
 ) -> None:
     """Trains what process 0 sends until process 0 calls `dismiss`.
@@ -129,7 +130,7 @@ def follow(
             lane_of(name, hparams, horizon, seed)
             for name, hparams, horizon, seed in request["trials"]
         ]
-        for _ in train(engine, lanes, resume, diagnose=diagnose, keep=request["keep"]):
+        for _ in train(engine, lanes, resume, observe=observe, keep=request["keep"]):
             alive()
 
 

@@ -76,7 +76,7 @@ def _unit(
     ]
     return [
         event
-        for event in train(engine, lanes, diagnose=resources.diagnose(), keep=keep)
+        for event in train(engine, lanes, observe=resources.observe(), keep=keep)
         if isinstance(event, Losses | Point | Student | Finished)
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ import jax
 from distill_bench import machine
 from distill_bench.machine import core_count
 from distill_bench.tasks.task import Task
+from distill_bench.training.diagnose import Observe, norms
 from distill_bench.training.engine import Engine, is_small, open_engine
 from distill_bench.training.lane_layout import LayoutOptions, make_layouts
 from sweeps.execution.multihost import Hosts
@@ -18,6 +18,12 @@ from sweeps.execution.multihost import Hosts
 _MAPPINGS = 1_200
 """Of an update rule on one island: XLA's CPU client maps each compiled kernel three times (jax
 0.10.2; 1,130 on average over 23 rules). Once a process may map no more, it dies of SIGSEGV."""
+
+
+def _observe(state: Any, updates: Any, params: Any, gradients: Any) -> dict[str, jax.Array]:
+    from optimizers import diagnostics
+
+    return norms(state, updates, params, gradients) | diagnostics(state)
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class Resources:
       layout: how lanes are laid out on the devices.
       profile: write a trace of a few chunks into the output folder. With several hosts, only
         process 0 writes one. Not available on Ray.
-      diagnostics: record the optimizers' diagnostics with every point of a curve.
+      diagnostics: record norms of gradients and updates, and the diagnostics of Shampoo and SOAP,
+        with every point of a curve.
     """
 
     executor: Literal["local", "ray", "multihost"] = "local"
@@ -62,11 +69,9 @@ class Resources:
         # The other half is for the programs that all rules share.
         return max(1, most // 2 // (_MAPPINGS * max(1, islands)))
 
-    def diagnose(self) -> Callable[[Any], dict[str, jax.Array]] | None:
-        """The function that computes diagnostics from an update rule's state, if wanted."""
-        from optimizers import diagnostics
-
-        return diagnostics if self.diagnostics else None
+    def observe(self) -> Observe | None:
+        """The function that computes diagnostics of every update rule, if wanted."""
+        return _observe if self.diagnostics else None
 
     def open_engine(self, task: Task) -> Engine:
         """An engine that trains on the task with these devices."""

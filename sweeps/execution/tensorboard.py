@@ -140,7 +140,7 @@ class TrialCurves:
         for name, value in metrics.items():
             self._events.scalar(TAGS[name], value, self._place(step))
         for name, value in (diagnostics or {}).items():
-            self._events.scalar(f"optimizer/{name}", value, self._place(step))
+            self._events.scalar(f"diagnostics/{name}", value, self._place(step))
         self._file.flush()
 
     def replay(self, records: Sequence[dict[str, Any]]) -> None:

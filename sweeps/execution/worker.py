@@ -103,7 +103,7 @@ def _follow(plan: Plan, resources: Resources, channel: Channel) -> None:
     multihost.follow(
         lambda: resources.open_engine(plan.task),
         lane,
-        resources.diagnose(),
+        resources.observe(),
         lambda: channel.suspect([]),
     )
     multihost.leave()

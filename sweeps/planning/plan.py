@@ -37,7 +37,7 @@ def lane_of(opt: Optimizer, hparams: Mapping[str, Any], steps: int, seed: int) -
     """One run of the optimizer, in the form that the engine trains."""
     evaluates = not FUNCTIONS.isdisjoint(opt.extra_args)
     audit = Audit(opt.name, opt.evaluations) if evaluates else None
-    contract = Contract(opt.extra_args, opt.eval_params, audit)
+    contract = Contract(opt.extra_args, opt.eval_params, audit, opt.diagnostics)
     return Lane(opt.builder, hparams, steps, seed, contract, final=seed != TUNING_SEED)
 
 
