@@ -128,6 +128,8 @@ def test_entries_stand_beside_the_runs_that_have_their_names():
         ]
     )
     assert [x.label for x in found.lines if x.row.horizon == 130] == [first]
+    odd = run_rows.collect([loaded(study(first, **same), {130: 0.19})], reference=[second])
+    assert f"{second} (reference): without a rung of 130 steps." in odd.notes
     # The same speed-up as on the board.
     board = build.make(entries.load(names=[DIGITS.name])[0])
     for name in (first, second):

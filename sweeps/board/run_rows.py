@@ -219,7 +219,11 @@ def _of_task(
             replace(line, gain=comparison.speedup(line.row))
             for line in sorted(lines, key=lambda line: sort_key(line.row))
         ),
-        (*_overall(comparison), *versions.describe(loaded.study for loaded in studies)),
+        (
+            *_overall(comparison),
+            *versions.describe(loaded.study for loaded in studies),
+            *_absent(committed, beside, shown),
+        ),
         tuple(_warnings(lines, comparison)),
         {name: comparison.overall(name) for name in comparison.names},
     )
@@ -236,6 +240,16 @@ def _overall(comparison: Comparison) -> Iterator[str]:
     ]
     if gains:
         yield f"Speed-up over {BASELINE}, all horizons together: {', '.join(gains)}."
+
+
+def _absent(
+    committed: Sequence[Line], beside: Sequence[Line], shown: Collection[int]
+) -> Iterator[str]:
+    """Which entries that were asked for have none of the rungs, in one line."""
+    wanted = {line.name for line in committed} - {BASELINE}
+    if absent := sorted(wanted - {line.name for line in beside}):
+        rungs = ", ".join(map(str, sorted(shown)))
+        yield f"{', '.join(absent)} (reference): without a rung of {rungs} steps."
 
 
 def _own_baseline(studies: Sequence[Loaded]) -> Loaded | None:
