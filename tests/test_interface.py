@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from support.paths import CALM
-from support.stores import rows
 
 SCRIPT = '''
 import sys
@@ -95,10 +94,6 @@ def test_an_optimizer_of_the_script_gives_the_numbers_of_the_same_file(script, p
     # What was written out is an optimizer's file like any other.
     written = tmp_path / "results" / "from_python" / "calm.py"
     assert "compare" not in written.read_text()
-    again = script("run", f"--opt={written}", "--horizons=20,60", "--trials=2", "--seeds=2")
-    assert again.returncode == 0, again.stderr
-    losses = {(row["horizon"], row["probe_loss"]) for row in rows(script) if row["opt"] == "calm"}
-    assert len(losses) == 2
     # Run again, the script computes nothing.
     once_more = python(SCRIPT)
     assert once_more.stdout == table + "\n"
