@@ -220,6 +220,8 @@ def test_studies_of_one_name_have_folders_of_their_own_and_keep_them(tmp_path):
     known = tensorboard_runs.folder_of(tmp_path, "digits") / "names.json"
     known.write_text("torn {")
     assert names(second) == ["one"]
+    known.write_text(json.dumps({second.id: "../elsewhere"}))
+    assert names(second) == ["one"]
 
 
 def test_a_tuning_trial_is_named_by_its_hyperparameters(tmp_path):

@@ -10,7 +10,7 @@ than 40 runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,8 @@ def assign(root: Path, studies: Sequence[Study]) -> dict[str, Runs]:
         names = _known(folder / _NAMES)
         before = dict(names)
         for study in studies:
-            if study.task == task and study.id not in names:
-                names[study.id] = next(x for x in _choices(study) if x not in names.values())
+            if study.task == task and names.get(study.id) not in (choices := _choices(study)):
+                names[study.id] = next(name for name in choices if name not in names.values())
         if names != before:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / _NAMES, json.dumps(names, indent=1) + "\n")
@@ -74,11 +74,10 @@ def assign(root: Path, studies: Sequence[Study]) -> dict[str, Runs]:
     return found
 
 
-def _choices(study: Study) -> Iterator[str]:
-    name = cut(study.optimizer, _LONGEST)
-    yield name
-    yield f"{name}@{study.source_sha256[:6]}"
-    yield f"{name}@{study.source_sha256[:6]}-{study.id}"
+def _choices(study: Study) -> list[str]:
+    """The names that a study may have; the last one is its own alone."""
+    name, source = cut(study.optimizer, _LONGEST), study.source_sha256[:6]
+    return [name, f"{name}@{source}", f"{name}@{source}-{study.id}"]
 
 
 def _known(path: Path) -> dict[str, str]:
@@ -86,6 +85,6 @@ def _known(path: Path) -> dict[str, str]:
     for looking at and hold nothing that the store lacks."""
     try:
         content: Mapping[str, Any] = json.loads(path.read_text())
-        return {str(id): str(name) for id, name in content.items() if "/" not in str(name)}
+        return {str(id): str(name) for id, name in content.items()}
     except (OSError, ValueError, AttributeError):
         return {}
