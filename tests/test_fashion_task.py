@@ -64,7 +64,7 @@ def test_it_is_a_cut_of_the_task(task):
 def test_the_teacher_is_as_accurate_as_the_docs_say():
     test_split = splits(FASHION, FASHION.dataset)[1]
     found = accuracy(FASHION.teacher, load_teachers(FASHION)[0], test_split)
-    assert found == pytest.approx(0.9195, abs=5e-4)
+    assert found == pytest.approx(0.9437, abs=5e-4)
 
 
 @pytest.fixture
@@ -109,6 +109,7 @@ def test_a_resumed_lane_ends_with_the_same_bits(task, tmp_path):
         assert again[i] == whole[i][saved.step :]
 
 
+@pytest.mark.long
 def test_devices_that_share_a_batch_give_the_losses_of_one(task):
     lanes = [Lane(sgd, {"lr": 0.1}, 10, 0)]
     one = losses_of(open_engine(task, make_layout(jax.devices()[:1])), lanes)

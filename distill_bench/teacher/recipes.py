@@ -2,8 +2,8 @@
 
 python -m distill_bench.teacher --task=digits --out=digits_teacher.npz
 
-A teacher is trained on the labels of the train split, with crops, mixup and AdamW; the file holds
-the running average of its weights. Students are never compared by those labels alone.
+A teacher is trained on the labels of the train split, with crops and mixup, by AdamW or Muon; the
+file holds the running average of its weights. Students are never compared by those labels alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from distill_bench.data import dataset
 from distill_bench.files import replace_atomically
@@ -39,11 +40,15 @@ class Recipe:
     Attributes:
       steps: batches of the task's size.
       learning_rate: the peak of a schedule with a warm-up of a tenth and a cosine decay to 0.
-      weight_decay: AdamW's, on kernels.
+      weight_decay: of kernels, times the learning rate.
       average_decay: of the running average of weights.
       min_area: smallest area of a crop as a fraction of the image's: larger than the student's, so
         that a crop still shows the label.
       alpha: of the Beta(alpha, alpha) distribution of mixup coefficients; 1 is uniform.
+      aspect: smallest and largest ratio of a crop's width to its height.
+      muon: update kernels by Muon (Jordan et al. 2024), with a root mean square of 0.2 times the
+        learning rate, like AdamW's (Liu et al. 2025, arXiv:2502.16982), and vectors by Adam; else
+        all by AdamW, with gradients of norm 1 at most.
     """
 
     steps: int
@@ -52,17 +57,45 @@ class Recipe:
     average_decay: float
     min_area: float
     alpha: float = 1.0
+    aspect: tuple[float, float] = (0.75, 1.33)
+    muon: bool = False
 
 
 RECIPES = {
     # Four recipes were tried (crops, decay, rate and length). This is the one whose last weights
     # reach 99 % on the test split.
     DIGITS.name: Recipe(1500, 1e-2, 0.1, 0.995, 0.5),
-    # Milder crops and little mixup. Full schedules of 750 steps reach 82.8 % with min_area 0.5,
-    # whether the rate is 0.003 or 0.01, and 85.7 % with 0.8. This one reaches 91.95 %, and 94.0 %
-    # on 10,000 clean training images: it could still fit better.
-    FASHION.name: Recipe(10_000, 5e-3, 0.1, 0.999, 0.7, alpha=0.2),
+    # Schedules of 1,000 steps with min_area 0.85 and no mixup reach 91.6 % with this network,
+    # 90.9 % with one wide unit at 14x14 and one at 7x7, and 89.3 % with a root that divides by
+    # four, where AdamW reached 85.7 % in 750 steps. This one reaches 94.37 %.
+    FASHION.name: Recipe(
+        9_000, 5e-3, 0.1, 0.998, 0.8, alpha=0.1, aspect=(0.85, 1 / 0.85), muon=True
+    ),
 }
+
+
+def _update_rule(recipe: Recipe) -> optax.GradientTransformation:
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, recipe.learning_rate, recipe.steps // 10, recipe.steps
+    )
+    if recipe.muon:
+        return optax.contrib.muon(
+            schedule,
+            weight_decay=recipe.weight_decay,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=lambda params: jax.tree.map(
+                lambda p: optax.contrib.MuonDimensionNumbers((0, 1, 2), 3) if p.ndim == 4 else None,
+                params,
+            ),
+        )
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(
+            schedule,
+            weight_decay=recipe.weight_decay,
+            mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+        ),
+    )
 
 
 def fit(
@@ -74,19 +107,9 @@ def fit(
     """
     images, labels = jnp.asarray(train.images), jax.nn.one_hot(train.labels, task.teacher.classes)
     config = ViewConfig(
-        task.views.size, min_area=recipe.min_area, flip=task.views.flip, mixup=False
+        task.views.size, recipe.min_area, recipe.aspect, flip=task.views.flip, mixup=False
     )
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, recipe.learning_rate, recipe.steps // 10, recipe.steps
-    )
-
-    def decays(params: bit.Params) -> bit.Params:
-        return jax.tree.map(lambda p: p.ndim > 1, params)
-
-    update_rule = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=decays),
-    )
+    update_rule = _update_rule(recipe)
     key, init_key = jax.random.split(jax.random.key(seed))
 
     def loss_of(params: bit.Params, step: jax.Array) -> jax.Array:
