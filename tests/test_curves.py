@@ -44,6 +44,7 @@ def server(tmp_path_factory):
             10,
             {
                 "curve_loss": 1.25,
+                "curve_heldout_kl": 1.35,
                 "probe_loss": 1.5,
                 "heldout_kl": 1.6,
                 "test_kl": 1.7,

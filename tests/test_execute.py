@@ -74,7 +74,7 @@ def test_a_request_survives_json():
     assert Request.from_json(request.to_json()) == request
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rules_that_do_not_fit_into_a_process_together_give_the_same_results(run, monkeypatch):
     run("together")
     held = []

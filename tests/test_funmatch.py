@@ -24,7 +24,7 @@ from distill_bench.tasks.task import ProbeConfig
 from distill_bench.tasks.variation import Variation, vary
 from distill_bench.training.engine import open_engine
 from distill_bench.training.events import Losses, Point
-from distill_bench.training.exams import CURVE, METRICS
+from distill_bench.training.exams import CURVE, HELDOUT_CURVE, METRICS
 from distill_bench.training.lane_layout import make_layout
 from distill_bench.training.losses import kl_divergence
 from distill_bench.training.rules import Lane
@@ -127,7 +127,7 @@ def test_training_on_prepared_data_equals_the_definition_and_needs_no_network(
     found, points = losses_of(
         open_engine(task, make_layout(jax.devices()[:1])), [Lane(sgd, {"lr": 0.1}, 4, 1)]
     )
-    assert set(points[-1]) == {CURVE, *METRICS}
+    assert set(points[-1]) == {CURVE, HELDOUT_CURVE, *METRICS}
     assert all(np.isfinite(list(metrics.values())).all() for metrics in points)
 
     train_split, _ = prepared.load(task.dataset, datasets.data_dir(None))

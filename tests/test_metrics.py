@@ -18,7 +18,7 @@ from distill_bench.networks import bit
 from distill_bench.tasks.parameters import load_teachers
 from distill_bench.tasks.variation import Variation, vary
 from distill_bench.training.engine import open_engine
-from distill_bench.training.evaluate import make_eval_set, make_evaluate
+from distill_bench.training.evaluate import exam_batches, make_eval_set, make_evaluate
 from distill_bench.training.events import Losses
 from distill_bench.training.exams import EXAMS, METRICS
 from distill_bench.training.lane_layout import LayoutOptions, make_layout
@@ -99,6 +99,15 @@ def test_metrics_agree_with_their_definitions(tiny_task):
     }
     for name, value in expected.items():
         assert float(found[name]) == pytest.approx(value, rel=1e-3, abs=2e-3), name
+    # Each exam's metrics are the same however little else it looks at.
+    for exam, names in EXAMS.items():
+        batches = exam_batches(source, exam)
+        seen = make_evaluate(source)(batches, params, eval_set)
+        assert {name: float(seen[name]) for name in names} == {
+            name: float(found[name]) for name in names
+        }
+    views = len(eval_set.images) * len(eval_set.images[0])
+    assert exam_batches(source, "curve") < exam_batches(source, "all") <= views
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 10.0])

@@ -123,6 +123,7 @@ def test_flags_of_xla_that_make_numbers_unknown_are_refused(script, monkeypatch,
 
 
 def test_other_flags_of_xla_are_part_of_a_study(monkeypatch):
+    environment.versions()  # jax reads XLA_FLAGS when it first compiles; it must not obey these
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
     plain = environment.versions()
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x --xla_allow_excess_precision=false")
@@ -238,8 +239,9 @@ def test_a_sweep_names_the_meddler_and_the_others_keep_their_numbers(script, tmp
 def test_a_ray_worker_with_other_versions_is_refused(tiny_task, monkeypatch):
     monkeypatch.setattr("sweeps.cli.set_up_jax", lambda *_: None)  # jax runs already
     expected = environment.versions() | {"numerics": "00000000"}
+    given = (tiny_task.name, Resources(cache=None), expected, str(CALM), [], False, None)
     with pytest.raises(UserError, match=r"would compute other numbers.*numerics"):
-        ray_executor._unit(tiny_task.name, Resources(cache=None), expected, str(CALM), [], False)
+        ray_executor._unit(*given)
 
 
 def test_shards_with_other_versions_are_refused(request_of, layouts, tmp_path):

@@ -15,7 +15,7 @@ from distill_bench.tasks.parameters import load_teachers
 from distill_bench.training import lane_state
 from distill_bench.training.engine import open_engine
 from distill_bench.training.events import Compiled, Finished, Losses, Point, Snapshot
-from distill_bench.training.exams import CURVE, METRICS
+from distill_bench.training.exams import CURVE, HELDOUT_CURVE, METRICS
 from distill_bench.training.lane_layout import LayoutOptions, make_layout
 from distill_bench.training.losses import kl_divergence
 from distill_bench.training.rules import Lane
@@ -118,7 +118,7 @@ def test_training_agrees_with_a_plain_loop(tiny_task, tiny_engine):
         tiny_task.temperature,
     )
     assert points[0][12]["probe_loss"] == pytest.approx(float(probe), rel=1e-3)
-    assert set(points[0][12]) == {CURVE, *METRICS}
+    assert set(points[0][12]) == {CURVE, HELDOUT_CURVE, *METRICS}
 
 
 @pytest.mark.parametrize(

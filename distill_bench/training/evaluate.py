@@ -58,12 +58,26 @@ def _batches(source: Source) -> tuple[int, int]:
     return -(-images // size), size
 
 
+def _order(source: Source) -> tuple[list[int], dict[Exam, int]]:
+    """The order in which batches of the evaluation set are looked at, so that each exam needs the
+    first of them only; and how many each exam looks at."""
+    task, (batches, size) = source.task, _batches(source)
+    n = task.probe.batches * task.probe.batch_size
+    few = min(CURVE_VIEWS, n)
+
+    def holding(first: int, last: int) -> range:
+        """The batches that hold these views."""
+        return range(first // size, -(-last // size))
+
+    curve = dict.fromkeys([*holding(0, few), *holding(n, n + few)])
+    probe = dict.fromkeys([*curve, *holding(0, n)])
+    order = list(dict.fromkeys([*probe, *range(batches)]))
+    return order, {"curve": len(curve), "probe": len(probe), "all": batches}
+
+
 def exam_batches(source: Source, exam: Exam) -> int:
     """Batches of the evaluation set that an exam looks at."""
-    task, (batches, size) = source.task, _batches(source)
-    probe = task.probe.batches * task.probe.batch_size
-    views = {"curve": min(CURVE_VIEWS, probe), "probe": probe, "all": batches * size}
-    return -(-views[exam] // size)
+    return _order(source)[1][exam]
 
 
 def eval_set_shapes(source: Source) -> EvalSet:
@@ -175,12 +189,12 @@ def make_evaluate(
 ) -> Callable[[jax.Array | int, bit.Params, EvalSet], dict[str, jax.Array]]:
     """Returns a pure function (batches, student parameters, eval_set) -> float32 scalars.
 
-    It looks at the first `batches` batches. Only the metrics of an exam that looks at no more of
-    them mean anything, see `EXAMS` and `exam_batches`.
+    It looks at the first `batches` batches in the order of `_order`. Only the metrics of an exam
+    that looks at no more of them mean anything, see `EXAMS` and `exam_batches`.
 
     On probe and held-out views: probe_loss and heldout_kl, the distillation loss at the task's
-    temperature, in nats; also if the student learns from labels. On the first CURVE_VIEWS probe
-    views: curve_loss, the same loss. On clean test images, against the
+    temperature, in nats; also if the student learns from labels. On the first CURVE_VIEWS of
+    each: curve_loss and curve_heldout_kl, the same losses. On clean test images, against the
     teachers' mean logits:
 
       test_kl: KL divergence at temperature 1, in nats.
@@ -193,7 +207,7 @@ def make_evaluate(
     All metrics are NaN if a parameter is not finite. Logits may still be finite then: weights are
     standardised, and compiled code may return zero as the larger of NaN and zero.
     """
-    task = source.task
+    task, order = source.task, np.array(_order(source)[0], np.int32)
     n = task.probe.batches * task.probe.batch_size
     few = min(CURVE_VIEWS, n)
 
@@ -203,7 +217,8 @@ def make_evaluate(
         def flat(x: jax.Array) -> jax.Array:
             return x.reshape(-1, *x.shape[2:])
 
-        def one_batch(b: jax.Array, logits_BNK: jax.Array) -> jax.Array:
+        def one_batch(i: jax.Array, logits_BNK: jax.Array) -> jax.Array:
+            b = jnp.asarray(order)[i]
             images = eval_set.images[b].astype(task.precision)
             return logits_BNK.at[b].set(network.apply(task.student, params, images))
 
@@ -218,6 +233,7 @@ def make_evaluate(
         predicted_N = jnp.argmax(student_NK, -1)
         values = (
             kl_divergence(teacher[:few], student[:few], task.temperature),
+            kl_divergence(teacher[n : n + few], student[n : n + few], task.temperature),
             kl_divergence(teacher[:n], student[:n], task.temperature),
             kl_divergence(teacher[n : 2 * n], student[n : 2 * n], task.temperature),
             kl_divergence(teacher_NK, student_NK),

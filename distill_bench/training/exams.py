@@ -15,13 +15,14 @@ METRICS = (
     "euclidean",
 )
 CURVE = "curve_loss"  # the probe loss of a few views, for points along a curve
-CURVE_VIEWS = 256  # a point then costs less than a training step
+HELDOUT_CURVE = "curve_heldout_kl"  # the held-out KL of as many views
+CURVE_VIEWS = 256  # of each kind; a point then costs less than two training steps
 
 Exam = Literal["curve", "probe", "all"]
 
 # What each exam reports. Tuning ends in "probe", a final run in "all".
 EXAMS: dict[Exam, tuple[str, ...]] = {
-    "curve": (CURVE,),
+    "curve": (CURVE, HELDOUT_CURVE),
     "probe": (CURVE, "probe_loss"),
-    "all": (CURVE, *METRICS),
+    "all": (CURVE, HELDOUT_CURVE, *METRICS),
 }

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from distill_bench.training.exams import CURVE
+from distill_bench.training.exams import CURVE, HELDOUT_CURVE
 from sweeps.board.run_rows import Line, RunTable
 from sweeps.board.run_table import records
 from sweeps.planning.study import TUNING_SEED, Result
 from sweeps.results.summary import chosen, finals
 
 Table = list[dict[str, Any]]
-_COLUMN = {CURVE: "probe_loss_of_few_views"}  # metrics whose names do not explain themselves
+# Metrics whose names do not explain themselves.
+_COLUMN = {CURVE: "probe_loss_of_few_views", HELDOUT_CURVE: "heldout_kl_of_few_views"}
 
 
 def tables(found: RunTable) -> dict[str, Table]:

@@ -55,7 +55,7 @@ def _unit(
     opt: str,
     trials: Sequence[TrialSpec],
     keep: bool,
-    schedule: str | None = None,
+    schedule: str | None,
 ) -> list[Event]:
     """Trains the trials, on a Ray worker whose versions are as expected; returns their events."""
     from distill_bench.training.train import train

@@ -28,11 +28,12 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from distill_bench.training.exams import CURVE
+from distill_bench.training.exams import CURVE, HELDOUT_CURVE
 from sweeps.planning.study import Study, Trial, content_id
 
 TAGS = {
     CURVE: "probe/curve",
+    HELDOUT_CURVE: "heldout/curve",
     "probe_loss": "probe/loss",
     "heldout_kl": "heldout/kl",
     "test_kl": "heldout/clean_kl",

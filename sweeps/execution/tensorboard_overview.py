@@ -23,12 +23,19 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
 
 from distill_bench.files import replace_atomically
-from distill_bench.training.exams import CURVE
+from distill_bench.training.exams import CURVE, HELDOUT_CURVE
 from sweeps.execution.tensorboard import TAGS, TRAIN_LOSS, EventFile, Events
 from sweeps.planning.study import Result
 from sweeps.results.outdir import Say, expect_file
 
-CHARTS = (TAGS[CURVE], TRAIN_LOSS, TAGS["probe_loss"], TAGS["heldout_kl"], TAGS["agreement"])
+CHARTS = (
+    TAGS[CURVE],
+    TAGS[HELDOUT_CURVE],
+    TRAIN_LOSS,
+    TAGS["probe_loss"],
+    TAGS["heldout_kl"],
+    TAGS["agreement"],
+)
 """Curves of a mean that also have a name with the horizon."""
 _METRICS = ("probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy")
 

@@ -47,7 +47,7 @@ def views_of_point(task: Task, final: bool, last: bool) -> int:
     """
     probe = task.probe.batches * task.probe.batch_size
     if not last:
-        return min(CURVE_VIEWS, probe)
+        return 2 * min(CURVE_VIEWS, probe)
     return 2 * probe + clean_test_images(task) if final else probe
 
 
