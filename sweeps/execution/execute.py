@@ -277,7 +277,7 @@ def _run(runner: _Runner) -> None:
     last = plan.mine(pending.finals(plan, root))
     missing = _missing(root, last)
     runner.run(FINALS, [*missing, *_to_export(runner, last)])
-    write_means(missing, root, runner.runs)
+    write_means(last, {trial.id for _, trial in missing}, root, runner.runs)
 
 
 def _to_export(runner: _Runner, finals: Sequence[Job]) -> list[Job]:

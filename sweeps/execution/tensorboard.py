@@ -28,6 +28,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from distill_bench.files import replace_atomically
 from distill_bench.training.exams import CURVE, HELDOUT_CURVE
 from sweeps.planning.study import Study, Trial, content_id
 
@@ -87,6 +88,10 @@ class EventFile:
             stale.unlink()
         self._path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
         self.events = Events()
+
+    def write_whole(self) -> None:
+        """Writes the file at once: it is complete or not there."""
+        replace_atomically(self._path, lambda file: file.write(self.events.take()))
 
     def flush(self) -> None:
         """The file is open only here, because a sweep may have a thousand."""

@@ -62,7 +62,7 @@ def write_mean(folder: Path, results: Sequence[Result], horizon: int, evaluation
     for step, found in _points(results).items():
         for name, values in found.items():
             write(TAGS[name], float(np.mean(values)), step)
-    file.flush()
+    file.write_whole()
 
 
 def _points(results: Sequence[Result]) -> dict[int, dict[str, list[float]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,28 @@ def write_overview(plan: Plan, root: Path, say: Say) -> None:
     write_tables(folder / "tuning", (), hparams, say)
 
 
-def write_means(jobs: Sequence[Job], root: Path, runs: Mapping[str, Runs]) -> None:
+def write_means(
+    jobs: Sequence[Job], new: Collection[str], root: Path, runs: Mapping[str, Runs]
+) -> None:
     """Writes the mean of each optimizer's final runs at a horizon, if all of them ended well.
 
-    jobs: the final runs that have just ended; the others have their mean already.
+    Args:
+      jobs: the final runs.
+      new: ids of those that have just ended. Of others, the mean is written only if it is missing,
+        because the process was killed before.
+      root: folder of the results.
+      runs: the folders of TensorBoard's runs, by study.
     """
     for candidate in {job[0].study.id: job[0] for job in jobs}.values():
         results = pending.results_of(root, candidate)
         for horizon in sorted({trial.horizon for one, trial in jobs if one is candidate}):
+            folder = runs[candidate.study.id].of_finals(horizon) / MEAN
+            here = [
+                trial.id for one, trial in jobs if one is candidate and trial.horizon == horizon
+            ]
+            if not {*new} & {*here} and any(folder.glob("events.out.tfevents.*")):
+                continue
             best = chosen(results, horizon)
             ran = finals(results, best) if best else []
             if ran and all(run.final for run in ran):
-                folder = runs[candidate.study.id].of_finals(horizon) / MEAN
                 write_mean(folder, ran, horizon, candidate.optimizer.evaluations)
