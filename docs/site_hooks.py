@@ -1,6 +1,6 @@
 """Makes a site of the pages that are written for the repository (mkdocs.yml names this file).
 
-README.md and CONTRIBUTING.md become pages. Links to files that are no pages become their names.
+README.md and CONTRIBUTING.md become pages. A link to any other file becomes the file's name.
 """
 
 from __future__ import annotations

@@ -112,9 +112,9 @@ def run(
       UserError: if `reference` names no entry of the leaderboard; or see `supervise`.
       SweepFailed: see `supervise`.
     """
-    from sweeps.board import run_rows
+    from sweeps.board import references
 
-    run_rows.references(request.plan.task, reference)  # a typo shows before training
+    references.find(request.plan.task, reference)  # a typo shows before training
     log.listen(log.to_stderr)
     if removed := settings.cleaned(os.environ)[1]:
         log.LOG.info("Ignored, because it changes numbers: %s", ", ".join(removed))
@@ -215,7 +215,7 @@ class Results:
           horizon: one horizon; None for all of them together.
 
         Raises:
-          UserError: if there is no such optimizer, or no speed-up of it.
+          UserError: if no optimizer has that name, or it has no speed-up.
         """
         from sweeps.board.entries import BASELINE
 

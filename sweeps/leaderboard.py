@@ -193,7 +193,7 @@ def _show_board() -> int:
     if FLAGS.outdir:
         from sweeps.board import provisional
 
-        studies = [x for x in _own_studies() if FLAGS.task in (None, x.study.task)]
+        studies = _own_studies()
         own, left_out = provisional.beside(found, studies, _chosen_horizons(studies))
         found += own
     if FLAGS.task and not found:
@@ -250,10 +250,11 @@ def _check_places(folder: Path) -> None:
 
 
 def _own_studies() -> list[Loaded]:
-    """The studies in the folders given with --outdir."""
+    """The studies in the folders given with --outdir; those of --task if it is given."""
     from sweeps.results import store
 
-    return store.merge([loaded for outdir in FLAGS.outdir for loaded in store.load(Path(outdir))])
+    tasks = [FLAGS.task] if FLAGS.task else None
+    return store.merge([x for outdir in FLAGS.outdir for x in store.load(Path(outdir), tasks)])
 
 
 def _show_diff() -> int:

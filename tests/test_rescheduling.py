@@ -83,5 +83,5 @@ def test_a_sweep_records_its_schedule(script, tmp_path):
 def test_an_unknown_schedule_is_one_message(request_of):
     from sweeps.planning.plan import make_plan
 
-    with pytest.raises(UserError, match="no schedule 'cosine'"):
+    with pytest.raises(UserError, match="Unknown schedule 'cosine'"):
         make_plan(dataclasses.replace(request_of("4", opts=[CALM]), schedule="cosine"))

@@ -1,4 +1,4 @@
-"""What a pull request with an entry is told, and the workflow that tells it."""
+"""How a submitted entry is judged, and the workflow that does it."""
 
 from __future__ import annotations
 

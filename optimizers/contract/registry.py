@@ -150,15 +150,20 @@ def resolve_carried(
       UnknownOptimizer: if the file does not declare it, or it may not be called so.
       Exception: any exception that the code raises on import.
     """
-    for one, text in own_files(sources).items():
-        path = folder / one
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+    write_own(sources, folder)
     if "/" not in name:
         return resolve(f"{folder / name}:{optimizer}")
     spec = f"{'.'.join(PurePosixPath(name).with_suffix('').parts)}:{optimizer}"
     module, loaded = import_package(spec.partition(":")[0], folder)
     return _plug_in(module, _file_of(module, spec), optimizer, spec, loaded)
+
+
+def write_own(sources: Mapping[str, str], folder: Path) -> None:
+    """Writes those of an entry's files that are not of this package into the folder."""
+    for name, text in own_files(sources).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _file_of(module: ModuleType, spec: str) -> Path:

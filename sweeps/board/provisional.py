@@ -46,8 +46,8 @@ def beside(
                 warnings.append(f"{loaded.folder} is not shown: it has no final runs yet.")
             elif rungs and (beyond := sorted(ran - rungs)):
                 warnings.append(
-                    f"{loaded.folder} is not shown at {', '.join(map(str, beyond))} steps, which "
-                    "is no rung of the board."
+                    f"{loaded.folder} is not shown at {', '.join(map(str, beyond))} steps: the "
+                    "board has no such rung."
                 )
             if shown and not reason:
                 found.append(_entry(loaded, names[loaded.study.id], shown))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from distill_bench.errors import UserError, suggestion
-from sweeps.board import entries, versions
+from distill_bench.errors import UserError
+from sweeps.board import entries, references, versions
 from sweeps.board.entries import BASELINE, Entry
 from sweeps.planning.study import Result, Study
 from sweeps.results import store
@@ -107,7 +107,7 @@ def collect(
     tasks = sorted({loaded.study.task for loaded in studies})
     committed, warnings = entries.load(names=tasks, only=BASELINE)
     for task in tasks:
-        found, more = references(task, reference)
+        found, more = references.find(task, reference)
         committed += found
         warnings += more
     tables = [
@@ -136,28 +136,6 @@ def collect(
         {name: gain for table in tables for name, gain in table.overall.items()},
         {one.study.id: one.results for one in (*committed, *earlier, *studies)},
     )
-
-
-def references(task: str, names: Sequence[str]) -> tuple[list[Entry], list[str]]:
-    """The committed entries of these names other than the baseline's, which is always at hand, and
-    a warning for each that is not counted.
-
-    Raises:
-      UserError: if the task has no file of that name.
-    """
-    found, warnings = [], []
-    for name in dict.fromkeys(names):
-        known = sorted(path.stem for path in (entries.FOLDER / task).glob("*.json"))
-        if name not in known:
-            raise UserError(
-                f"--reference={name}: the leaderboard of {task} has no such entry."
-                f"{suggestion(name, known)}\nIt has: {', '.join(known) or 'none'}."
-            )
-        if name != BASELINE:
-            more, doubts = entries.load(names=[task], only=name)
-            found += more
-            warnings += doubts
-    return found, warnings
 
 
 def _committed(entry: Entry) -> Iterator[Line]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distill_bench.errors import UserError
 from distill_bench.tasks import catalogue
-from optimizers.contract.source_digest import own_files
+from optimizers.contract import registry
 from sweeps import cli
 from sweeps.board import copies, identity, untrusted
 from sweeps.board.draw import Request
@@ -61,10 +61,7 @@ def conformance(entry: Entry) -> list[str]:
     except UserError as error:
         return [str(error)]
     with tempfile.TemporaryDirectory() as folder:
-        for one, text in own_files(entry.sources).items():
-            path = Path(folder) / one
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="\n")
+        registry.write_own(entry.sources, Path(folder))
         spec = f"{Path(folder) / name}:{entry.study.optimizer}"
         done = subprocess.run(
             [sys.executable, "-P", "-m", "optimizers.conformance", spec],

@@ -87,7 +87,7 @@ def write_tables(
     Args:
       folder: of final runs, or of tuning trials.
       horizons: those that have charts; none for tuning trials, which have no means.
-      hparams: name -> a value, which tells the type.
+      hparams: name -> a value of the type that its column gets.
       say: shows what was set aside.
     """
     events = Events(clock=lambda: 0.0)  # the same bytes in every run

@@ -61,16 +61,17 @@ def assign(root: Path, studies: Sequence[Study]) -> dict[str, Runs]:
     """Study id -> its folders. A study keeps the name that it once had."""
     found: dict[str, Runs] = {}
     for task in dict.fromkeys(study.task for study in studies):
-        folder = folder_of(root, task)
+        folder, own = folder_of(root, task), [study for study in studies if study.task == task]
         names = _known(folder / _NAMES)
         before = dict(names)
-        for study in studies:
-            if study.task == task and names.get(study.id) not in (choices := _choices(study)):
-                names[study.id] = next(name for name in choices if name not in names.values())
+        for study in own:
+            if names.get(study.id) not in (choices := _choices(study)):
+                free = (name for name in choices if name not in names.values())
+                names[study.id] = next(free, choices[-1])
         if names != before:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / _NAMES, json.dumps(names, indent=1) + "\n")
-        found |= {study.id: Runs(folder, names[study.id]) for study in studies}
+        found |= {study.id: Runs(folder, names[study.id]) for study in own}
     return found
 
 

@@ -121,7 +121,7 @@ def task_of(request: PlanRequest) -> Task:
     """The task with its variation.
 
     Raises:
-      UserError: if there is no such task, or the variation does not fit it.
+      UserError: if the task is unknown, or the variation does not fit it.
     """
     return vary(catalogue.get(request.task), request.variation)
 
@@ -144,9 +144,9 @@ def make_plan(request: PlanRequest, importing: Callable[[str], None] = lambda sp
         raise UserError(f"--seeds={request.seeds} leaves no final run: use 1 or more.")
     if request.schedule not in (None, *rescheduling.CHOICES):
         raise UserError(
-            f"There is no schedule {request.schedule!r}."
+            f"Unknown schedule {request.schedule!r}."
             f"{suggestion(request.schedule or '', rescheduling.CHOICES)}\n"
-            f"There are: {', '.join(rescheduling.CHOICES)}."
+            f"Choose from: {', '.join(rescheduling.CHOICES)}."
         )
     specs = registry.builtins() if list(request.opts) == ["all"] else request.opts
     specs = request.part or specs

@@ -126,7 +126,7 @@ function drawPareto(figure, state) {
   );
 }
 
-// What the reader is told of a point.
+// The text shown at a point.
 function costText({ view, cost }, timed) {
   const price = timed ? `a step takes ${times(cost)}` : `${cost.toFixed(1)} bytes per parameter`;
   return `${short(view.entry.optimizer, 40)}: ${speedText(view.speedup)}; ${price}`;
