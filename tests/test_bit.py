@@ -162,14 +162,15 @@ def test_pool_paddings_give_different_logits():
     assert not np.allclose(bit.apply(zero, params, images), bit.apply(inf, params, images))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 8])
 @pytest.mark.parametrize(
     ("size", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (7, 2, 3)]
 )
-def test_cpu_convolution_equals_xla(size, stride, padding):
+def test_cpu_convolution_equals_xla(size, stride, padding, channels):
     rng = np.random.default_rng(0)
     x, kernel = (
-        rng.standard_normal((2, 9, 8, 3)).astype(np.float32),
-        rng.standard_normal((size, size, 3, 5)).astype(np.float32),
+        rng.standard_normal((2, 9, 8, channels)).astype(np.float32),
+        rng.standard_normal((size, size, channels, 5)).astype(np.float32),
     )
     expected = jax.lax.conv_general_dilated(
         x,
@@ -183,6 +184,25 @@ def test_cpu_convolution_equals_xla(size, stride, padding):
         expected,
         atol=1e-4,
     )
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (9, 12), (3, 4)])
+def test_cpu_max_pool_equals_xla_also_where_values_tie(height, width):
+    """Where several are the largest, both send the gradient to the first."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(0, 3, (2, height, width, 5)), jnp.float32)
+    values, gradients = zip(
+        *(
+            jax.value_and_grad(
+                lambda x, pool=pool: (pool(x, 3, 2) ** 3).sum() + pool(x, 3, 2).sum()
+            )(x)
+            for pool in (layers.sliced_max_pool, layers.xla_max_pool)
+        ),
+        strict=True,
+    )
+    np.testing.assert_array_equal(layers.sliced_max_pool(x, 3, 2), layers.xla_max_pool(x, 3, 2))
+    assert values[0] == values[1]
+    np.testing.assert_array_equal(*gradients)
 
 
 def test_groups_must_divide_channels():

@@ -21,7 +21,7 @@ from flax import nnx
 from jax import lax
 
 from distill_bench.networks import layers
-from distill_bench.networks.layers import Dense, GroupNorm, Params, conv
+from distill_bench.networks.layers import Dense, GroupNorm, Params, conv, max_pool
 
 EXPANSION = 4  # a unit's output channels divided by its middle channels
 REST = "rest"  # frozen parameters of a block's equal units, stacked; see `freeze`
@@ -144,7 +144,7 @@ class Root(nnx.Module):
             return x_NHWC
         border = ((0, 0), (1, 1), (1, 1), (0, 0))
         x_NHWC = jnp.pad(x_NHWC, border, constant_values=self.pad_value)
-        return lax.reduce_window(x_NHWC, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+        return max_pool(x_NHWC, 3, 2)
 
 
 class Head(nnx.Module):

@@ -11,6 +11,7 @@ from flax import nnx
 from jax import lax
 
 TRUNCATED_DEVIATION = 0.87962566103423978  # of a standard normal truncated at -2 and 2
+_FEW = 4  # channels; images have at most so many
 Params = dict  # nested dict of arrays, keyed by module attribute
 
 
@@ -42,10 +43,37 @@ def patches_conv(x_NHWI: jax.Array, kernel_HWIO: jax.Array, stride: int, padding
     is equally fast in both.
     """
     out = kernel_HWIO.shape[-1]
-    slices = _slices(x_NHWI, kernel_HWIO, stride, padding)
-    patches = slices[0] if len(slices) == 1 else jnp.concatenate(slices, axis=-1)
+    if x_NHWI.shape[-1] <= _FEW:
+        patches = _patches_of_rows(x_NHWI, kernel_HWIO, stride, padding)
+    else:
+        slices = _slices(x_NHWI, kernel_HWIO, stride, padding)
+        patches = slices[0] if len(slices) == 1 else jnp.concatenate(slices, axis=-1)
     flat = patches.reshape(-1, patches.shape[-1]) @ kernel_HWIO.reshape(-1, out)
     return flat.reshape(*patches.shape[:-1], out)
+
+
+def _patches_of_rows(
+    x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, padding: int
+) -> jax.Array:
+    """The patches that `_slices` would give, side by side: [N, rows, columns, kernel's H * W * C].
+
+    One row of a patch is copied at once, not one pixel. With one channel, that makes the patches of
+    a 7x7 kernel on 28x28 images in a fifth of the time; with many, a pixel is long enough.
+    """
+    kh, kw = kernel_HWIO.shape[:2]
+    n, height, width, channels = x_NHWC.shape
+    rows = (height + 2 * padding - kh) // stride + 1
+    cols = (width + 2 * padding - kw) // stride + 1
+    x_NHWC = jnp.pad(x_NHWC, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    lines = [
+        x_NHWC[:, i : i + (rows - 1) * stride + 1 : stride].reshape(n, rows, -1) for i in range(kh)
+    ]
+    bands = jnp.stack(lines, axis=2)
+    windows = [
+        bands[..., start : start + kw * channels]
+        for start in range(0, cols * stride * channels, stride * channels)
+    ]
+    return jnp.stack(windows, axis=2).reshape(n, rows, cols, -1)
 
 
 def shifted_conv(x_NHWC: jax.Array, kernel_HW1C: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -92,6 +120,41 @@ def depthwise_conv(
     if jax.default_backend() == "cpu":
         return shifted_conv(x_NHWC, kernel_HW1C, stride, padding)
     return xla_conv(x_NHWC, kernel_HW1C, stride, padding)
+
+
+def max_pool(x_NHWC: jax.Array, size: int, stride: int) -> jax.Array:
+    """The largest value of each square window, by the platform's fastest method; no padding.
+
+    Where several values are the largest, the gradient goes to the first of them, row by row.
+    """
+    if jax.default_backend() == "cpu":
+        return sliced_max_pool(x_NHWC, size, stride)
+    return xla_max_pool(x_NHWC, size, stride)
+
+
+def sliced_max_pool(x_NHWC: jax.Array, size: int, stride: int) -> jax.Array:
+    """Max-pool by comparing shifted slices, first along rows, then along columns.
+
+    On XLA:CPU, the student of `fashion` then takes 6 ms less of 42 for a step than with
+    `lax.reduce_window`, whose gradient is slow there.
+    """
+
+    def pooled(x: jax.Array, axis: int) -> jax.Array:
+        span = (x.shape[axis] - size) // stride * stride + 1
+        best, *others = (
+            lax.slice_in_dim(x, start, start + span, stride, axis) for start in range(size)
+        )
+        for other in others:
+            best = jnp.where(other > best, other, best)
+        return best
+
+    return pooled(pooled(x_NHWC, 2), 1)
+
+
+def xla_max_pool(x_NHWC: jax.Array, size: int, stride: int) -> jax.Array:
+    """Max-pool by XLA's own operation."""
+    window, strides = (1, size, size, 1), (1, stride, stride, 1)
+    return lax.reduce_window(x_NHWC, -jnp.inf, lax.max, window, strides, "VALID")
 
 
 class GroupNorm(nnx.Module):
