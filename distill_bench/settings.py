@@ -89,11 +89,6 @@ def recorded() -> dict[str, str]:
     return {name: value for name, value in values.items() if value}
 
 
-def recorded_names() -> list[str]:
-    """All names that `recorded` may give."""
-    return [name.lower() for name in _RECORDED]
-
-
 @dataclass(frozen=True)
 class Settings:
     """Settings of jax, and environment variables that change numbers, at one moment.

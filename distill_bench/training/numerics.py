@@ -1,8 +1,9 @@
-"""A fingerprint of this machine's arithmetic: machines with the same one give the same last digits.
+"""A fingerprint of this machine's arithmetic: machines with different ones give other last digits.
 
 Versions of packages do not say all. XLA and LAPACK choose their instructions by the processor, and
 flags such as --xla_cpu_enable_fast_math change what they may do with them. So the arithmetic itself
-is asked: a small program with the operations of a training step, whose results are hashed.
+is asked: a small program with the operations of a training step, whose results are hashed. Machines
+with the same fingerprint may still differ: how a long sum is split, for one, depends on the caches.
 """
 
 from __future__ import annotations

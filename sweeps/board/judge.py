@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from distill_bench import settings
 from sweeps.board import agreement, entries
 from sweeps.board.agreement import Mean, Noise
 from sweeps.board.draw import finals_of, trials_of
@@ -46,21 +45,20 @@ class Judgement:
 def judge(
     entry: Entry,
     runs: Sequence[Run],
-    environments: Sequence[Mapping[str, Any]],
     cost: Mapping[str, float] | None = None,
 ) -> Judgement:
     """Judges an entry by these reruns of its runs, from one machine or several.
 
     Exact equality decides first. A run that any machine repeated to the last digit is proved. A
-    machine like the recording one, or one that repeats some runs exactly, must repeat every number
-    of all: the others were altered. On other machines, probe losses and the other metrics at the
-    end are compared by their means: of all final runs jointly, of single rungs, and of the tuning
-    trials.
+    machine that repeats some runs so must repeat every number of all: the others were altered. On
+    other machines, probe losses and the other metrics at the end are compared by their means: of
+    all final runs jointly, of single rungs, and of the tuning trials. Versions and a fingerprint of
+    the arithmetic do not say which machines these are: two processors that share them can still
+    give a long sum or LAPACK's results other last digits.
 
     Args:
       entry: the entry.
       runs: the reruns.
-      environments: versions and machines of the reruns, which name theirs by its index.
       cost: what the update rule costs where it was rerun, with fields of `entries.Cost`; None if
         it was not measured.
     """
@@ -77,8 +75,7 @@ def judge(
         *_finals_lines(finals, joint, rungs),
         *_tuning_lines(runs, tuning, sum(map(len, _tuning_of(entry).values()))),
     ]
-    alike = {i for i, one in enumerate(environments) if computes_alike(entry, one)}
-    if found := altered(runs, alike):
+    if found := altered(runs):
         reasons = [_against_altered(runs, found)]
     reasons += _against_cost(entry, cost)
     exact = not unsettled(finals) and all(run.differs is not None for run in finals)
@@ -95,17 +92,6 @@ def judge(
         if tuning.flipped:
             detail += f"; other endings: {_names(tuning.flipped)}"
     return Judgement("reproduced", detail, _test(exact), unverified, tuple(lines))
-
-
-def computes_alike(entry: Entry, environment: Mapping[str, Any]) -> bool:
-    """Whether a machine gives the last digits of the one that recorded the entry: it has the same
-    versions, platform and threads, and the same arithmetic. Entries that were recorded without a
-    fingerprint of the arithmetic (`numerics`), such as those of accelerators, do not say."""
-    versions = entry.study.versions
-    names = {*versions, *settings.recorded_names()}
-    return "numerics" in versions and all(
-        versions.get(name) == environment.get(name) for name in names
-    )
 
 
 def _test(exact: bool) -> Literal["exact", "intervals"]:
@@ -157,12 +143,11 @@ def _against_altered(runs: Sequence[Run], found: Sequence[Run]) -> str:
         " ".join([_names([run]), ", ".join(run.differs or ())]).strip() for run in found[:_NAMED]
     )
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    if equal := len({run.key for run in runs if run.identical}):
-        return (
-            f"{equal} are identical {TO_THE_LAST_DIGIT} where they were rerun, so that the others "
-            f"were altered: {named}{more}"
-        )
-    return f"these differ where they were rerun, on a machine like the recording one: {named}{more}"
+    equal = len({run.key for run in runs if run.identical})
+    return (
+        f"{equal} are identical {TO_THE_LAST_DIGIT} where they were rerun, so that the others "
+        f"were altered: {named}{more}"
+    )
 
 
 def _against_cost(entry: Entry, cost: Mapping[str, float] | None) -> list[str]:

@@ -90,7 +90,7 @@ def verify(
         runs = rerun(entry, opt, drawn, watch)
         cost = measure_cost(task, opt) if measures_cost and entry.cost else None
     environment = here()
-    judged = judge(entry, runs, [environment], cost)
+    judged = judge(entry, runs, cost)
     verdict = Verdict(
         judged.verdict,
         judged.detail,
@@ -123,8 +123,8 @@ def _why(entry: Entry) -> str:
     differ = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
     if not differ:
         return (
-            "No number is identical, though the versions are the same: this is another processor "
-            "than the one that recorded the entry, or the entry was altered throughout."
+            "No number is identical, though versions and fingerprint are the same: the fingerprint "
+            "covers few operations, and another processor can differ in the others."
         )
     changed = (
         f"{name} {then.get(name, 'unknown')}, here {now.get(name, 'none')}" for name in differ

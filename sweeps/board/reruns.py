@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -73,14 +73,13 @@ def exact(runs: Iterable[Run]) -> set[int]:
     return {run.environment for run in runs if run.identical}
 
 
-def altered(runs: Iterable[Run], alike: Collection[int] = ()) -> list[Run]:
-    """Unsettled reruns on machines that must repeat every run to the last digit.
+def altered(runs: Iterable[Run]) -> list[Run]:
+    """Unsettled reruns on machines that repeat others to the last digit, and so must repeat all.
 
-    Those are machines that repeat others so, and the environments `alike`, which are the one of
-    the record. Runs that were recorded as crashed are not among them: a machine may have failed.
+    Runs that were recorded as crashed are not among them: a machine may have failed.
     """
     runs = list(runs)
-    must = exact(runs) | set(alike)
+    must = exact(runs)
     return [
         run
         for run in unsettled(runs)

@@ -150,7 +150,7 @@ def merge(entry: Entry, kept: Verdict | None, new: Verdict) -> Verdict:
                 runs.pop((run.key, run.environment), None)
                 runs[run.key, run.environment] = run
     cost = new.cost or (kept.cost if kept else None)
-    judged = judge(entry, list(runs.values()), environments, cost) if new.runs else new
+    judged = judge(entry, list(runs.values()), cost) if new.runs else new
     _, restamped, how = kept.detail.partition(RESTAMPED) if kept else ("", "", "")
     return Verdict(
         judged.verdict,
