@@ -11,13 +11,17 @@ from scipy import stats
 from sweeps.results import noise, ranks
 
 
+def ranked(values, covariance, freedom):
+    return ranks.ranks(ranks.significantly_better(values, covariance, freedom))
+
+
 def test_ranks_agree_with_scipys_tukey_test():
     rng = np.random.default_rng(0)
     for _ in range(20):
         groups = [rng.normal(mean, 1, 6) for mean in (0.0, 0.5, 1.5, 3.0)]
         means = [group.mean() for group in groups]
         pooled = float(np.mean([group.var(ddof=1) for group in groups]))
-        found = ranks.ranks(means, np.eye(4) * pooled / 6, freedom=4 * 5)
+        found = ranked(means, np.eye(4) * pooled / 6, freedom=4 * 5)
         significant = stats.tukey_hsd(*groups).pvalue < 0.05
         expected = [
             1 + sum(significant[i, j] and means[i] > means[j] for i in range(4)) for j in range(4)
@@ -31,7 +35,7 @@ def test_among_equal_entries_a_pair_differs_in_five_percent():
     for _ in range(2000):
         values = rng.normal(size=12)
         variance = rng.chisquare(30) / 30
-        differ.append(len(set(ranks.ranks(values.tolist(), np.eye(12) * variance, 30))) > 1)
+        differ.append(len(set(ranked(values, np.eye(12) * variance, 30))) > 1)
     assert 0.035 < np.mean(differ) < 0.065
 
 
@@ -40,7 +44,7 @@ def test_a_significantly_better_entry_never_has_the_worse_rank():
     for _ in range(300):
         values = rng.normal(size=6)
         deviations = rng.uniform(0.05, 1.0, 6)
-        found = ranks.ranks(values.tolist(), np.diag(deviations**2), 20)
+        found = ranked(values, np.diag(deviations**2), 20)
         margin = ranks.critical(6, 20)
         for i in range(6):
             for j in range(6):
@@ -49,7 +53,7 @@ def test_a_significantly_better_entry_never_has_the_worse_rank():
 
 
 def test_one_entry_alone_ranks_first():
-    assert ranks.ranks([1.3], np.eye(1), 20) == [1]
+    assert ranked([1.3], np.eye(1), 20) == [1]
 
 
 def test_the_variance_of_seeds_is_found_and_shrunk_to_that_of_all():

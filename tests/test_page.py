@@ -39,6 +39,8 @@ def test_draws_every_figure_and_all_rows(show):
     assert script(browser, "return all('#certificates tbody tr').length") == 4
     assert script(browser, "return all('#disagreements tbody tr').length") == 5
     assert script(browser, "return all('#tune-checks li').length") == 2
+    assert script(browser, "return all('#across tbody tr').length") == 6
+    assert script(browser, "return all('#published tbody tr').length") == 2
     assert script(browser, "return all('#warning-list li').length") > 1
     assert (
         script(

@@ -14,7 +14,16 @@ import numpy as np
 
 from distill_bench import __version__
 from distill_bench.tasks import catalogue
-from sweeps.board import certificate, copies, identity, tune_checks, verdicts, wall_clock
+from sweeps.board import (
+    across,
+    certificate,
+    copies,
+    external,
+    identity,
+    tune_checks,
+    verdicts,
+    wall_clock,
+)
 from sweeps.board.entries import BASELINE, FOLDER, Entry
 from sweeps.board.rung import describe_gain, describe_rung
 from sweeps.board.tune_checks import TuneCheck
@@ -69,6 +78,12 @@ def make(
             "notice": notice,
             "baseline": BASELINE,
             "tasks": [_task(of_task) for of_task in by_task],
+            "published": [
+                found
+                for one in by_task
+                for found in external.compare(one.task, one.comparison.order(), external.load())
+            ],
+            "across": across.side_by_side({one.task: one.comparison for one in by_task}),
             "entries": sorted(
                 shown,
                 key=lambda e: (

@@ -27,6 +27,7 @@ _SCRIPTS = (
     "pareto",
     "profile",
     "validity",
+    "elsewhere",
     "choice",
     "main",
 )

@@ -159,6 +159,21 @@ def reach_lines(board: Mapping[str, Any], task: str) -> list[str]:
     ]
 
 
+def across_cells(across: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Column names, and a row of cells for each optimizer that is on several tasks' boards."""
+    rows = [
+        [
+            one["optimizer"],
+            *(
+                f"{place['rank']}: {format_gain(place['speedup'], True)}" if place else UNKNOWN
+                for place in one["places"]
+            ),
+        ]
+        for one in across["rows"]
+    ]
+    return ["optimizer", *(f"{task}, rank: speed-up" for task in across["tasks"])], rows
+
+
 def print_board(board: Mapping[str, Any]) -> None:
     """Prints the leaderboard and its warnings, as wide as the terminal; 160 cells without one."""
     from rich.console import Console
@@ -177,6 +192,18 @@ def print_board(board: Mapping[str, Any]) -> None:
         code = [f"Code to read: {line}." for line in reach_lines(board, task["name"])]
         for line in [caption(board, task), *code, *tuned, *certificate(task)]:
             console.print(Text(line))
+    if board["across"]:
+        console.print(Text("Tasks side by side", style="italic"))
+        names, rows = across_cells(board["across"])
+        columns = [
+            Column(name, [(printable(row[i]), "") for row in rows], text=not i)
+            for i, name in enumerate(names)
+        ]
+        head, body = table(choose(columns, console.width, narrow=24, name=0))
+        for line in [*head, *body, "", *board["across"]["sentences"]]:
+            console.print(Text(line), soft_wrap=True)
+    for found in board["published"]:
+        console.print(Text(f"Published: {' '.join(found['sentences'])}"))
     if not board["entries"]:
         console.print(
             "No entries yet. Write one from a finished sweep: "
@@ -222,19 +249,34 @@ def markdown(board: Mapping[str, Any]) -> str:
     parts = [f"**{_escape(board['notice'])}**" if board["notice"] else ""]
     for task in board["tasks"]:
         names, rows = cells(board, task["name"], intervals=True)
-        lines = [
-            names,
-            ["---:" if name != "optimizer" else "---" for name in names],
-            *[[_escape(cell) for cell in row] for row in rows],
-        ]
         parts += [
-            "\n".join(f"| {' | '.join(line)} |" for line in lines),
+            _markdown_table(names, rows),
             f"`{task['name']}`. {caption(board, task)}",
         ]
         lines = [f"- Code to read: {_escape(line)}." for line in reach_lines(board, task["name"])]
         lines += [f"- Tuning: {_escape(line)}." for line in tune_check_lines(board, task["name"])]
         parts += ["\n".join(lines + [f"- Validity: {line}" for line in certificate(task)])]
+    if board["across"]:
+        parts += [
+            "Tasks side by side:",
+            _markdown_table(*across_cells(board["across"])),
+            "\n".join(f"- {_escape(line)}" for line in board["across"]["sentences"]),
+        ]
+    if board["published"]:
+        parts += ["Beside results that others published ([docs/external](docs/external)):"]
+        parts += [
+            "\n".join(f"- {_escape(' '.join(found['sentences']))}" for found in board["published"])
+        ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _markdown_table(names: list[str], rows: list[list[str]]) -> str:
+    lines = [
+        names,
+        ["---:" if name != "optimizer" else "---" for name in names],
+        *[[_escape(cell) for cell in row] for row in rows],
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _escape(cell: str) -> str:

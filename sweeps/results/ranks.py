@@ -9,19 +9,18 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def ranks(
+def significantly_better(
     values: Sequence[float],
     covariance: np.ndarray,
     freedom: float,
     allowances: np.ndarray | None = None,
     level: float = 0.95,
-) -> list[int]:
-    """The rank of each entry, from 1: one more than the number of significantly better entries.
+) -> np.ndarray:
+    """Whether entry i is significantly better than entry j, [n, n].
 
     Two entries differ significantly if their difference exceeds what the studentized range allows
     among all of them (Tukey 1949, Kramer 1956): if all were equal, some pair would differ with
-    probability 1 - level. Entries sharing a rank are statistically tied, and an entry that is
-    significantly better than another never has the worse rank.
+    probability 1 - level.
 
     Args:
       values: the entries' scores; higher is better.
@@ -30,17 +29,25 @@ def ranks(
       allowances: [n, n], by how much more than that entry i must exceed entry j; None for nothing.
       level: probability that no pair of equal entries differs.
     """
-    extra = np.zeros(covariance.shape) if allowances is None else allowances
-    margin = critical(len(values), freedom, level)
-    found = []
-    for j in range(len(values)):
-        better = 0
-        for i in range(len(values)):
-            variance = covariance[i, i] + covariance[j, j] - 2 * covariance[i, j]
-            needed = margin * math.sqrt(max(variance, 0.0)) + float(extra[i, j])
-            better += bool(values[i] - values[j] > needed)
-        found.append(1 + better)
-    return found
+    if len(values) < 2:
+        return np.zeros(covariance.shape, bool)
+    scores, own = np.asarray(values, float), np.diag(covariance)
+    variance = np.maximum(own[:, None] + own - 2 * covariance, 0.0)
+    needed = critical(len(scores), freedom, level) * np.sqrt(variance)
+    if allowances is not None:
+        needed = needed + allowances
+    return ~np.eye(len(scores), dtype=bool) & (scores[:, None] - scores > needed)
+
+
+def ranks(better: np.ndarray) -> list[int]:
+    """The rank of each entry, from 1: one more than the number of significantly better entries.
+
+    Entries sharing a rank are statistically tied, and an entry that is significantly better than
+    another never has the worse rank.
+
+    better: from `significantly_better`.
+    """
+    return (1 + better.sum(axis=0)).tolist()
 
 
 @functools.lru_cache(maxsize=256)

@@ -236,6 +236,9 @@ function start() {
     byId("figures").hidden =
     byId("validity").hidden =
       !board.entries.length;
+  drawAcross(byId("across"), board.across);
+  drawPublished(byId("published"), board.published);
+  byId("elsewhere").hidden = !["across", "published"].some((id) => byId(id).hasChildNodes());
   drawWarnings(byId("warning-list"), board);
   drawVersions(byId("versions"), board);
   showTask();

@@ -1,0 +1,92 @@
+"""Tasks side by side: each optimizer's place on every task, and whether the orders agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+from sweeps.board.rung import describe_gain
+from sweeps.results import orders
+from sweeps.results.comparison import Comparison
+from sweeps.results.orders import Agreement
+
+
+def side_by_side(comparisons: Mapping[str, Comparison]) -> dict[str, Any] | None:
+    """Optimizers that are on more than one task's leaderboard, as JSON data; None if none is.
+
+    The best on average come first, by the logarithm of their speed-ups on their tasks.
+
+    comparisons: task -> its entries' rows, compared.
+    """
+    of_task = {task: one.order().scores for task, one in comparisons.items()}
+    tasks: dict[str, list[str]] = {}
+    for task, scores in of_task.items():
+        for name in scores:
+            tasks.setdefault(name, []).append(task)
+    several = {name: own for name, own in tasks.items() if len(own) > 1}
+    if not several:
+        return None
+
+    def average(name: str) -> float:
+        return sum(of_task[task][name] for task in several[name]) / len(several[name])
+
+    shown = [task for task in comparisons if any(task in own for own in several.values())]
+    return {
+        "tasks": shown,
+        "rows": [
+            {
+                "optimizer": name,
+                "places": [
+                    {
+                        "rank": comparisons[task].ranks()[name],
+                        "speedup": describe_gain(comparisons[task].overall(name)),
+                    }
+                    if task in several[name]
+                    else None
+                    for task in shown
+                ],
+            }
+            for name in sorted(several, key=lambda name: (-average(name), name))
+        ],
+        "sentences": [
+            sentence
+            for first, second in combinations(shown, 2)
+            for sentence in describe(
+                orders.compare(comparisons[first].order(), comparisons[second].order()),
+                f"on {first}",
+                f"on {second}",
+            )
+        ],
+    }
+
+
+def describe(found: Agreement, first: str, second: str) -> list[str]:
+    """An agreement of orders in plain sentences.
+
+    first, second: the places, such as "on digits" and "on fashion".
+    """
+    n = len(found.optimizers)
+    if found.tau is None or found.chance is None:
+        return [f"{n} of the optimizers {first} are also {second}: too few for an order."]
+    details = [f"{found.interval[0]:.2f} to {found.interval[1]:.2f}"] if found.interval else []
+    if found.ceiling is not None:
+        details.append(f"at most {found.ceiling:.2f} with this noise")
+    details.append(
+        f"orders without any connection agree so well with probability {found.chance:.2g}"
+    )
+    sentences = [
+        f"Order {first} and {second}: Kendall's tau {found.tau:.2f} over {n} optimizers "
+        f"({'; '.join(details)})."
+    ]
+    if found.separated:
+        kept = f"{found.kept} of the {found.separated} pairs that differ significantly {first}"
+        verb = "stands" if found.kept == 1 else "stand"
+        sentences.append(f"{kept} {verb} in the same order {second}.")
+    sentences += [
+        f"Against it: {one.better} is ahead of {one.worse} by {math.expm1(one.first):.1%} {first}, "
+        f"and behind by {-math.expm1(one.second):.1%} {second}."
+        for one in found.contradictions
+    ]
+    return sentences
