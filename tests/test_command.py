@@ -18,6 +18,7 @@ COMMANDS = {
     "sweeps.verify": None,
     "sweeps.tune_check": None,
     "sweeps.simulate": None,
+    "sweeps.evidence": None,
     "sweeps.benchmark": None,
     "distill_bench.data.__main__": "_flags",
     "distill_bench.weights.__main__": "_flags",

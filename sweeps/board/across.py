@@ -62,10 +62,12 @@ def side_by_side(comparisons: Mapping[str, Comparison]) -> dict[str, Any] | None
     }
 
 
-def describe(found: Agreement, first: str, second: str) -> list[str]:
+def describe(found: Agreement, first: str, second: str, by: str = "speed-up") -> list[str]:
     """An agreement of orders in plain sentences.
 
-    first, second: the places, such as "on digits" and "on fashion".
+    Args:
+      first, second: the places, such as "on digits" and "on fashion".
+      by: whose logarithms the scores are; for "loss", minus the logarithms.
     """
     n = len(found.optimizers)
     if found.tau is None or found.chance is None:
@@ -85,8 +87,8 @@ def describe(found: Agreement, first: str, second: str) -> list[str]:
         verb = "stands" if found.kept == 1 else "stand"
         sentences.append(f"{kept} {verb} in the same order {second}.")
     sentences += [
-        f"Against it: {one.better} is ahead of {one.worse} by {math.expm1(one.first):.1%} {first}, "
-        f"and behind by {-math.expm1(one.second):.1%} {second}."
+        f"Against it: {one.better} is ahead of {one.worse} by {math.expm1(one.first):.1%} of "
+        f"{by} {first}, and behind by {-math.expm1(one.second):.1%} {second}."
         for one in found.contradictions
     ]
     return sentences

@@ -1,0 +1,1 @@
+"""What the project claims about its tasks, each with the measurement that tests it."""

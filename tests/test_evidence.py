@@ -1,0 +1,223 @@
+"""sweeps/evidence.py: verdicts on made-up boards and runs, the page, and the command."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from distill_bench.tasks import catalogue
+from support import run_results
+from support.paths import ROOT
+from sweeps.board import entries
+from sweeps.board.entries import BASELINE
+from sweeps.claims import finding, measures, of_boards, of_runs
+from sweeps.claims.finding import Finding
+from sweeps.claims.of_runs import Runs, Size
+
+LADDER = (125, 250, 500, 1000, 2000, 4000)
+
+
+def law(horizon):
+    return 0.025 + 0.063 * (horizon / 1000) ** -0.69
+
+
+def board(speedups, horizons=LADDER, task="digits", rise=None):
+    """Entries whose losses are the baseline's at a multiple of the steps.
+
+    rise: name of an optimizer whose loss rises at the end.
+    """
+    made = []
+    for name, speedup in {BASELINE: 1.0, **speedups}.items():
+        longer = (*horizons, 8000, 16_000) if name == BASELINE else horizons
+        losses = {h: law(h * speedup) for h in longer}
+        if name == rise:
+            losses[horizons[-1]] = 2 * losses[horizons[-2]]
+        found = run_results.loaded(run_results.study(name, task=task), losses, seeds=range(1, 6))
+        made.append(
+            SimpleNamespace(
+                study=found.study, results=tuple(found.results), horizons=list(longer), cost=None
+            )
+        )
+    return made
+
+
+def test_a_ratio_is_welchs(tmp_path):
+    rng = np.random.default_rng(0)
+    a, b = np.exp(rng.normal(0.1, 0.1, 5)), np.exp(rng.normal(0.0, 0.2, 4))
+    found = measures.ratio(a, b)
+    test = stats.ttest_ind(np.log(a), np.log(b), equal_var=False)
+    assert found.value == pytest.approx(stats.gmean(a) / stats.gmean(b))
+    assert (found.low > 1) == (test.pvalue < 0.05 and found.value > 1)
+    with pytest.raises(ValueError, match="an interval needs two"):
+        measures.ratio([1.0], b)
+
+
+def test_patience_holds_if_every_doubling_pays():
+    found = of_boards.patience({"digits": board({"muon": 1.3})})
+    assert found.verdict == "holds"
+    assert "Of 24 doublings" in found.found
+    risen = of_boards.patience({"digits": board({"muon": 1.3}, rise="muon")})
+    assert risen.verdict == "holds in part"
+    assert "The smallest gain is muon's clean-image KL on digits, times 2.000" in risen.found
+    assert of_boards.patience({}).verdict == "not known yet"
+
+
+@pytest.mark.parametrize(
+    ("speedup", "verdict"), [(1.3, "does not hold here"), (4.0, "holds"), (None, "not known yet")]
+)
+def test_a_quarter_of_the_steps(speedup, verdict):
+    rivals = {"shampoo": speedup} if speedup else {"muon": 1.2}
+    horizons = LADDER[:5]  # 4 x 2,000 lies on the baseline's curve
+    found = of_boards.quarter({"digits": board(rivals, horizons)})
+    assert found.verdict == verdict
+
+
+RIVALS = {f"rule{i}": 1.1 + 0.15 * i for i in range(6)}
+
+
+def test_orders_that_stay_and_orders_that_turn():
+    same = of_boards.length({"digits": board(RIVALS)})
+    assert same.verdict == "holds"
+    assert same.table[1][2] == "1.00"
+    two = {"digits": board(RIVALS), "fashion": board(RIVALS, task="fashion")}
+    assert of_boards.tasks(two).verdict == "holds"
+    turned = dict(zip(RIVALS, reversed(RIVALS.values()), strict=True))
+    found = of_boards.tasks({"digits": board(RIVALS), "fashion": board(turned, task="fashion")})
+    assert found.verdict == "does not hold here"
+    assert "Against it: rule5 is ahead of rule0 by" in found.found
+    alone = of_boards.tasks({"digits": board(RIVALS)})
+    assert (alone.verdict, alone.found) == ("not known yet", "Only one task has entries.")
+
+
+def test_three_optimizers_decide_nothing_about_an_order():
+    assert of_boards.length({"digits": board({"muon": 1.3})}).verdict == "not known yet"
+
+
+def test_published_results_are_compared_setting_by_setting():
+    found = of_boards.published({"digits": board({"muon": 1.4, "soap": 1.35, "nadamw": 1.15})})
+    assert found.verdict in ("holds", "holds in part")
+    assert ["digits", "Wen, Hall, Ma, Liang 2025, arXiv:2509.02046", "520m x8"] in [
+        row[:3] for row in found.table
+    ]
+
+
+def stand_in(kl):
+    """A `compare` that makes up runs: kl(variation, horizon, optimizer) is their loss."""
+
+    def compare(optimizers, task, horizons, *, variation, seeds, **others):
+        studies = [
+            run_results.loaded(
+                run_results.study(name, task=task),
+                {h: kl(variation, h, name) for h in horizons},
+                seeds=range(1, seeds + 1),
+            )
+            for name in optimizers
+        ]
+        return SimpleNamespace(studies=studies)
+
+    return compare
+
+
+def test_modes_are_set_against_mix(tmp_path):
+    def kl(variation, horizon, name):
+        early = 0.5 if variation.mode == "fix/rs" and horizon == 250 else 1.0
+        return early * law(horizon) * (1.0 if variation.mode == "mix" else 1.2)
+
+    found = of_runs.modes(Runs(stand_in(kl), tmp_path))
+    assert found.verdict == "holds"
+    assert "`fix/rs` is better at 250 steps and worse at 4,000: short runs mislead." in found.found
+    assert len(found.table) == 9
+    assert found.table[1][0] == "`mix`"
+
+
+@pytest.mark.parametrize(("saving", "verdict"), [(4.5, "holds"), (1.5, "does not hold here")])
+def test_mixup_saves_steps_or_not(tmp_path, saving, verdict):
+    def kl(variation, horizon, name):
+        return law(horizon * (saving if variation.mode == "mix" else 1.0))
+
+    assert of_runs.mixup(Runs(stand_in(kl), tmp_path)).verdict == verdict
+
+
+def test_overfitting_is_seen_on_unseen_images(tmp_path):
+    def kl(variation, horizon, name):
+        return law(horizon) if variation.mode == "mix" else 0.1 * horizon**0.1
+
+    assert of_runs.overfitting(Runs(stand_in(kl), tmp_path)).verdict == "holds"
+
+    def rising(variation, horizon, name):
+        return 0.1 * horizon**0.1
+
+    found = of_runs.overfitting(Runs(stand_in(rising), tmp_path))
+    assert found.verdict == "does not hold here"
+
+
+def test_a_speed_up_is_predicted_for_the_widest_student(tmp_path):
+    def kl(variation, horizon, name):
+        speedup = {BASELINE: 1.0, "muon": 1.6, "shampoo": 1.4, "soap": 1.2}[name]
+        return law(horizon * speedup ** ((variation.width or 16) / 16) ** 0.1)
+
+    found = of_runs.width(Runs(stand_in(kl), tmp_path))
+    assert found.verdict in ("holds", "not known yet")
+    row = next(row for row in found.table if row[0] == "muon")
+    assert float(row[-1].rstrip("x")) == pytest.approx(float(row[3].split("x")[0]), rel=0.03)
+
+
+def test_time_is_summed_over_calls(tmp_path):
+    runs = Runs(stand_in(lambda *_: 1.0), tmp_path)
+    assert runs.seconds("modes") == 0
+    (tmp_path / "modes").mkdir()
+    (tmp_path / "modes" / "seconds.txt").write_text("90")
+    runs("modes", [BASELINE], Size((250,), 3), of_runs.Variation())
+    assert runs.seconds("modes") >= 90
+
+
+def test_a_finding_is_read_as_it_was_written(tmp_path):
+    one = Finding(
+        "one", "A claim.", "holds", "Three.", (("a", "b"), ("1", "2")), "By hand.", {}, 90
+    )
+    finding.write(tmp_path, one)
+    (read,) = finding.read(tmp_path).values()
+    assert json.loads(read.to_json()) == json.loads(one.to_json())
+    page = finding.markdown([read])
+    assert "| [A claim.](#one) | holds |" in page
+    assert "## one\n\n**A claim.** Holds. Three.\n\n| a | b |" in page
+    assert "By hand. It took 2 min." in page
+
+
+def test_the_committed_page_says_what_its_files_and_the_leaderboards_say():
+    stored = finding.read(ROOT / "docs" / "evidence")
+    known = [*of_boards.CLAIMS, *of_runs.EXPERIMENTS]
+    page = finding.markdown([stored[name] for name in known if name in stored])
+    assert (ROOT / "docs" / "evidence.md").read_text() == page
+    boards = {task: found for task in catalogue.names() if (found := entries.load(names=[task])[0])}
+    for name, claim in of_boards.CLAIMS.items():
+        again = json.loads(claim(boards).to_json())
+        assert json.loads(stored[name].to_json()) == again, f"run evidence.py --claim={name}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--claim=patient"], "--claim=patient is not a claim: the claims are patience, quarter"),
+        (["--claim=patience", "--write=nowhere"], "--write=nowhere is not a folder"),
+    ],
+)
+def test_a_mistake_is_one_message(script, arguments, message):
+    done = script("evidence", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.process
+def test_a_quick_run_tests_every_claim_and_writes_nothing(script, tmp_path):
+    done = script("evidence", "--quick", f"--write={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    for name in (*of_boards.CLAIMS, *of_runs.EXPERIMENTS):
+        assert f"\n{name}: " in f"\n{done.stdout}"
+    assert not (tmp_path / "evidence.md").exists()
