@@ -28,7 +28,7 @@ with FLAGS.group("What to test"):
         [],
         "Test these claims only. From the leaderboards' entries, in seconds: patience, quarter, "
         "validity, length, tasks, published, or boards for all of these. By training, in up to an "
-        "hour each: modes, mixup, overfitting, width, batch. Default: all.",
+        "hour each: modes, mixup, images, overfitting, width, batch. Default: all.",
         flag_values=FLAGS,
     )
     flags.DEFINE_bool(
@@ -59,7 +59,7 @@ def main() -> int:
     from distill_bench.tasks import catalogue
     from sweeps import interface
     from sweeps.board import entries
-    from sweeps.claims import finding, of_boards, of_runs
+    from sweeps.claims import experiments, finding, of_boards, of_runs
 
     known = [*of_boards.CLAIMS, *of_runs.EXPERIMENTS]
     wanted = FLAGS.claim or known
@@ -74,7 +74,7 @@ def main() -> int:
     if not folder.is_dir():
         raise UserError(f"--write={folder} is not a folder: name one that exists.")
     boards = {task: found for task in catalogue.names() if (found := entries.load(names=[task])[0])}
-    runs = of_runs.Runs(interface.compare, Path(FLAGS.outdir), FLAGS.quick)
+    runs = experiments.Runs(interface.compare, Path(FLAGS.outdir), FLAGS.quick)
     for name in known:
         if name not in wanted:
             continue

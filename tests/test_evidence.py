@@ -10,13 +10,14 @@ import pytest
 from scipy import stats
 
 from distill_bench.tasks import catalogue
+from distill_bench.tasks.variation import Variation
 from support import run_results
 from support.paths import ROOT
 from sweeps.board import entries
 from sweeps.board.entries import BASELINE
-from sweeps.claims import finding, measures, of_boards, of_runs
+from sweeps.claims import finding, measures, of_boards, of_runs, scales, teaching
+from sweeps.claims.experiments import Runs, Size
 from sweeps.claims.finding import Finding
-from sweeps.claims.of_runs import Runs, Size
 
 LADDER = (125, 250, 500, 1000, 2000, 4000)
 
@@ -127,7 +128,7 @@ def test_modes_are_set_against_mix(tmp_path):
         early = 0.5 if variation.mode == "fix/rs" and horizon == 250 else 1.0
         return early * law(horizon) * (1.0 if variation.mode == "mix" else 1.2)
 
-    found = of_runs.modes(Runs(stand_in(kl), tmp_path))
+    found = teaching.modes(Runs(stand_in(kl), tmp_path))
     assert found.verdict == "holds"
     assert "`fix/rs` is better at 250 steps and worse at 4,000: short runs mislead." in found.found
     assert len(found.table) == 9
@@ -139,19 +140,28 @@ def test_mixup_saves_steps_or_not(tmp_path, saving, verdict):
     def kl(variation, horizon, name):
         return law(horizon * (saving if variation.mode == "mix" else 1.0))
 
-    assert of_runs.mixup(Runs(stand_in(kl), tmp_path)).verdict == verdict
+    assert teaching.mixup(Runs(stand_in(kl), tmp_path)).verdict == verdict
+
+
+def test_other_images_teach_less(tmp_path):
+    def kl(variation, horizon, name):
+        return law(horizon) * (3.0 if variation.images else 1.0)
+
+    found = teaching.images(Runs(stand_in(kl), tmp_path))
+    assert found.verdict == "holds"
+    assert "a student that reads 80.0% of the digits" in found.found
 
 
 def test_overfitting_is_seen_on_unseen_images(tmp_path):
     def kl(variation, horizon, name):
         return law(horizon) if variation.mode == "mix" else 0.1 * horizon**0.1
 
-    assert of_runs.overfitting(Runs(stand_in(kl), tmp_path)).verdict == "holds"
+    assert teaching.overfitting(Runs(stand_in(kl), tmp_path)).verdict == "holds"
 
     def rising(variation, horizon, name):
         return 0.1 * horizon**0.1
 
-    found = of_runs.overfitting(Runs(stand_in(rising), tmp_path))
+    found = teaching.overfitting(Runs(stand_in(rising), tmp_path))
     assert found.verdict == "does not hold here"
 
 
@@ -160,7 +170,7 @@ def test_a_speed_up_is_predicted_for_the_widest_student(tmp_path):
         speedup = {BASELINE: 1.0, "muon": 1.6, "shampoo": 1.4, "soap": 1.2}[name]
         return law(horizon * speedup ** ((variation.width or 16) / 16) ** 0.1)
 
-    found = of_runs.width(Runs(stand_in(kl), tmp_path))
+    found = scales.width(Runs(stand_in(kl), tmp_path))
     assert found.verdict in ("holds", "not known yet")
     row = next(row for row in found.table if row[0] == "muon")
     assert float(row[-1].rstrip("x")) == pytest.approx(float(row[3].split("x")[0]), rel=0.03)
@@ -171,7 +181,7 @@ def test_time_is_summed_over_calls(tmp_path):
     assert runs.seconds("modes") == 0
     (tmp_path / "modes").mkdir()
     (tmp_path / "modes" / "seconds.txt").write_text("90")
-    runs("modes", [BASELINE], Size((250,), 3), of_runs.Variation())
+    runs("modes", [BASELINE], Size((250,), 3), Variation())
     assert runs.seconds("modes") >= 90
 
 

@@ -1,0 +1,115 @@
+"""Claims about other scales of a task: wider students, larger batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from distill_bench.tasks.variation import Variation
+from sweeps.board.entries import BASELINE
+from sweeps.claims.experiments import Runs, Size, how
+from sweeps.claims.finding import Finding, Verdict
+from sweeps.claims.named import NAMED
+from sweeps.results import orders
+from sweeps.results.comparison import Comparison
+from sweeps.results.store import Loaded
+from sweeps.results.summary import row_of
+
+RIVALS: tuple[str, ...] = tuple(NAMED["rivals"])
+
+
+def _scales(
+    runs: Runs, name: str, claim: str, what: str, variations: Mapping[int, Variation]
+) -> Finding:
+    """Optimizers at several scales of a task; the order at the middle one is set against others."""
+    size = Size((250, 1000), 24)
+    studies = {scale: runs(name, RIVALS, size, v) for scale, v in variations.items()}
+    compared = {scale: _comparison(found) for scale, found in studies.items()}
+    scales, rivals = list(compared), [name for name in RIVALS if name != BASELINE]
+    table = [
+        ["optimizer", *(f"speed-up at {what} {scale}" for scale in scales), "slope", "predicted"]
+    ]
+    misses = []
+    for rival in rivals:
+        gains = [compared[scale].overall(rival) for scale in scales]
+        if any(gain is None or gain.bound != "=" for gain in gains):
+            table.append([rival, *(str(gain or "-") for gain in gains), "-", "-"])
+            continue
+        logs = [math.log(gain.value) for gain in gains if gain]
+        slope, start = np.polyfit(np.log(scales[:-1]), logs[:-1], 1)
+        predicted = math.exp(slope * math.log(scales[-1]) + start)
+        misses.append(abs(math.log(predicted) - logs[-1]))
+        table.append([rival, *map(str, gains), f"{slope:+.3f}", f"{predicted:.2f}x"])
+    own = {scale: one.order() for scale, one in compared.items()}
+    taus = {
+        (a, b): orders.compare(own[a], own[b]).tau
+        for i, a in enumerate(scales)
+        for b in scales[i + 1 :]
+    }
+    kept = [orders.compare(own[scales[0]], own[other]) for other in scales[1:]]
+    separated, same = sum(x.separated for x in kept), sum(x.kept for x in kept)
+    verdict: Verdict = (
+        "not known yet"
+        if not separated
+        else "holds"
+        if same == separated
+        else "holds in part"
+        if same > separated / 2
+        else "does not hold here"
+    )
+    shown = ", ".join(f"{tau:.2f} ({a} and {b})" for (a, b), tau in taus.items() if tau is not None)
+    text = (
+        f"{same} of {separated} pairs that differ significantly at {what} {scales[0]} stand in the "
+        f"same order at {' and '.join(map(str, scales[1:]))}. Kendall's tau of {len(RIVALS)} "
+        f"optimizers: {shown}."
+    )
+    if misses:
+        text += (
+            f" A line through the logarithms at {' and '.join(map(str, scales[:-1]))} misses the "
+            f"speed-up at {scales[-1]} by {math.expm1(max(misses)):.0%} at most."
+        )
+    return Finding(
+        name,
+        claim,
+        verdict,
+        text,
+        table,
+        how(runs, name, size, f"{', '.join(RIVALS)}, tuned at each {what}"),
+        studies[scales[0]][0].environment,
+        runs.seconds(name),
+    )
+
+
+def _comparison(studies: Sequence[Loaded]) -> Comparison:
+    return Comparison(
+        BASELINE,
+        [
+            row_of(one.study, one.results, h)
+            for one in studies
+            for h in sorted({r.trial.horizon for r in one.results})
+        ],
+    )
+
+
+def width(runs: Runs) -> Finding:
+    """Students of half, once and twice the width."""
+    return _scales(
+        runs,
+        "width",
+        "The order of optimizers holds as students grow.",
+        "width",
+        {8: Variation(width=8), 16: Variation(), 32: Variation(width=32)},
+    )
+
+
+def batch(runs: Runs) -> Finding:
+    """A quarter, once and four times the batch."""
+    return _scales(
+        runs,
+        "batch",
+        "The order of optimizers holds at other batch sizes.",
+        "batch",
+        {32: Variation(batch_size=32), 128: Variation(), 512: Variation(batch_size=512)},
+    )
