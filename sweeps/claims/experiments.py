@@ -91,7 +91,7 @@ class Size:
     seeds: int = 3
 
     def least(self) -> Size:
-        return Size(tuple(20 * 2**i for i in range(len(self.horizons))), 3, 2)
+        return Size(tuple(60 * 2**i for i in range(len(self.horizons))), 3, 2)
 
 
 def how(runs: Runs, claim: str, size: Size, what: str) -> str:

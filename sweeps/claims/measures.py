@@ -8,14 +8,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distill_bench.errors import UserError
 from sweeps.planning.study import TUNING_SEED, Result
 
 
 def at_end(results: Iterable[Result], horizon: int, metric: str) -> list[float]:
-    """A metric at the end of the final runs of one horizon that ended well, by seed."""
+    """A metric at the end of the final runs of one horizon, by seed.
+
+    Raises:
+      UserError: if fewer than two of them ended well.
+    """
     runs = [r for r in results if r.trial.horizon == horizon and r.trial.seed != TUNING_SEED]
     runs.sort(key=lambda run: run.trial.seed)
-    return [run.final[metric] for run in runs if run.final]
+    found = [run.final[metric] for run in runs if run.final]
+    if len(found) < 2:
+        ends = ", ".join(sorted({run.status for run in runs})) or "missing"
+        raise UserError(
+            f"{len(found)} of {len(runs)} final runs at {horizon:,} steps ended well, and an "
+            f"interval needs two: the others {'are' if ends == 'missing' else 'have'} {ends}."
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -33,13 +45,10 @@ class Ratio:
 def ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
     """The ratio of two groups' geometric means, by Welch's t on logarithms.
 
-    Raises:
-      ValueError: if a group has fewer than two values.
+    Both have two values or more.
     """
     from scipy.stats import ttest_ind
 
-    if min(len(over), len(under)) < 2:
-        raise ValueError(f"groups of {len(over)} and {len(under)} runs: an interval needs two.")
     a, b = np.log(over), np.log(under)
     found = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     return Ratio(math.exp(a.mean() - b.mean()), math.exp(found.low), math.exp(found.high))
