@@ -52,13 +52,19 @@ with FLAGS.group("Folders and files"):
         "Folder for evidence.md and, in evidence/, a file for each claim.",
         flag_values=FLAGS,
     )
+    flags.DEFINE_string(
+        "readme",
+        None,
+        "Also write the findings that README quotes between this file's marks.",
+        flag_values=FLAGS,
+    )
 
 
 def main() -> int:
     from distill_bench.files import write_atomically
     from distill_bench.tasks import catalogue
     from sweeps import interface
-    from sweeps.board import entries
+    from sweeps.board import entries, marked
     from sweeps.claims import experiments, finding, of_boards, of_runs
 
     known = [*of_boards.CLAIMS, *of_runs.EXPERIMENTS]
@@ -73,6 +79,8 @@ def main() -> int:
     folder = Path(FLAGS.write)
     if not folder.is_dir():
         raise UserError(f"--write={folder} is not a folder: name one that exists.")
+    if FLAGS.readme and not Path(FLAGS.readme).is_file():
+        raise UserError(f"--readme={FLAGS.readme} is not a file: name the one with the marks.")
     boards = {task: found for task in catalogue.names() if (found := entries.load(names=[task])[0])}
     runs = experiments.Runs(interface.compare, Path(FLAGS.outdir), FLAGS.quick)
     for name in known:
@@ -87,6 +95,8 @@ def main() -> int:
         stored = finding.read(folder / "evidence")
         shown = [stored[name] for name in known if name in stored]
         write_atomically(folder / "evidence.md", finding.markdown(shown))
+        if FLAGS.readme:
+            marked.replace(Path(FLAGS.readme), finding.BEGIN, finding.END, finding.quoted(stored))
     return cli.OK
 
 

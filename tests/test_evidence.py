@@ -208,6 +208,8 @@ def test_the_committed_page_says_what_its_files_and_the_leaderboards_say():
     known = [*of_boards.CLAIMS, *of_runs.EXPERIMENTS]
     page = finding.markdown([stored[name] for name in known if name in stored])
     assert (ROOT / "docs" / "evidence.md").read_text() == page
+    readme = (ROOT / "README.md").read_text()
+    assert f"{finding.BEGIN}\n\n{finding.quoted(stored)}\n\n{finding.END}" in readme
     boards = {task: found for task in catalogue.names() if (found := entries.load(names=[task])[0])}
     for name, claim in of_boards.CLAIMS.items():
         again = json.loads(claim(boards).to_json())
@@ -219,6 +221,7 @@ def test_the_committed_page_says_what_its_files_and_the_leaderboards_say():
     [
         (["--claim=patient"], "--claim=patient is not a claim: the claims are patience, quarter"),
         (["--claim=patience", "--write=nowhere"], "--write=nowhere is not a folder"),
+        (["--claim=patience", "--readme=nowhere"], "--readme=nowhere is not a file"),
     ],
 )
 def test_a_mistake_is_one_message(script, arguments, message):

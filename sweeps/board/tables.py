@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from distill_bench.errors import UserError
-from distill_bench.files import write_atomically
+from sweeps.board import marked
 from sweeps.board.text_layout import Column, choose, printable, table
 
 BEGIN, END = (
@@ -293,12 +292,4 @@ def update(path: Path, board: Mapping[str, Any]) -> None:
     Raises:
       UserError: if the file lacks the markers.
     """
-    text = path.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise UserError(
-            f"{path} has no place for the leaderboard. Add these two lines where it should be:\n"
-            f"{BEGIN}\n{END}"
-        )
-    write_atomically(path, f"{before}{BEGIN}\n\n{markdown(board)}\n\n{END}{after}")
+    marked.replace(path, BEGIN, END, markdown(board))

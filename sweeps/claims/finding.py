@@ -70,6 +70,20 @@ def markdown(findings: Sequence[Finding]) -> str:
     return "\n".join([INTRODUCTION, *_table(summary), "", *map(_section, findings)])
 
 
+BEGIN = "<!-- evidence: python sweeps/evidence.py --claim=boards --readme=README.md -->"
+END = "<!-- /evidence -->"
+QUOTED = ("patience", "quarter", "length")  # by README
+
+
+def quoted(findings: Mapping[str, Finding]) -> str:
+    """The findings that README quotes, as a list."""
+    shown = [findings[name] for name in QUOTED if name in findings]
+    return "\n".join(
+        f"- *{x.claim}* [{x.verdict.capitalize()}](docs/evidence.md#{x.name}). {x.found}"
+        for x in shown
+    )
+
+
 def _section(x: Finding) -> str:
     lines = [f"## {x.name}", "", f"**{x.claim}** {x.verdict.capitalize()}. {x.found}", ""]
     if x.table:
