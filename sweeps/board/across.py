@@ -83,9 +83,10 @@ def describe(found: Agreement, first: str, second: str, by: str = "speed-up") ->
         f"({'; '.join(details)})."
     ]
     if found.separated:
-        kept = f"{found.kept} of the {found.separated} pairs that differ significantly {first}"
-        verb = "stands" if found.kept == 1 else "stand"
-        sentences.append(f"{kept} {verb} in the same order {second}.")
+        sentences.append(
+            f"Pairs that differ significantly {first}: {found.separated}; in the same order "
+            f"{second}: {found.kept}."
+        )
     sentences += [
         f"Against it: {one.better} is ahead of {one.worse} by {math.expm1(one.first):.1%} of "
         f"{by} {first}, and behind by {-math.expm1(one.second):.1%} {second}."
