@@ -186,7 +186,7 @@ def test_the_markdown_table_is_written_between_its_markers(made, tmp_path):
     tables.update(readme, made)
     assert readme.read_text() == text
     readme.write_text("no markers")
-    with pytest.raises(UserError, match="has no place for the leaderboard"):
+    with pytest.raises(UserError, match="has no place for what this command writes"):
         tables.update(readme, made)
 
 

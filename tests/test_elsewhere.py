@@ -70,7 +70,7 @@ def test_language_models_agree_with_each_other_as_an_independent_audit_found():
     from sweeps.results import orders
 
     of = models.orders()
-    taus = [orders.compare(of[f"130m x{n}"], of[f"520m x{n}"]).tau for n in (1, 2, 4, 8)]
+    taus = [orders.tau(of[f"130m x{n}"], of[f"520m x{n}"]) for n in (1, 2, 4, 8)]
     assert fmean(taus) == pytest.approx(0.81, abs=0.03)
     assert external.repeatability(models) == pytest.approx(fmean(taus), abs=0.05)
 

@@ -102,8 +102,8 @@ def repeatability(one: Published) -> float | None:
     taus = [
         tau
         for first, second in combinations(one.orders().values(), 2)
-        if len((found := orders.compare(first, second)).optimizers) >= FEWEST
-        and (tau := found.tau) is not None
+        if len({*first.scores} & {*second.scores}) >= FEWEST
+        and (tau := orders.tau(first, second)) is not None
     ]
     return fmean(taus) if taus else None
 

@@ -74,18 +74,30 @@ class Agreement:
     contradictions: tuple[Contradiction, ...]
 
 
-def compare(first: Order, second: Order) -> Agreement:
-    """How the second order agrees with the first."""
+def tau(first: Order, second: Order) -> float | None:
+    """Kendall's tau-b over the optimizers that both have; None if an order has no pair that
+    differs."""
+    return _tau(*_scores(first, second)[1:])
+
+
+def _scores(first: Order, second: Order) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The optimizers that both have, best of the first order first, and their scores in each."""
     shared = sorted({*first.scores} & {*second.scores}, key=lambda name: -first.scores[name])
     a, b = (np.array([order.scores[name] for name in shared]) for order in (first, second))
-    tau = _tau(a, b)
+    return shared, a, b
+
+
+def compare(first: Order, second: Order) -> Agreement:
+    """How the second order agrees with the first."""
+    shared, a, b = _scores(first, second)
+    found_tau = _tau(a, b)
     among = [pair for pair in sorted(first.separated) if {*pair} <= {*shared}]
     found = [_difference(pair, first, second) for pair in among]
     return Agreement(
         optimizers=tuple(shared),
-        tau=tau,
+        tau=found_tau,
         interval=_interval(a, b),
-        chance=None if tau is None else _chance(a, b, tau),
+        chance=None if found_tau is None else _chance(a, b, found_tau),
         ceiling=halves.ceiling(
             *(
                 reliability([o.scores[n] for n in shared], _known(o, shared))
