@@ -11,7 +11,7 @@ from flax import nnx
 from jax import lax
 
 TRUNCATED_DEVIATION = 0.87962566103423978  # of a standard normal truncated at -2 and 2
-_FEW = 4  # channels; images have at most so many
+_FEW = 4  # channels; images have three or one
 Params = dict  # nested dict of arrays, keyed by module attribute
 
 
@@ -58,7 +58,7 @@ def _patches_of_rows(
     """The patches that `_slices` would give, side by side: [N, rows, columns, kernel's H * W * C].
 
     One row of a patch is copied at once, not one pixel. With one channel, that makes the patches of
-    a 7x7 kernel on 28x28 images in a fifth of the time; with many, a pixel is long enough.
+    a 7x7 kernel on 28x28 images in a quarter of the time; with many, a pixel is long enough.
     """
     kh, kw = kernel_HWIO.shape[:2]
     n, height, width, channels = x_NHWC.shape

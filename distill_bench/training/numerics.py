@@ -3,7 +3,7 @@
 Versions of packages do not say all. XLA and LAPACK choose their instructions by the processor, and
 flags such as --xla_cpu_enable_fast_math change what they may do with them. So the arithmetic itself
 is asked: a small program with the operations of a training step, whose results are hashed. Machines
-with the same fingerprint may still differ: how a long sum is split, for one, depends on the caches.
+with the same fingerprint may still differ: the program is small and has few operations.
 """
 
 from __future__ import annotations

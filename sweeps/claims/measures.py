@@ -1,15 +1,19 @@
-"""Ratios of final metrics with intervals, from the final runs of a study; pure."""
+"""What the final runs of studies show: ratios of metrics with intervals, speed-ups; pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from distill_bench.errors import UserError
-from sweeps.planning.study import TUNING_SEED, Result
+from sweeps.board.entries import BASELINE
+from sweeps.planning.study import TUNING_SEED, Result, Study
+from sweeps.results.comparison import Comparison
+from sweeps.results.summary import row_of
 
 
 def at_end(results: Iterable[Result], horizon: int, metric: str) -> list[float]:
@@ -52,6 +56,27 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
     a, b = np.log(over), np.log(under)
     found = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     return Ratio(math.exp(a.mean() - b.mean()), math.exp(found.low), math.exp(found.high))
+
+
+class Studied(Protocol):
+    """A study with its results: an entry, or what a store loads."""
+
+    @property
+    def study(self) -> Study: ...
+    @property
+    def results(self) -> Sequence[Result]: ...
+
+
+def compared(studies: Iterable[Studied]) -> Comparison:
+    """The studies of one task, set against the baseline at all horizons that they ran."""
+    return Comparison(
+        BASELINE,
+        [
+            row_of(one.study, one.results, horizon)
+            for one in studies
+            for horizon in sorted({r.trial.horizon for r in one.results})
+        ],
+    )
 
 
 def geometric(values: Sequence[float]) -> float:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from statistics import fmean
 
 from distill_bench.tasks import catalogue
 from sweeps.board import across, certificate, external, wall_clock
 from sweeps.board.entries import BASELINE, Entry
 from sweeps.claims.finding import Finding, Verdict
-from sweeps.claims.measures import at_end, geometric, ratio
+from sweeps.claims.measures import at_end, compared, geometric, ratio
 from sweeps.claims.named import NAMED
 from sweeps.results import orders
-from sweeps.results.comparison import Comparison
 from sweeps.results.orders import Agreement
-from sweeps.results.summary import row_of
 from sweeps.results.validity import certify
 
 Boards = Mapping[str, Sequence[Entry]]
@@ -23,13 +21,7 @@ Boards = Mapping[str, Sequence[Entry]]
 UNSEEN = {"heldout_kl": "held-out KL", "test_kl": "clean-image KL"}
 SHAMPOO: str = NAMED["claimed"]["optimizer"]
 CLAIMED: float = NAMED["claimed"]["speedup"]
-CHANCE = 0.05  # orders that agree by chance at most so often
-
-
-def comparison(entries: Sequence[Entry]) -> Comparison:
-    return Comparison(
-        BASELINE, [row_of(e.study, e.results, h) for e in entries for h in e.horizons]
-    )
+CHANCE = 0.05  # a larger probability of agreeing by chance decides nothing
 
 
 def _source(boards: Boards) -> str:
@@ -94,8 +86,8 @@ def quarter(boards: Boards) -> Finding:
     spans, texts = [], []
     for task, entries in boards.items():
         entry = next((e for e in entries if e.study.optimizer == SHAMPOO), None)
-        compared = comparison(entries)
-        overall = compared.overall(SHAMPOO) if entry else None
+        board = compared(entries)
+        overall = board.overall(SHAMPOO) if entry else None
         if entry is None or overall is None or overall.interval is None:
             continue
         here = paper = None
@@ -103,7 +95,7 @@ def quarter(boards: Boards) -> Finding:
             of = catalogue.get(task)
             here = wall_clock.per_step(entry.cost, of)
             paper = wall_clock.per_step(entry.cost, of, wall_clock.paper_task())
-        gains = {f"{h:,}": compared.speedup(compared.by_name[SHAMPOO, h]) for h in entry.horizons}
+        gains = {f"{h:,}": board.speedup(board.by_name[SHAMPOO, h]) for h in entry.horizons}
         for steps, gain in {**gains, "all together": overall}.items():
             if gain is not None:
                 times = (f"{gain.value / x:.2f}x" if x else "-" for x in (here, paper))
@@ -169,16 +161,16 @@ def length(boards: Boards) -> Finding:
     table, agreements = [_AGREEMENT], []
     texts = []
     for task, entries in boards.items():
-        compared = comparison(entries)
+        board = compared(entries)
         shared = [
             h
-            for h in compared.shared_horizons
-            if all((e.study.optimizer, h) in compared.by_name for e in entries)
+            for h in board.shared_horizons
+            if all((e.study.optimizer, h) in board.by_name for e in entries)
         ]
         if len(shared) < 2 or len(entries) < 2:
             continue
         short, long = shared[0], shared[-1]
-        found = orders.compare(compared.rung_order(short), compared.rung_order(long))
+        found = orders.compare(board.rung_order(short), board.rung_order(long))
         agreements.append(found)
         table.append(_row(f"{task}: {short:,} and {long:,} steps", found))
         texts += across.describe(found, f"at {short:,} steps ({task})", f"at {long:,}", "loss")
@@ -195,14 +187,12 @@ def length(boards: Boards) -> Finding:
 def tasks(boards: Boards) -> Finding:
     """Whether the order on one task is that on another."""
     table, agreements, texts = [_AGREEMENT], [], []
-    compared = {task: comparison(entries) for task, entries in boards.items() if entries}
-    names = list(compared)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            found = orders.compare(compared[first].order(), compared[second].order())
-            agreements.append(found)
-            table.append(_row(f"{first} and {second}", found))
-            texts += across.describe(found, f"on {first}", f"on {second}")
+    of_task = {task: compared(entries).order() for task, entries in boards.items() if entries}
+    for first, second in combinations(of_task, 2):
+        found = orders.compare(of_task[first], of_task[second])
+        agreements.append(found)
+        table.append(_row(f"{first} and {second}", found))
+        texts += across.describe(found, f"on {first}", f"on {second}")
     return Finding(
         "tasks",
         "The order of optimizers on digits is their order on fashion.",
@@ -220,7 +210,7 @@ def published(boards: Boards) -> Finding:
     for task, entries in boards.items():
         if not entries:
             continue
-        for one in external.compare(task, comparison(entries).order(), external.load()):
+        for one in external.compare(task, compared(entries).order(), external.load()):
             texts += one["sentences"]
             settings += one["settings"]
             table += [

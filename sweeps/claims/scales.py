@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,11 +11,9 @@ from distill_bench.tasks.variation import Variation
 from sweeps.board.entries import BASELINE
 from sweeps.claims.experiments import Runs, Size, how
 from sweeps.claims.finding import Finding, Verdict
+from sweeps.claims.measures import compared
 from sweeps.claims.named import NAMED
 from sweeps.results import orders
-from sweeps.results.comparison import Comparison
-from sweeps.results.store import Loaded
-from sweeps.results.summary import row_of
 
 RIVALS: tuple[str, ...] = tuple(NAMED["rivals"])
 
@@ -28,14 +26,14 @@ def _scales(
     size = Size((250, 1000), 24)
     chosen = RIVALS[:2] if runs.quick else RIVALS
     studies = {scale: runs(name, chosen, size, v) for scale, v in variations.items()}
-    compared = {scale: _comparison(found) for scale, found in studies.items()}
-    scales, rivals = list(compared), [name for name in chosen if name != BASELINE]
+    by_scale = {scale: compared(found) for scale, found in studies.items()}
+    scales, rivals = list(by_scale), [name for name in chosen if name != BASELINE]
     table = [
         ["optimizer", *(f"speed-up at {what} {scale}" for scale in scales), "slope", "predicted"]
     ]
     misses = []
     for rival in rivals:
-        gains = [compared[scale].overall(rival) for scale in scales]
+        gains = [by_scale[scale].overall(rival) for scale in scales]
         if any(gain is None or gain.bound != "=" for gain in gains):
             table.append([rival, *(str(gain or "-") for gain in gains), "-", "-"])
             continue
@@ -44,7 +42,7 @@ def _scales(
         predicted = math.exp(slope * math.log(scales[-1]) + start)
         misses.append(abs(math.log(predicted) - logs[-1]))
         table.append([rival, *map(str, gains), f"{slope:+.3f}", f"{predicted:.2f}x"])
-    own = {scale: one.order() for scale, one in compared.items()}
+    own = {scale: one.order() for scale, one in by_scale.items()}
     taus = {
         (a, b): orders.compare(own[a], own[b]).tau
         for i, a in enumerate(scales)
@@ -81,17 +79,6 @@ def _scales(
         how(runs, name, size, f"{', '.join(chosen)}, tuned at each {what}"),
         studies[scales[0]][0].environment,
         runs.seconds(name),
-    )
-
-
-def _comparison(studies: Sequence[Loaded]) -> Comparison:
-    return Comparison(
-        BASELINE,
-        [
-            row_of(one.study, one.results, h)
-            for one in studies
-            for h in sorted({r.trial.horizon for r in one.results})
-        ],
     )
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from sweeps.results import curve, noise, ranks, rescaling
+from sweeps.results import curve, noise, rescaling
 from sweeps.results.curve import Curve
 from sweeps.results.ladders import Ladder, ladder, noise_of
 from sweeps.results.noise import Noise
 from sweeps.results.orders import Order
 from sweeps.results.rescaling import Shift, Trend
+from sweeps.results.scores import NO_SCORES, Scores
 from sweeps.results.statistics import Interval, Speedup
 from sweeps.results.summary import Row
 
@@ -32,41 +33,6 @@ class Growth:
 
     value: float
     interval: Interval
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """Scores of optimizers, with what `ranks.significantly_better` needs to compare them.
-
-    Attributes:
-      values: optimizer -> score; higher is better.
-      covariance: of the scores' errors [n, n].
-      allowances: [n, n], by how much more than that entry i must exceed entry j.
-      freedom: degrees of freedom of the covariance's estimate.
-    """
-
-    values: Mapping[str, float]
-    covariance: np.ndarray
-    allowances: np.ndarray
-    freedom: float
-
-    @cached_property
-    def _better(self) -> np.ndarray:
-        values = list(self.values.values())
-        return ranks.significantly_better(values, self.covariance, self.freedom, self.allowances)
-
-    def ranks(self) -> dict[str, int]:
-        """Optimizer -> rank, in order of the rank and then of the value."""
-        of = dict(zip(self.values, ranks.ranks(self._better), strict=True))
-        return {name: of[name] for name in sorted(of, key=lambda x: (of[x], -self.values[x], x))}
-
-    def order(self) -> Order:
-        names, deviations = list(self.values), np.sqrt(np.diag(self.covariance)).tolist()
-        return Order(
-            self.values,
-            dict(zip(names, deviations, strict=True)),
-            frozenset((names[i], names[j]) for i, j in np.argwhere(self._better)),
-        )
 
 
 @dataclass(frozen=True)
@@ -243,11 +209,11 @@ class Comparison:
         return self._at(horizon).order()
 
     @cached_property
-    def _overall(self) -> _Scores:
+    def _overall(self) -> Scores:
         overall = {name: gain for name in self.names if (gain := self.overall(name))}
         gains = {name: gain for name, gain in overall.items() if gain.bound != "<"}
         if not gains:
-            return _Scores({}, np.zeros((0, 0)), np.zeros((0, 0)), math.inf)
+            return NO_SCORES
         values = {name: math.log(gain.value) for name, gain in gains.items()}
         others = [name != self.baseline for name in gains]  # the baseline's own score has no error
         by_base = (
@@ -262,16 +228,16 @@ class Comparison:
                 covariance[i, i] += shift.own @ self._covariance(name, of) @ shift.own
             if self.baseline in gains:
                 allowances[list(gains).index(self.baseline), i] = self._handicap(of, shift)
-        return _Scores(values, covariance, allowances, self.noise.freedom)
+        return Scores(values, covariance, allowances, self.noise.freedom)
 
-    def _at(self, horizon: int) -> _Scores:
+    def _at(self, horizon: int) -> Scores:
         here = [
             name
             for name in self.names
             if (row := self.by_name.get((name, horizon))) and row.by_seed
         ]
         if not here:
-            return _Scores({}, np.zeros((0, 0)), np.zeros((0, 0)), math.inf)
+            return NO_SCORES
         rungs = {name: self._ladders[name].rung(horizon) for name in here}
         values = {name: -float(rung.means[0]) for name, rung in rungs.items()}
         variances = [float(self._covariance(name, rung)[0, 0]) for name, rung in rungs.items()]
@@ -281,7 +247,7 @@ class Comparison:
             allowances[here.index(self.baseline)] = [
                 noise.handicap(rung.trials, theirs) for rung in rungs.values()
             ]
-        return _Scores(values, np.diag(variances), allowances, self.noise.freedom)
+        return Scores(values, np.diag(variances), allowances, self.noise.freedom)
 
     def seeds_warning(self, row: Row) -> str | None:
         """A warning if the row is not separated from the baseline, and what would separate it."""

@@ -130,7 +130,7 @@ def _tau(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def _interval(a: np.ndarray, b: np.ndarray) -> Interval | None:
-    """95 % of the taus of optimizers drawn with replacement; one drawn twice is no pair."""
+    """95 % of the taus of optimizers drawn with replacement; no pair of one with itself counts."""
     if len(a) < FEWEST:
         return None
     rng, taus = np.random.default_rng(0), []
