@@ -16,11 +16,11 @@ from jax.sharding import PartitionSpec as P
 from distill_bench.errors import UserError
 from distill_bench.networks import bit, network
 from distill_bench.tasks.view_config import ViewConfig
-from distill_bench.training.accumulate import accumulated
 from distill_bench.training.engine import open_engine
 from distill_bench.training.evaluate import make_eval_set
 from distill_bench.training.events import Finished, Losses
 from distill_bench.training.lane_layout import BATCH, LayoutOptions, make_layout
+from distill_bench.training.parts import accumulated
 from distill_bench.training.rules import Contract, Lane
 from distill_bench.training.source import open_source
 from distill_bench.training.teacher_logits import make_forward

@@ -12,6 +12,7 @@ in the file (see weights/formats.py).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -264,11 +265,15 @@ def apply(
     return layers.call(network, params, images_NHWC)
 
 
-def macs(config: BiTConfig, image_size: int) -> int:
-    """Multiply-accumulates of one image's forward pass: convolutions and head, no normalisation."""
+def products(config: BiTConfig, image_size: int) -> Iterator[tuple[int, int, int]]:
+    """(rows, width, columns) of each matrix product of one image's forward pass.
+
+    A convolution multiplies its patches [rows, width] by its kernel [width, columns]. No
+    normalisation is counted.
+    """
     size = math.ceil(image_size / 2)
     kernel = 7 if config.root == "imagenet" else 3
-    total = size * size * kernel * kernel * config.channels * config.width
+    yield size * size, kernel * kernel * config.channels, config.width
     size = math.ceil(size / 2) if config.root == "imagenet" else size
     cin = config.width
     for b, depth in enumerate(config.depths):
@@ -276,9 +281,20 @@ def macs(config: BiTConfig, image_size: int) -> int:
         for u in range(depth):
             before = size
             size = math.ceil(size / 2) if b > 0 and u == 0 else size
-            total += before * before * cin * middle + size * size * (
-                9 * middle * middle + EXPANSION * middle * middle
-            )
-            total += size * size * cin * EXPANSION * middle if u == 0 else 0
+            yield before * before, cin, middle
+            yield size * size, 9 * middle, middle
+            yield size * size, middle, EXPANSION * middle
+            if u == 0:
+                yield size * size, cin, EXPANSION * middle
             cin = EXPANSION * middle
-    return total + cin * config.classes
+    yield 1, cin, config.classes
+
+
+def macs(config: BiTConfig, image_size: int) -> int:
+    """Multiply-accumulates of one image's forward pass: convolutions and head, no normalisation."""
+    return sum(math.prod(product) for product in products(config, image_size))
+
+
+def patch_bytes(config: BiTConfig, image_size: int) -> int:
+    """Bytes of the largest patches of one image, in float32; see `layers.patches_conv`."""
+    return max(4 * rows * width for rows, width, _ in products(config, image_size))

@@ -48,8 +48,30 @@ def patches_conv(x_NHWI: jax.Array, kernel_HWIO: jax.Array, stride: int, padding
     else:
         slices = _slices(x_NHWI, kernel_HWIO, stride, padding)
         patches = slices[0] if len(slices) == 1 else jnp.concatenate(slices, axis=-1)
-    flat = patches.reshape(-1, patches.shape[-1]) @ kernel_HWIO.reshape(-1, out)
+    flat = matrix_product(patches.reshape(-1, patches.shape[-1]), kernel_HWIO.reshape(-1, out))
     return flat.reshape(*patches.shape[:-1], out)
+
+
+@jax.custom_jvp
+def matrix_product(x_NI: jax.Array, kernel_IO: jax.Array) -> jax.Array:
+    """`x_NI @ kernel_IO` for many rows, with a gradient that is fast on XLA:CPU.
+
+    The kernel's gradient is a product over all rows, x^T g. XLA:CPU copies one of the two factors,
+    number by number, before it multiplies them: the first, unless the product is written as g^T x.
+    Here it copies the narrower one. The digits are the same, in a half to a quarter of the time.
+    """
+    return x_NI @ kernel_IO
+
+
+@matrix_product.defjvp
+def _(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (x_NI, kernel_IO), (dx_NI, dkernel_IO) = primals, tangents
+    if x_NI.shape[1] > kernel_IO.shape[1]:
+        # Without a barrier in between, XLA swaps the factors back to spare the transposition.
+        dkernel_IO = lax.optimization_barrier(dkernel_IO.T).T
+    return x_NI @ kernel_IO, dx_NI @ kernel_IO + x_NI @ dkernel_IO
 
 
 def _patches_of_rows(

@@ -31,6 +31,16 @@ def apply(
     return bit.apply(config, params, images_NHWC, remat=remat)
 
 
+def patch_bytes(config: NetworkConfig, image_size: int) -> int:
+    """Bytes of the largest patches that a convolution makes of one image, see `bit.patch_bytes`.
+
+    0 for a MobileNet, whose convolutions are 1x1 or depthwise and make none.
+    """
+    if isinstance(config, MobileNetConfig):
+        return 0
+    return bit.patch_bytes(config, image_size)
+
+
 def macs(config: NetworkConfig, image_size: int) -> int:
     """Multiply-accumulates of one image's forward pass."""
     if isinstance(config, MobileNetConfig):

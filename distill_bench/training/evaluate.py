@@ -7,6 +7,7 @@ selected on. A measurement looks at as much of the evaluation set as its exam as
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from distill_bench.networks import bit, network
 from distill_bench.training.exams import CURVE_VIEWS, EXAMS, Exam
 from distill_bench.training.lane_layout import BATCH, LANES
 from distill_bench.training.losses import cross_entropy, euclidean, in_top, kl_divergence
+from distill_bench.training.parts import fitting, in_parts
 from distill_bench.training.program import Program
 from distill_bench.training.source import Source
 from distill_bench.views import label_logits
@@ -208,6 +210,7 @@ def make_evaluate(
     standardised, and compiled code may return zero as the larger of NaN and zero.
     """
     task, order = source.task, np.array(_order(source)[0], np.int32)
+    parts = fitting(source.layout, task.student, task.views.size, _batches(source)[1])
     n = task.probe.batches * task.probe.batch_size
     few = min(CURVE_VIEWS, n)
 
@@ -220,7 +223,8 @@ def make_evaluate(
         def one_batch(i: jax.Array, logits_BNK: jax.Array) -> jax.Array:
             b = jnp.asarray(order)[i]
             images = eval_set.images[b].astype(task.precision)
-            return logits_BNK.at[b].set(network.apply(task.student, params, images))
+            logits_of = in_parts(functools.partial(network.apply, task.student, params), parts)
+            return logits_BNK.at[b].set(logits_of(images))
 
         unseen_BNK = jnp.zeros((*eval_set.images.shape[:2], task.student.classes))
         student = flat(lax.fori_loop(0, batches, one_batch, unseen_BNK))

@@ -21,10 +21,10 @@ from jax.sharding import PartitionSpec as P
 
 from distill_bench.networks import bit, network
 from distill_bench.tasks.task import Task
-from distill_bench.training.accumulate import LossOf, accumulated
 from distill_bench.training.lane_layout import LANES
 from distill_bench.training.lane_state import Saved, mismatch, to_device, to_host
 from distill_bench.training.losses import kl_divergence
+from distill_bench.training.parts import LossOf, accumulated, fitting
 from distill_bench.training.program import Program
 from distill_bench.training.rules import Lane, RuleSpec, as_array, values_of
 from distill_bench.training.source import Source, init_student
@@ -117,9 +117,10 @@ def make_advance(source: Source, spec: RuleSpec) -> Program:
     loss of a step is measured before its update; losses of all other steps are NaN. The state is
     donated.
     """
-    layout = source.layout
-    loss_of = functools.partial(batch_loss, source.task, layout.remat)
-    training = _Training(spec, accumulated(loss_of, layout.microbatches))
+    layout, task = source.layout, source.task
+    parts = fitting(layout, task.student, task.views.size, task.batch_size, layout.microbatches)
+    loss_of = functools.partial(batch_loss, task, layout.remat)
+    training = _Training(spec, accumulated(loss_of, parts))
 
     def advance(
         states: LaneState, traced: Traced, start: jax.Array, stop: jax.Array, scattered: Chunk

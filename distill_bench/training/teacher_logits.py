@@ -16,7 +16,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from distill_bench.networks import bit
+from distill_bench.tasks.task import Teacher
 from distill_bench.training.lane_layout import BATCH, LANES
+from distill_bench.training.parts import fitting, in_parts
 from distill_bench.training.program import Program
 from distill_bench.training.source import Source, chunk_steps
 from distill_bench.views import label_logits
@@ -29,11 +31,17 @@ def make_forward(source: Source) -> Program:
     The logits are the teachers' mean, or [R * m, N, t, K] if the task adds up the divergences from
     its t teachers. Each of R rows of devices takes m batches.
     """
-    task = source.task
+    task, layout = source.task, source.layout
+
+    def logits_of(teacher: Teacher, params: bit.Params, views_NHWC: jax.Array) -> jax.Array:
+        n, size = views_NHWC.shape[:2]
+        network = functools.partial(bit.apply, teacher.network, params, frozen=True)
+        parts = fitting(layout, teacher.network, size, n)
+        return in_parts(network, parts)(views_NHWC.astype(task.precision))
 
     def joint_logits(params: tuple[bit.Params, ...], views: tuple[jax.Array, ...]) -> jax.Array:
         logits = [
-            bit.apply(teacher.network, own, own_views.astype(task.precision), frozen=True)
+            logits_of(teacher, own, own_views)
             for teacher, own, own_views in zip(task.teachers, params, views, strict=True)
         ]
         if task.combining == "sum":
@@ -43,7 +51,7 @@ def make_forward(source: Source) -> Program:
     def share(params: tuple[bit.Params, ...], views: tuple[jax.Array, ...]) -> jax.Array:
         return lax.map(lambda batch: joint_logits(params, batch), views)
 
-    return source.layout.share_steps(share)
+    return layout.share_steps(share)
 
 
 def make_step_logits(

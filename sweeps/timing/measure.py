@@ -22,8 +22,8 @@ from distill_bench.training.engine import Engine, Island
 from distill_bench.training.events import Compiled, Finished, Losses
 from distill_bench.training.images import InMemory
 from distill_bench.training.lane_layout import BATCH, LANES
-from distill_bench.training.lanes import traced_values
-from distill_bench.training.losses import kl_divergence
+from distill_bench.training.lanes import batch_loss, traced_values
+from distill_bench.training.parts import accumulated, fitting, in_parts
 from distill_bench.training.rules import HORIZON, Lane, RuleSpec, spec_of
 from distill_bench.training.source import Source, init_student
 from distill_bench.training.stream import SCATTERED
@@ -137,6 +137,9 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
         device := _widest(engine),
     )
     rule = opt.build({}, steps)
+    parts_of = functools.partial(
+        fitting, engine.layout, image_size=task.views.size, images=task.batch_size
+    )
     params = jax.device_put(
         jax.device_get(jax.jit(init_student, static_argnums=0)(task, 0)), device
     )
@@ -146,11 +149,13 @@ def one_by_one(engine: Engine, opt: Optimizer, steps: int) -> float:
         def step(i: jax.Array, carry: Any):
             params, state = carry
             views = step_views(task, originals, 0, i).student
-            logits = bit.apply(task.teacher, teacher, views, frozen=True)
+            forward = functools.partial(bit.apply, task.teacher, teacher, frozen=True)
+            logits = in_parts(forward, parts_of(task.teacher))(views)
+            whole = functools.partial(batch_loss, task, False)
+            part_by_part = accumulated(whole, parts_of(task.student))
 
             def loss_of(params: bit.Params) -> jax.Array:
-                student_NK = network.apply(task.student, params, views)
-                return kl_divergence(logits, student_NK, task.temperature)
+                return part_by_part(params, (logits, views))
 
             loss, gradients = jax.value_and_grad(loss_of)(params)
             extras = offer(opt.extra_args, loss_of, loss, gradients)
