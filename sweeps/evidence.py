@@ -7,6 +7,7 @@ python sweeps/evidence.py --quick
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -28,7 +29,7 @@ with FLAGS.group("What to test"):
         [],
         "Test these claims only. From the leaderboards' entries, in seconds: patience, quarter, "
         "validity, length, tasks, published, or boards for all of these. By training, in up to an "
-        "hour each: modes, mixup, images, overfitting, width, batch. Default: all.",
+        "hour each: modes, mixup, images, start, overfitting, width, batch. Default: all.",
         flag_values=FLAGS,
     )
     flags.DEFINE_bool(
@@ -62,6 +63,7 @@ with FLAGS.group("Folders and files"):
 
 def main() -> int:
     from distill_bench.files import write_atomically
+    from distill_bench.machine import WEIGHTS_VARIABLE
     from distill_bench.tasks import catalogue
     from sweeps import interface
     from sweeps.board import entries, marked
@@ -82,7 +84,10 @@ def main() -> int:
     if FLAGS.readme and not Path(FLAGS.readme).is_file():
         raise UserError(f"--readme={FLAGS.readme} is not a file: name the one with the marks.")
     boards = {task: found for task in catalogue.names() if (found := entries.load(names=[task])[0])}
-    runs = experiments.Runs(interface.compare, Path(FLAGS.outdir), FLAGS.quick)
+    outdir = Path(FLAGS.outdir).expanduser().absolute()
+    # Students that start others belong to these runs, not to the user's weights.
+    os.environ[WEIGHTS_VARIABLE] = str(outdir / "weights")
+    runs = experiments.Runs(interface.compare, outdir, outdir / "weights", FLAGS.quick)
     for name in known:
         if name not in wanted:
             continue

@@ -54,6 +54,7 @@ def compare(
     outdir: str | Path = "runs",
     variation: Variation | None = None,
     resources: Resources | None = None,
+    export: str | Path | None = None,
 ) -> Results:
     """Tunes optimizers on a task and compares them, as `python sweeps/run.py` does.
 
@@ -76,6 +77,7 @@ def compare(
       outdir: folder for results and TensorBoard curves.
       variation: changes to the task.
       resources: devices, or a Ray cluster. Default: all of this machine.
+      export: folder for the students of the final runs, as --export takes it; None for none.
 
     Raises:
       UserError: if an argument is wrong; the message says what to change.
@@ -94,7 +96,8 @@ def compare(
         variation=variation or Variation(),
     )
     cache = str(Path(CACHE).expanduser())
-    request = Request(plan, str(folder), resources or Resources(cache=cache))
+    students = str(Path(export).expanduser().absolute()) if export else None
+    request = Request(plan, str(folder), resources or Resources(cache=cache), export=students)
     return run(request, reference=reference)
 
 

@@ -133,7 +133,7 @@ def test_modes_are_set_against_mix(tmp_path):
         early = 0.5 if variation.mode == "fix/rs" and horizon == 250 else 1.0
         return early * law(horizon) * (1.0 if variation.mode == "mix" else 1.2)
 
-    found = teaching.modes(Runs(stand_in(kl), tmp_path))
+    found = teaching.modes(Runs(stand_in(kl), tmp_path, tmp_path))
     assert found.verdict == "holds"
     assert "`fix/rs` is better at 250 steps and worse at 4,000: short runs mislead." in found.found
     assert len(found.table) == 9
@@ -145,28 +145,43 @@ def test_mixup_saves_steps_or_not(tmp_path, saving, verdict):
     def kl(variation, horizon, name):
         return law(horizon * (saving if variation.mode == "mix" else 1.0))
 
-    assert teaching.mixup(Runs(stand_in(kl), tmp_path)).verdict == verdict
+    assert teaching.mixup(Runs(stand_in(kl), tmp_path, tmp_path)).verdict == verdict
 
 
 def test_other_images_teach_less(tmp_path):
     def kl(variation, horizon, name):
         return law(horizon) * (3.0 if variation.images else 1.0)
 
-    found = teaching.images(Runs(stand_in(kl), tmp_path))
+    found = teaching.images(Runs(stand_in(kl), tmp_path, tmp_path))
     assert found.verdict == "holds"
     assert "a student that reads 80.0% of the digits" in found.found
+
+
+@pytest.mark.parametrize(
+    ("early", "end", "verdict"),
+    [(0.6, 1.3, "holds"), (0.6, 0.8, "holds in part"), (1.0, 1.3, "does not hold here")],
+)
+def test_a_fresh_student_passes_one_that_was_trained_before_or_not(tmp_path, early, end, verdict):
+    (tmp_path / "digits-adamw-h1000-seed1-0.npz").touch()
+
+    def kl(variation, horizon, name):
+        lead = early if horizon == 250 else end if horizon == 4000 else 1.0
+        return law(horizon) * (lead if variation.start else 1.0)
+
+    found = teaching.start(Runs(stand_in(kl), tmp_path, tmp_path))
+    assert found.verdict == verdict
 
 
 def test_overfitting_is_seen_on_unseen_images(tmp_path):
     def kl(variation, horizon, name):
         return law(horizon) if variation.mode == "mix" else 0.1 * horizon**0.1
 
-    assert teaching.overfitting(Runs(stand_in(kl), tmp_path)).verdict == "holds"
+    assert teaching.overfitting(Runs(stand_in(kl), tmp_path, tmp_path)).verdict == "holds"
 
     def rising(variation, horizon, name):
         return 0.1 * horizon**0.1
 
-    found = teaching.overfitting(Runs(stand_in(rising), tmp_path))
+    found = teaching.overfitting(Runs(stand_in(rising), tmp_path, tmp_path))
     assert found.verdict == "does not hold here"
 
 
@@ -175,14 +190,14 @@ def test_a_speed_up_is_predicted_for_the_widest_student(tmp_path):
         speedup = {BASELINE: 1.0, "muon": 1.6, "shampoo": 1.4, "soap": 1.2}[name]
         return law(horizon * speedup ** ((variation.width or 16) / 16) ** 0.1)
 
-    found = scales.width(Runs(stand_in(kl), tmp_path))
+    found = scales.width(Runs(stand_in(kl), tmp_path, tmp_path))
     assert found.verdict in ("holds", "not known yet")
     row = next(row for row in found.table if row[0] == "muon")
     assert float(row[-1].rstrip("x")) == pytest.approx(float(row[3].split("x")[0]), rel=0.03)
 
 
 def test_time_is_summed_over_calls(tmp_path):
-    runs = Runs(stand_in(lambda *_: 1.0), tmp_path)
+    runs = Runs(stand_in(lambda *_: 1.0), tmp_path, tmp_path)
     assert runs.seconds("modes") == 0
     (tmp_path / "modes").mkdir()
     (tmp_path / "modes" / "seconds.txt").write_text("90")

@@ -29,6 +29,7 @@ class Compare(Protocol):
         settings: Mapping[str, Any] | None,
         outdir: Path,
         variation: Variation,
+        export: Path | None,
     ) -> Any: ...
 
 
@@ -39,11 +40,13 @@ class Runs:
     Attributes:
       compare: trains and compares, see `sweeps.compare`.
       outdir: folder for all experiments.
+      weights: the weights folder, from which students can start.
       quick: the smallest experiments of the same form, whose figures mean nothing.
     """
 
     compare: Compare
     outdir: Path
+    weights: Path
     quick: bool = False
 
     def __call__(
@@ -53,8 +56,12 @@ class Runs:
         size: Size,
         variation: Variation,
         settings: Mapping[str, Any] | None = None,
+        export: Path | None = None,
     ) -> list[Loaded]:
-        """Optimizers on a variation of digits: one study for each, in the same order."""
+        """Optimizers on a variation of digits: one study for each, in the same order.
+
+        export: folder for the students of the final runs.
+        """
         size = size.least() if self.quick else size
         began, folder = time.monotonic(), self.outdir / claim
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,6 +75,7 @@ class Runs:
                 settings=settings,
                 outdir=folder,
                 variation=variation,
+                export=export,
             )
         finally:
             spent = self.seconds(claim) + time.monotonic() - began

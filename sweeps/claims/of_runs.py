@@ -12,6 +12,7 @@ EXPERIMENTS: Mapping[str, Callable[[Runs], Finding]] = {
     "modes": teaching.modes,
     "mixup": teaching.mixup,
     "images": teaching.images,
+    "start": teaching.start,
     "overfitting": teaching.overfitting,
     "width": scales.width,
     "batch": scales.batch,

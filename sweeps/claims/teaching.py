@@ -142,6 +142,47 @@ def images(runs: Runs) -> Finding:
     )
 
 
+def start(runs: Runs) -> Finding:
+    """Students that were trained before, on other images, against fresh ones."""
+    size, before = MODES_SIZE, Size((1000,), 16, 2)
+    runs("start", [BASELINE], before, Variation(images="photographs"), export=runs.weights)
+    donor = sorted(runs.weights.glob(f"*-{BASELINE}-*-seed1-*.npz"))[0].stem
+    fresh = runs("modes", [BASELINE], size, Variation())[0]
+    trained = runs("start", [BASELINE], size, Variation(start=donor))[0]
+    horizons = sorted({r.trial.horizon for r in fresh.results})
+    table = [["metric", "steps", "fresh", "trained before", "trained over fresh"]]
+    lead = []
+    for metric, label in ((CLEAN, "clean-image KL"), (HELD_OUT, "held-out KL")):
+        for h in horizons:
+            ends = [at_end(one.results, h, metric) for one in (fresh, trained)]
+            over = ratio(ends[1], ends[0])
+            if metric == CLEAN:
+                lead.append(over)
+            shown = (f"{geometric(values):.4f}" for values in ends)
+            table.append([label, f"{h:,}", *shown, str(over)])
+    ahead, crossed = lead[0].high < 1, lead[-1].low > 1
+    verdict: Verdict = (
+        "holds"
+        if ahead and crossed
+        else "holds in part"
+        if ahead and lead[-1].value > lead[0].value
+        else "does not hold here"
+    )
+    return Finding(
+        "start",
+        "A student that was trained before is ahead early, and a fresh one passes it in the end "
+        "(Beyer et al. 2021, table 3).",
+        verdict,
+        f"The KL on clean images of students that {before.horizons[0]:,} steps on photographs had "
+        f"trained is {', '.join(map(str, lead))} times that of fresh ones, at "
+        f"{', '.join(f'{h:,}' for h in horizons)} steps.",
+        table,
+        how(runs, "start", size, f"{BASELINE}, tuned for both on the same views of digits"),
+        trained.environment,
+        runs.seconds("start"),
+    )
+
+
 def overfitting(runs: Runs) -> Finding:
     """Very long runs: does the loss on unseen images keep falling?"""
     size = Size((4000, 32_000), 1)
