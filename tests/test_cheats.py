@@ -58,15 +58,8 @@ def test_what_is_declared_may_be_used(tmp_path, name):
         assert check(opt) is None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "mapping",
-    [
-        pytest.param("dispatch", marks=pytest.mark.long),
-        pytest.param("loop", marks=pytest.mark.long),
-        "vmap",
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("mapping", ["dispatch", "loop", "vmap"])
 def test_a_declared_rule_trains_on_every_layout(tiny_task, tmp_path, mapping):
     """The count is that of one lane, however many run together."""
     width = 1 if mapping == "dispatch" else 2

@@ -268,6 +268,7 @@ def test_every_builtin_passes_the_fast_checks(name):
         assert check(opt) is None
 
 
+@pytest.mark.long
 def test_a_rule_that_magnifies_rounding_errors_is_batched():
     """Its first eigenvectors, of matrices of low rank, depend on rounding errors."""
     opt = registry.resolve("kl_soap").optimizer

@@ -48,7 +48,11 @@ LAYOUTS = [
 ]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=["dispatch", "vmap", "shards"])
+@pytest.mark.parametrize(
+    "layout",
+    [LAYOUTS[0], *(pytest.param(layout, marks=pytest.mark.long) for layout in LAYOUTS[1:])],
+    ids=["dispatch", "vmap", "shards"],
+)
 def test_they_are_of_the_gradient_on_the_first_probe_views(tiny_task, layout):
     devices = jax.devices()[: layout.devices]
     engine = open_engine(tiny_task, make_layout(devices, layout))

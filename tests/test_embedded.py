@@ -65,7 +65,7 @@ def test_other_photographs_are_refused():
         dataset.load_embedded(dataclasses.replace(PHOTOGRAPHS, sha256="0" * 64))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_student_learns_from_views_of_photographs_and_is_evaluated_on_digits(tiny_task):
     """Only the teacher's logits can teach it: photographs have no labels."""
     task = dataclasses.replace(tiny_task, images=PHOTOGRAPHS)

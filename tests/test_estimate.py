@@ -146,6 +146,7 @@ def test_rules_that_have_not_run_are_assumed_in_one_line(request_of, layouts, tm
     assert said == []
 
 
+@pytest.mark.long
 def test_a_new_rule_is_measured_by_a_short_training(request_of, layouts, tmp_path):
     plan = make_plan(request_of("50"))
     made, said = estimated(plan, layouts, tmp_path / "cache", tmp_path / "runs")

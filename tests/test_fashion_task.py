@@ -77,7 +77,14 @@ def small_ensemble(monkeypatch):
     monkeypatch.setitem(MODES, "fix/ic_ens", few)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "labels"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(mode, marks=() if mode in ("mix", "fix/ic_ens") else pytest.mark.long)
+        for mode in MODES
+        if mode != "labels"
+    ],
+)
 def test_every_teaching_mode_trains(task, mode, small_ensemble):
     """The first loss is that of a fresh student; in the modes without an ensemble, against the
     teacher on its own views. Training lowers it."""

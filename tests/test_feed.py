@@ -238,7 +238,7 @@ def test_images_packed_from_another_version_of_the_data_set_are_refused(small_su
 
 
 @pytest.mark.process
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_benchmark_measures_how_fast_this_host_reads():
     def measure(task):
         command = [

@@ -229,7 +229,8 @@ def test_mixup_coefficients_follow_the_beta_distribution():
     assert step_views.mixup_coefficient(FLOWERS, 0, 0) is None
 
 
-@pytest.mark.parametrize("in_turn", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.long
+@pytest.mark.parametrize("in_turn", [False, True])
 def test_the_learning_rate_with_the_best_validation_accuracy_wins(flowers, in_turn):
     lines, task = [], fine_tuning(flowers)
     best = finetune.search(

@@ -104,7 +104,9 @@ def waits(lr: Schedule = 0.1):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("act", ["the folder goes away", "the terminal goes away"])
+@pytest.mark.parametrize(
+    "act", ["the folder goes away", pytest.param("the terminal goes away", marks=pytest.mark.long)]
+)
 def test_what_an_optimizer_does_not_cause_is_not_blamed_on_it(script, tmp_path, act):
     (tmp_path / "waits.py").write_text(WAITS)
     command = script.command(

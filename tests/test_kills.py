@@ -90,7 +90,9 @@ def killed(command, number: signal.Signals, target: str, seconds: float) -> str 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", range(KILLS))
+@pytest.mark.parametrize(
+    "kill", [0, *(pytest.param(kill, marks=pytest.mark.long) for kill in range(1, KILLS))]
+)
 def test_a_killed_sweep_ends_as_an_undisturbed_one(
     script, tmp_path, monkeypatch, undisturbed, kill
 ):

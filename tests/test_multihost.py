@@ -28,8 +28,8 @@ def losses(folder):
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("streamed", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("streamed", [False, True])
 def test_two_processes_give_the_losses_of_one(script, tmp_path, request, streamed):
     flags = [f"--opt={CALM}", "--lr=0.02", "--set=warmup=0.1", "--horizons=20", "--seeds=1"]
     if streamed:

@@ -14,7 +14,7 @@ from support.paths import ROOT
 NAME = "compare.ipynb"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_notebook_runs(script, tmp_path):
     shutil.copy(ROOT / "examples" / NAME, tmp_path)
     done = subprocess.run(

@@ -180,7 +180,7 @@ SETTINGS = {"muon": {"momentum": 0.95}}  # as optax's own list
 NOT_FOR_THE_SUITE = {"lbfgs": 15, "sam": 16, "lars": 1, "splus": 2, "soap_muon": 1}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shampoo_soap_and_muon_pass_the_suite_of_optax():
     """Its 16 tests of each."""
     assert not failures_in_the_suite(MATRICES)
@@ -243,7 +243,7 @@ def test_dimension_numbers_that_do_not_fit_are_refused(numbers):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize("explicit", [True, pytest.param(False, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", RULES)
 def test_sharded_parameters_give_the_numbers_of_one_device_and_divide_the_state(name, explicit):
     """FSDP: each device keeps a quarter of the state, at most 1.3 times that for what is left."""

@@ -25,7 +25,7 @@ def order(values, deviations=(), separated=()):
 
 @given(scores, scores, st.integers(2, 12))
 def test_tau_is_scipys(a, b, n):
-    found = orders.compare(order(a[:n]), order(b[:n])).tau
+    found = orders.tau(order(a[:n]), order(b[:n]))
     expected = stats.kendalltau(a[:n], b[:n]).statistic
     assert (found is None) == bool(np.isnan(expected))
     if found is not None:
@@ -50,11 +50,11 @@ def test_few_optimizers_have_no_interval():
 def test_the_interval_holds_the_tau_of_the_population():
     """Of two scores with a correlation of 0.8, tau is 2 / pi * asin(0.8) = 0.59 (Greiner 1909)."""
     rng, hits = np.random.default_rng(0), 0
-    for _ in range(60):
+    for _ in range(30):
         a, c = rng.standard_normal((2, 12))
         low, high = orders.compare(order(a), order(0.8 * a + 0.6 * c)).interval
         hits += low <= 2 / np.pi * np.arcsin(0.8) <= high
-    assert hits >= 52
+    assert hits >= 26
 
 
 def test_reliability_is_the_tau_of_repetitions():

@@ -123,7 +123,7 @@ def test_losses_in_parts_have_derivatives_in_forward_mode_and_of_second_order():
     np.testing.assert_allclose(along(w), curved, rtol=2e-5, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_engine_trains_and_measures_the_same_in_parts(tiny_task, monkeypatch):
     def run():
         engine = open_engine(tiny_task, make_layout(jax.devices()[:1]))

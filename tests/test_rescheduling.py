@@ -66,7 +66,7 @@ def test_without_a_schedule_there_is_nothing_to_change():
     assert (with_schedule(fixed, "wsd") is fixed) == (not fixed.scheduled)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_records_its_schedule(script, tmp_path):
     flags = [f"--opt={CALM}", "--horizons=20", "--trials=2", "--seeds=1"]
     done = script("run", *flags, "--schedule=constant")

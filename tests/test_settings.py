@@ -90,7 +90,7 @@ def ends_and_losses(engine, lanes):
     return ends, losses
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_variables_that_change_numbers_are_ignored_and_named(script, tmp_path, monkeypatch):
     flags = [f"--opt={CALM}", "--horizons=20", "--trials=1", "--seeds=1"]
     assert script("run", *flags).returncode == 0

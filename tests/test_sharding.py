@@ -187,7 +187,7 @@ def test_mixup_across_devices_gives_the_same_bits():
     np.testing.assert_allclose(mixed, 0.7 * images + 0.3 * partner, rtol=1e-5, atol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_eight_lanes_on_two_by_four_devices_equal_each_alone(tiny_task, one_device):
     """Each row of devices trains half the students; its four devices share every batch."""
     lanes = [Lane(sgd, {"lr": rate}, STEPS, 0) for rate in np.geomspace(0.01, 0.1, 8).tolist()]

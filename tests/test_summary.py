@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sweeps.planning.study import Result, Study, Trial
-from sweeps.results.comparison import Comparison
+from sweeps.results.comparison import Comparison, edge_warning
 from sweeps.results.summary import chosen, edges, row_of, rows, winner
 
 LOG = {"kind": "Log", "low": 0.01, "high": 1.0}
@@ -178,6 +178,21 @@ def test_a_rung_with_few_trials_is_judged_by_those_of_the_shorter_rungs():
     assert row_of(WIDE, promoted, 500).edges == ()
     longer = searched(POINTS, horizon=1000)
     assert row_of(WIDE, promoted + longer, 500).edges == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (("b2",), "the best b2 is the lowest or highest that was tried"),
+        (("lr", "b2"), "the best values of lr and b2 are the lowest or highest that were tried"),
+        (("lr", "b2", "warmup"), "the best values of lr, b2 and warmup are"),
+    ],
+)
+def test_the_warning_names_all_values_at_an_edge(names, text):
+    row = dataclasses.replace(row_of(WIDE, searched(POINTS), 250), edges=names)
+    warning = edge_warning(row)
+    assert warning
+    assert warning.startswith(text)
 
 
 @pytest.mark.parametrize(

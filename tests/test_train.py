@@ -274,7 +274,9 @@ def noisy(hparams, horizon):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stops", [{1}, {2, 3}, {1, 2, 3, 4}])
+@pytest.mark.parametrize(
+    "stops", [{2, 3}, *(pytest.param(s, marks=pytest.mark.long) for s in ({1}, {1, 2, 3, 4}))]
+)
 def test_a_resumed_lane_ends_with_the_same_bits(tiny_engine, wide_engine, tmp_path, stops):
     lanes = [
         Lane(noisy, {}, 130, 2),

