@@ -134,6 +134,17 @@ def test_each_epoch_shows_every_image_once(n, share, seed):
     assert (np.sort(epochs, axis=1) == np.arange(n)).all()
 
 
+@settings(max_examples=10)
+@given(n=st.integers(1, 40), share=st.floats(0.05, 1.0), first=st.integers(0, 200))
+def test_batches_of_many_steps_are_those_of_each_step(n, share, first):
+    batch, key = max(1, int(n * share)), jax.random.key(3)
+    together = augment.batches_indices(key, jnp.int32(first), 7, n, batch)
+    for i, found in enumerate(together):
+        np.testing.assert_array_equal(
+            found, augment.batch_indices(key, jnp.int32(first + i), n, batch)
+        )
+
+
 def test_a_batch_larger_than_the_data_set_is_refused():
     with pytest.raises(ValueError, match="batch of 9 cannot be drawn from 8"):
         augment.batch_indices(jax.random.key(0), jnp.int32(0), 8, 9)

@@ -26,8 +26,8 @@ from distill_bench.views.step_views import (
     StepViews,
     probe_views,
     probe_views_from_crops,
-    step_index,
     step_views_from_crops,
+    steps_index,
     stream_key,
     views_of_batch,
 )
@@ -106,9 +106,9 @@ class InMemory:
     def _step_index(self) -> Program:
         if self.origin:
             return self.origin._step_index.on(self.layout.mesh)
-        index_of = functools.partial(step_index, self.task, self.originals.number)
+        index_of = functools.partial(steps_index, self.task, self.originals.number)
         return self.layout.share_steps(
-            lambda seed, step_C: lax.map(functools.partial(index_of, seed), step_C)
+            lambda seed, step_C: index_of(seed, step_C[0], len(step_C))  # they follow one another
         )
 
     @functools.cached_property

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from distill_bench.tasks.view_config import MILD, Crop, ViewConfig
 from distill_bench.views.originals import Originals
@@ -144,10 +145,22 @@ def batch_indices(key: jax.Array, step: jax.Array, n: int, batch_size: int) -> j
     Raises:
       ValueError: if a batch is larger than the data set.
     """
+    return batches_indices(key, step, 1, n, batch_size)[0]
+
+
+def batches_indices(
+    key: jax.Array, first: jax.Array, steps: int, n: int, batch_size: int
+) -> jax.Array:
+    """`batch_indices` of `steps` steps from `first` on, [steps, N].
+
+    Each epoch is permuted once for all of them: for a large data set, sorting takes long.
+    """
     check_batch(n, batch_size)
-    position = step * batch_size + jnp.arange(batch_size)
-    epoch = position // n
-    orders = jax.vmap(lambda e: jax.random.permutation(jax.random.fold_in(key, e), n))(
-        epoch[0] + jnp.arange(2)
+    position_CN = first * batch_size + jnp.arange(steps * batch_size).reshape(steps, batch_size)
+    epoch_CN = position_CN // n
+    touched = (steps * batch_size - 1) // n + 2  # epochs, at most
+    orders = lax.map(
+        lambda epoch: jax.random.permutation(jax.random.fold_in(key, epoch), n),
+        epoch_CN[0, 0] + jnp.arange(touched),
     )
-    return orders[epoch - epoch[0], position % n]
+    return orders[epoch_CN - epoch_CN[0, 0], position_CN % n]

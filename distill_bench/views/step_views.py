@@ -108,8 +108,15 @@ def mixup_coefficient(task: Task, seed: jax.Array | int, step: jax.Array | int) 
 
 def step_index(task: Task, images: int, seed: jax.Array | int, step: jax.Array | int) -> jax.Array:
     """Which of the train split's `images` a training step shows, [N]."""
+    return steps_index(task, images, seed, step, 1)[0]
+
+
+def steps_index(
+    task: Task, images: int, seed: jax.Array | int, first: jax.Array | int, steps: int
+) -> jax.Array:
+    """`step_index` of `steps` steps from `first` on, [steps, N]."""
     order_key, _ = jax.random.split(stream_key(task, STREAM, seed))
-    return augment.batch_indices(order_key, jnp.asarray(step), images, task.batch_size)
+    return augment.batches_indices(order_key, jnp.asarray(first), steps, images, task.batch_size)
 
 
 def step_views(
