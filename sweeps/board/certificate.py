@@ -52,9 +52,9 @@ def _tau(c: Concordance) -> str:
 def _halves(c: Concordance) -> str:
     if c.between_halves is None:
         return ""
-    most = f" of at most {c.ceiling:.2f}" if c.ceiling is not None else ""
+    noise = f"; this noise allows about {c.ceiling:.2f}" if c.ceiling is not None else ""
     return (
-        f" With each averaged over its own half of the seeds, tau is {c.between_halves:.2f}{most}."
+        f" With each averaged over its own half of the seeds, tau is {c.between_halves:.2f}{noise}."
     )
 
 

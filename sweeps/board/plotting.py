@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COLUMN = (3.4, 2.6)  # inches: the column of a two-column paper
 _NOTEBOOK_DPI = 144
+_BESIDE, _DEEPEST = 5, 200  # points from a point to its name: to the right, down at most
 HIGHLIGHTED = 6  # entries with a colour of their own, besides the baseline; the others are grey
 
 
@@ -173,8 +174,6 @@ def _fill(axes: Any, figure: Figure, baseline: str, theme: Theme) -> None:
             label=line.name if known else None,
             zorder=2 + known - i / 1000,
         )
-        if not figure.connected:
-            axes.annotate(line.name, (x[0], y[0]), xytext=(4, 2), textcoords="offset points")
     axes.set_xlabel(figure.x)
     axes.set_ylabel(figure.y)
     axes.grid(visible=True, which="major")
@@ -188,6 +187,37 @@ def _fill(axes: Any, figure: Figure, baseline: str, theme: Theme) -> None:
     if figure.ticks:
         axes.set_xticks(figure.ticks, [_thousands(tick) for tick in figure.ticks])
         axes.minorticks_off()
+    if not figure.connected:
+        _name_points(axes, figure)
+
+
+def _name_points(axes: Any, figure: Figure) -> None:
+    """Writes each line's name beside its first point, lower where another name stands already."""
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
+
+    axes.figure.draw_without_rendering()  # fixes the limits, from which places follow
+    points, placed = axes.figure.dpi / 72, []
+    ink = axes.xaxis.label.get_color()
+    line_to_it = dict(arrowstyle="-", linewidth=0.3, shrinkA=0, relpos=(0, 0.5), color=ink)
+    for line in sorted(figure.lines, key=lambda line: -line.points[0][1]):
+        name = axes.annotate(
+            line.name,
+            line.points[0][:2],
+            xytext=(_BESIDE, 0),
+            textcoords="offset points",
+            arrowprops=line_to_it,
+        )
+        size = Text.get_window_extent(name)
+        left, bottom = axes.transData.transform(line.points[0][:2])
+        for down in range(1, -_DEEPEST, -1):
+            box = Bbox.from_bounds(
+                left + _BESIDE * points, bottom + down * points, size.width, size.height
+            )
+            if not any(box.overlaps(other) for other in placed):
+                break
+        name.set_position((_BESIDE, down))
+        placed.append(box)
 
 
 def _plain_numbers(axis: Any) -> None:

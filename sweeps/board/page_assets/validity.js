@@ -29,7 +29,7 @@ function drawCertificates(host, task) {
         tauWhisker(one.tau, interval),
         h("span", { class: "spread" }, interval ? `[${interval.map(two).join(", ")}]` : ""),
       ),
-      h("td", {}, two(one.between_halves), most ? ` of at most ${two(one.ceiling)}` : ""),
+      h("td", {}, two(one.between_halves), most ? ` of about ${two(one.ceiling)}` : ""),
       h("td", {}, two(one.reliability)),
       h("td", {}, percent(number(one.alike), 0)),
     );
