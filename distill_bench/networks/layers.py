@@ -58,7 +58,8 @@ def matrix_product(x_NI: jax.Array, kernel_IO: jax.Array) -> jax.Array:
 
     The kernel's gradient is a product over all rows, x^T g. XLA:CPU copies one of the two factors,
     number by number, before it multiplies them: the first, unless the product is written as g^T x.
-    Here it copies the narrower one. The digits are the same, in a half to a quarter of the time.
+    Here it copies the narrower one, which takes a half to a quarter of the time. For the student of
+    `digits` the results are the same to the last digit.
     """
     return x_NI @ kernel_IO
 
