@@ -16,7 +16,7 @@ SHAPES = st.lists(st.lists(st.integers(0, 9), min_size=0, max_size=5).map(tuple)
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(shapes=SHAPES, block_size=st.integers(1, 12), merge=st.booleans())
 def test_blocks_are_small_and_from_blocks_inverts_to_blocks(shapes, block_size, merge):
     rng = np.random.default_rng(0)

@@ -80,7 +80,7 @@ def small_ensemble(monkeypatch):
 @pytest.mark.parametrize(
     "mode",
     [
-        pytest.param(mode, marks=() if mode in ("mix", "fix/ic_ens") else pytest.mark.long)
+        pytest.param(mode, marks=() if mode == "fix/ic_ens" else pytest.mark.long)
         for mode in MODES
         if mode != "labels"
     ],

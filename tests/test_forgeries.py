@@ -44,7 +44,8 @@ def losses(value):
     def change(content):
         for rung in content["rungs"]:
             for run in rung["tuning"]:
-                run["final"]["probe_loss"] = value
+                if run["final"]:
+                    run["final"]["probe_loss"] = value
             for run in rung["finals"]:
                 run["points"][-1]["probe_loss"] = value
 

@@ -51,7 +51,9 @@ def one_after_another(images):
     return Flat(pixels, starts, np.array([image.shape[:2] for image in images], np.float32))
 
 
-@pytest.fixture(scope="module", params=["full resolution", "squeezed"])
+@pytest.fixture(
+    scope="module", params=["full resolution", pytest.param("squeezed", marks=pytest.mark.long)]
+)
 def small_flowers(request, tmp_path_factory):
     """Flowers102 with 29 small pictures and small networks, prepared in TFDS_DATA_DIR."""
     root = tmp_path_factory.mktemp("tfds")

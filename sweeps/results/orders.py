@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -52,6 +53,7 @@ class Agreement:
     """How a second order agrees with a first one, over the optimizers that both have.
 
     Attributes:
+      first, second: the orders.
       optimizers: those that both have, best of the first order first.
       tau: Kendall's tau-b; None if an order has no pair that differs.
       interval: 95 % interval of tau for other optimizers of this kind, from drawing optimizers with
@@ -64,14 +66,57 @@ class Agreement:
       contradictions: those that stand the other way, the widest first.
     """
 
-    optimizers: tuple[str, ...]
-    tau: float | None
-    interval: Interval | None
-    chance: float | None
-    ceiling: float | None
-    separated: int
-    kept: int
-    contradictions: tuple[Contradiction, ...]
+    first: Order
+    second: Order
+
+    @cached_property
+    def _shared(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        return _scores(self.first, self.second)
+
+    @property
+    def optimizers(self) -> tuple[str, ...]:
+        return tuple(self._shared[0])
+
+    @cached_property
+    def tau(self) -> float | None:
+        return _tau(*self._shared[1:])
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        return _interval(*self._shared[1:])
+
+    @cached_property
+    def chance(self) -> float | None:
+        return None if self.tau is None else _chance(*self._shared[1:], self.tau)
+
+    @cached_property
+    def ceiling(self) -> float | None:
+        names = self._shared[0]
+        return halves.ceiling(
+            *(
+                reliability([order.scores[name] for name in names], _known(order, names))
+                for order in (self.first, self.second)
+            )
+        )
+
+    @cached_property
+    def _separated(self) -> list[Contradiction]:
+        """The pairs that the first order separates, whether they contradict it or not."""
+        among = [pair for pair in sorted(self.first.separated) if {*pair} <= {*self._shared[0]}]
+        return [_difference(pair, self.first, self.second) for pair in among]
+
+    @property
+    def separated(self) -> int:
+        return len(self._separated)
+
+    @property
+    def kept(self) -> int:
+        return sum(one.second > 0 for one in self._separated)
+
+    @property
+    def contradictions(self) -> tuple[Contradiction, ...]:
+        against = (one for one in self._separated if one.second < 0)
+        return tuple(sorted(against, key=lambda one: one.second))
 
 
 def tau(first: Order, second: Order) -> float | None:
@@ -88,28 +133,8 @@ def _scores(first: Order, second: Order) -> tuple[list[str], np.ndarray, np.ndar
 
 
 def compare(first: Order, second: Order) -> Agreement:
-    """How the second order agrees with the first."""
-    shared, a, b = _scores(first, second)
-    found_tau = _tau(a, b)
-    among = [pair for pair in sorted(first.separated) if {*pair} <= {*shared}]
-    found = [_difference(pair, first, second) for pair in among]
-    return Agreement(
-        optimizers=tuple(shared),
-        tau=found_tau,
-        interval=_interval(a, b),
-        chance=None if found_tau is None else _chance(a, b, found_tau),
-        ceiling=halves.ceiling(
-            *(
-                reliability([o.scores[n] for n in shared], _known(o, shared))
-                for o in (first, second)
-            )
-        ),
-        separated=len(found),
-        kept=sum(one.second > 0 for one in found),
-        contradictions=tuple(
-            sorted((one for one in found if one.second < 0), key=lambda one: one.second)
-        ),
-    )
+    """How the second order agrees with the first. Each figure is computed when it is asked for."""
+    return Agreement(first, second)
 
 
 def _difference(pair: Pair, first: Order, second: Order) -> Contradiction:
