@@ -85,6 +85,8 @@ def main() -> int:
         raise UserError(f"--readme={FLAGS.readme} is not a file: name the one with the marks.")
     boards = {task: found for task in catalogue.names() if (found := entries.load(names=[task])[0])}
     outdir = Path(FLAGS.outdir).expanduser().absolute()
+    if FLAGS.quick:  # its runs must not be taken for those of a whole experiment
+        outdir /= "quick"
     # Students that start others belong to these runs, not to the user's weights.
     os.environ[WEIGHTS_VARIABLE] = str(outdir / "weights")
     runs = experiments.Runs(interface.compare, outdir, outdir / "weights", FLAGS.quick)

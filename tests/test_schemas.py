@@ -6,7 +6,7 @@ import copy
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
@@ -58,7 +58,7 @@ def test_a_committed_file_fits(schema):
 
 
 @pytest.mark.parametrize("schema", FILES)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(data=st.data())
 def test_an_altered_file_fits_exactly_if_jsonschema_says_so(schema, data):
     content = copy.deepcopy(WITHOUT_TRIALS[schema])

@@ -34,7 +34,7 @@ def apply(
 def patch_bytes(config: NetworkConfig, image_size: int) -> int:
     """Bytes of the largest patches that a convolution makes of one image, see `bit.patch_bytes`.
 
-    0 for a MobileNet, whose convolutions are 1x1 or depthwise and make none.
+    0 for a MobileNet, which is never cut: all its convolutions but the first are 1x1 or depthwise.
     """
     if isinstance(config, MobileNetConfig):
         return 0
