@@ -113,7 +113,15 @@ with FLAGS.group("What to write instead"):
     flags.DEFINE_bool(
         "cost",
         True,
-        "With --add: also measure what each update rule costs, against the baseline's.",
+        "With --add: also measure what a step of each costs, against the baseline's.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_spaceseplist(
+        "costs",
+        [],
+        "Measure again here what a step of these entries costs, such as muon,soap or all, and "
+        "write it into them. Nothing else should run meanwhile.",
+        comma_compat=True,
         flag_values=FLAGS,
     )
     flags.DEFINE_string(
@@ -125,10 +133,17 @@ with FLAGS.group("What to write instead"):
 
 
 def main() -> int:
+    cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
+    if FLAGS.costs:
+        from sweeps.board import costs
+
+        _check_places(_folder())
+        cli.set_up_jax(cache)
+        done = costs.measure_again(_folder(), FLAGS.task, FLAGS.costs)
+        return cli.OK if done else cli.FAILED
     if FLAGS.add:
         from sweeps.board import add_entries
 
-        cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
         paths = [Path(path) for path in FLAGS.add]
         added = add_entries.add(paths, _folder(), FLAGS.replace, FLAGS.cost, cache)
         return cli.OK if added else cli.FAILED

@@ -58,7 +58,7 @@ with FLAGS.group("What to rerun"):
     flags.DEFINE_bool(
         "cost",
         True,
-        "Measure the cost of a built-in update rule again; nothing else should run meanwhile.",
+        "Measure the cost of a built-in optimizer's step again; nothing else should run meanwhile.",
         flag_values=FLAGS,
     )
     flags.DEFINE_bool(

@@ -12,9 +12,12 @@ import pytest
 from distill_bench import command
 from distill_bench.errors import UserError
 from distill_bench.tasks import catalogue
+from optimizers.contract import registry
 from optimizers.contract.api import optimizer
 from sweeps import benchmark
+from sweeps.board.entries import BASELINE
 from sweeps.timing import measure, update_cost
+from sweeps.timing.step_cost import step_cost
 
 
 @pytest.fixture
@@ -108,3 +111,16 @@ def test_a_rule_that_raises_is_one_message(tiny_engine):
     with pytest.raises(UserError, match="refusing raised an exception in training: ") as error:
         measure.sweep(tiny_engine, refusing, 2, 10)
     assert "ValueError: too small" in str(error.value)
+
+
+def test_a_step_costs_what_its_rule_holds_and_computes(tiny_engine):
+    """Rules are timed in the engine, where one that evaluates the loss does so."""
+    baseline = registry.resolve(BASELINE).optimizer
+    cost = step_cost(tiny_engine, without_a_rate, baseline)
+    assert cost["state_bytes_per_parameter"] == 0.0
+    assert step_cost(tiny_engine, baseline, baseline)["state_bytes_per_parameter"] == (
+        pytest.approx(8.0, rel=0.1)  # two moments of float32, and counters
+    )
+    assert all(cost[name] > 0 for name in ("step_ms", "baseline_step_ms", "teacher_ms"))
+    with pytest.raises(UserError, match="refusing raised an exception: ValueError: too small"):
+        step_cost(tiny_engine, refusing, baseline)

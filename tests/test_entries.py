@@ -35,7 +35,7 @@ def test_an_entry_holds_the_runs_of_its_study(finished, board_folder):
         one.sources,
         one.environment,
     )
-    assert entry.cost == entries.Cost(2.0, 1.0, 2.0, 8.0, 10.0)
+    assert entry.cost == entries.Cost(2.0, 1.0, 10.0, 8.0)
     for h in (4, 8, 16):
         mine, theirs = row_of(entry.study, entry.results, h), row_of(one.study, one.results, h)
         assert (mine.hparams, mine.seeds, mine.trials) == (theirs.hparams, 5, TRIALS[h])
@@ -152,7 +152,7 @@ def setter(*path, value):
             "an object in it has the same name twice",
         ),
         (lambda text: "[]", "has schema 'None'"),
-        (setter("schema", value=1), "has schema '1', but this version reads 4"),
+        (setter("schema", value=1), "has schema '1', but this version reads 5"),
         (setter("schema", value="<script>"), "has schema '<script>'"),
         (setter("study", "optimizer", value="../../calm"), r"\$\.study\.optimizer"),
         (setter("study", "optimizer", value="<b>calm</b>"), r"\$\.study\.optimizer"),

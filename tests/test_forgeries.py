@@ -98,8 +98,8 @@ FORGED_CONTENT: dict[str, tuple] = {
     "long_sum": (source("x = 1" + "+1" * 60_000 + "\n"), f"{RIVAL}.py is nested too deeply"),
     "no_python": (source("def f(:\n"), f"its source optimizers/{RIVAL}.py is not Python"),
     "free_update": (
-        put("cost", "gradient_ms", value=1e-320),
-        "gradient_ms: 1e-320 is less than the minimum of 1e-09",
+        put("cost", "teacher_ms", value=1e-320),
+        "teacher_ms: 1e-320 is less than the minimum of 1e-09",
     ),
     "half_a_character": (
         put("study", "versions", "jax", value="0.10\ud800"),

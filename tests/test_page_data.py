@@ -169,7 +169,7 @@ def test_numbers_at_the_ends_of_their_range_are_drawn(show, numbers):
     def spoil(board):
         for i, entry in enumerate(board["entries"]):
             number = numbers[i % 2]
-            cost = dict.fromkeys(("update_ms", "relative", "state_bytes_per_parameter"), number)
+            cost = dict.fromkeys(("step_ms", "relative", "state_bytes_per_parameter"), number)
             entry["cost"].update(cost)
             entry["overall"] |= {"value": number, "low": 5e-324, "high": 1e300}
             for rung in entry["rungs"]:

@@ -36,7 +36,7 @@ def test_trials_beyond_the_search_do_not_enter(finished, board_folder, tmp_path)
     lured = row_of(more.study, lucky, 4).mean
     assert lured
     assert lured["probe_loss"] == 1e-3
-    path = write_entry.write(more, entries.Cost(2.0, 1.0, 2.0, 8.0, 10.0), tmp_path / "other")
+    path = write_entry.write(more, entries.Cost(2.0, 1.0, 10.0, 8.0), tmp_path / "other")
     assert path.read_bytes() == (board_folder / "tiny" / "calm.json").read_bytes()
     assert inconsistencies(entries.read(path)) == []
     tuned = [r for r in entries.read(path).results if r.trial.seed == TUNING_SEED]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from distill_bench.errors import UserError
-from distill_bench.tasks import catalogue
 from sweeps import cli
-from sweeps.board import entries, write_entry
+from sweeps.board import costs, write_entry
 from sweeps.board.entries import Cost
 from sweeps.planning.plug_ins import resolve
 from sweeps.results import store
 from sweeps.results.store import Loaded
-from sweeps.timing import measure, update_cost
 
 
 def add(
@@ -27,7 +24,7 @@ def add(
       paths: folders of one study each, or those that sweeps/run.py --outdir wrote.
       folder: of the leaderboard's entries.
       replace: also replace entries of the same name that other code made.
-      measure_cost: measure what each update rule costs, against the baseline's.
+      measure_cost: measure what a step of each costs, against the baseline's.
       cache: folder of compiled programs and of the checks' outcomes; None for none.
 
     Returns:
@@ -85,26 +82,10 @@ def _studies(path: Path) -> list[Loaded]:
 
 def _cost(loaded: Loaded) -> Cost:
     """Measures the update rule as it is now, which must be the one that ran."""
-    rule, baseline = resolve(loaded.spec), resolve(entries.BASELINE)
+    rule = resolve(loaded.spec)
     if rule.source_sha256 != loaded.study.source_sha256:
         raise UserError(
             f"{loaded.study.optimizer} has changed since it ran, so its cost cannot be measured: "
             "run it again, or add it with --nocost."
         )
-    task = catalogue.get(loaded.study.task)
-    measured = update_cost.optimizer_cost(task, rule.optimizer, baseline.optimizer)
-    return entries.Cost(
-        measured["update_ms"],
-        measured["baseline_update_ms"],
-        measured["update_ratio"],
-        measured["state_bytes_per_parameter"],
-        _gradient_ms(loaded.study.task),
-    )
-
-
-@functools.cache
-def _gradient_ms(task: str) -> float:
-    """Time of a step without its update; measured once for all entries."""
-    from sweeps.execution.resources import Resources
-
-    return 1e3 * measure.gradient_seconds(Resources().open_engine(catalogue.get(task)))
+    return costs.measured(loaded.study.task, rule.optimizer)

@@ -204,7 +204,7 @@ def _entry(entry: Entry, of_task: _TaskEntries, warnings: list[str]) -> dict[str
         "summary": summary,
         "space": study.space,
         "environment": dict(entry.environment),
-        "cost": asdict(entry.cost) if entry.cost else None,
+        "cost": asdict(entry.cost) | {"relative": entry.cost.relative} if entry.cost else None,
         "verification": asdict(verdict) if verdict else None,
         "tune_check": tune_checks.as_json(check) if check else None,
         "reaches": identity.reaches(entry.spec, entry.sources),

@@ -24,7 +24,7 @@ from sweeps.board.untrusted import BadFile, printable
 from sweeps.planning.study import TUNING_SEED, Result, Study, Trial
 from sweeps.results.store import Loaded
 
-SCHEMA = 4
+SCHEMA = 5
 MAX_NOTICE = 4000  # characters
 METRICS = ("probe_loss", "heldout_kl", "test_kl", "agreement", "accuracy")
 """The metrics at the end of a final run, which entry.schema.json names."""
@@ -36,21 +36,24 @@ class BadEntry(BadFile):
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of the update rule alone on the task's student, measured alternately with the baseline.
+    """Cost of a step on the task, measured in turn with the baseline's, see step_cost.py.
 
     Attributes:
-      update_ms: time of one update in milliseconds.
-      baseline_ms: time of one update of the baseline in milliseconds.
-      relative: update_ms over baseline_ms.
+      step_ms: milliseconds of a student's step: its gradient and the rule's update.
+      baseline_step_ms: the same with the baseline.
+      teacher_ms: milliseconds of the teacher's forward pass on one batch.
       state_bytes_per_parameter: size of the rule's state in bytes per parameter.
-      gradient_ms: time of the rest of a step: the teacher's answers and the student's gradient.
     """
 
-    update_ms: float
-    baseline_ms: float
-    relative: float
+    step_ms: float
+    baseline_step_ms: float
+    teacher_ms: float
     state_bytes_per_parameter: float
-    gradient_ms: float
+
+    @property
+    def relative(self) -> float:
+        """The time of a whole step, with its teacher, over that of one with the baseline."""
+        return (self.teacher_ms + self.step_ms) / (self.teacher_ms + self.baseline_step_ms)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Literal
 from sweeps.board import agreement, entries
 from sweeps.board.agreement import Mean, Noise
 from sweeps.board.draw import finals_of, trials_of
-from sweeps.board.entries import METRICS, Entry
+from sweeps.board.entries import METRICS, Cost, Entry
 from sweeps.board.reruns import Run, altered, unsettled
 from sweeps.board.run_records import CURVES
 from sweeps.results.summary import loss
@@ -19,7 +19,8 @@ TO_THE_LAST_DIGIT = "to the last digit"
 COST = "cost"
 COLUMNS = (*METRICS[1:], CURVES, COST)
 """What an entry shows besides probe losses."""
-COST_NOISE = 3.0  # beside other work, the ratio of updates' times was up to 2.4 times as large
+# What a rule adds to a step of the baseline may differ by this factor, and this part of the step.
+COST_FACTOR, COST_PART = 3.0, 0.15
 _NAMED = 8  # runs named in a sentence
 
 
@@ -59,8 +60,8 @@ def judge(
     Args:
       entry: the entry.
       runs: the reruns.
-      cost: what the update rule costs where it was rerun, with fields of `entries.Cost`; None if
-        it was not measured.
+      cost: what a step costs where it was rerun, with the fields of `entries.Cost`; None if it was
+        not measured.
     """
     finals = [run for run in runs if run.kind == "final"]
     if not finals:
@@ -153,17 +154,18 @@ def _against_altered(runs: Sequence[Run], found: Sequence[Run]) -> str:
 def _against_cost(entry: Entry, cost: Mapping[str, float] | None) -> list[str]:
     if cost is None or entry.cost is None:
         return []
-    reasons, ratio = [], cost["relative"] / entry.cost.relative
-    if not 1 / COST_NOISE <= ratio <= COST_NOISE:
+    reasons, here, recorded = [], Cost(**cost), entry.cost
+    less, more = sorted(max(one.relative - 1, 0.0) for one in (here, recorded))
+    if more > COST_FACTOR * less + COST_PART:
         reasons.append(
-            f"an update costs {cost['relative']:.2f} times the baseline's, not "
-            f"{entry.cost.relative:.2f} times"
+            f"a step takes {here.relative:.2f} times as long as the baseline's, not "
+            f"{recorded.relative:.2f} times"
         )
-    size = "state_bytes_per_parameter"
-    if abs(cost[size] - entry.cost.state_bytes_per_parameter) > 1e-6 * cost[size]:
+    size = here.state_bytes_per_parameter
+    if abs(size - recorded.state_bytes_per_parameter) > 1e-6 * size:
         reasons.append(
-            f"its state has {cost[size]:.2f} bytes a parameter, not "
-            f"{entry.cost.state_bytes_per_parameter:.2f}"
+            f"its state has {size:.2f} bytes a parameter, not "
+            f"{recorded.state_bytes_per_parameter:.2f}"
         )
     return reasons
 

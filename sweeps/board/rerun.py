@@ -8,14 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distill_bench.tasks import catalogue
-from distill_bench.tasks.task import Task
 from distill_bench.training.events import Event
-from optimizers.contract import registry
 from optimizers.contract.api import Optimizer
-from sweeps.board import carried
+from sweeps.board import carried, costs
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.draw import Drawn, Request, draw
-from sweeps.board.entries import BASELINE, METRICS, Entry
+from sweeps.board.entries import METRICS, Entry
 from sweeps.board.entry_code import installed, is_carried, other_package_files, trusted_file
 from sweeps.board.judge import judge
 from sweeps.board.reruns import Run
@@ -88,7 +86,7 @@ def verify(
         if contradictions:
             return Outcome(_failed(entry, contradictions), confirms=False)
         runs = rerun(entry, opt, drawn, watch)
-        cost = measure_cost(task, opt) if measures_cost and entry.cost else None
+        cost = asdict(costs.measured(task.name, opt)) if measures_cost and entry.cost else None
     environment = here()
     judged = judge(entry, runs, cost)
     verdict = Verdict(
@@ -104,17 +102,6 @@ def verify(
     )
     lines = judged.lines if any(run.identical for run in runs) else (*judged.lines, _why(entry))
     return Outcome(verdict, drawn, lines)
-
-
-def measure_cost(task: Task, opt: Optimizer) -> dict[str, float]:
-    """What an update of the optimizer costs here, with names of fields of `entries.Cost`."""
-    from sweeps.timing import update_cost
-
-    measured = update_cost.optimizer_cost(task, opt, registry.resolve(BASELINE).optimizer)
-    return {
-        "relative": measured["update_ratio"],
-        "state_bytes_per_parameter": measured["state_bytes_per_parameter"],
-    }
 
 
 def _why(entry: Entry) -> str:

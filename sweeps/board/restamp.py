@@ -13,17 +13,16 @@ losses are then known too.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from distill_bench.errors import UserError
-from distill_bench.files import write_atomically
 from distill_bench.tasks import catalogue
 from distill_bench.training.events import Event
 from optimizers.contract import registry, source_digest
-from sweeps.board import entries, rerun, verdicts, write_entry
+from sweeps.board import entries, rerun, revise, verdicts
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.draw import Drawn, finals_of
 from sweeps.board.entries import Entry
@@ -171,10 +170,7 @@ def _refreshed(entry: Entry, sources: dict[str, str]) -> Restamped:
     """The entry with the words of its sources as they are here; its digest stays."""
     if sources == entry.sources:
         return Restamped(entry, False, False, "it already carries the code that is here")
-    kept = verdicts.of(entry)
-    now = _with_sources(entry, entry.study.source_sha256, sources)
-    if kept:
-        verdicts.write(now, dataclasses.replace(kept, entry_sha256=now.sha256))
+    now = revise.with_verdict(entry, _new_code(entry.study.source_sha256, sources))
     return Restamped(now, True, False, "only words of its sources changed, no rerun was needed")
 
 
@@ -185,7 +181,7 @@ def _write(entry: Entry, path: Path, runs: Sequence[Run], detail: str) -> Entry:
     """
     sources = source_digest.source_files(path)
     kept = verdicts.of(entry)
-    now = _with_sources(entry, source_digest.digest(sources), sources)
+    now = revise.rewritten(entry, _new_code(source_digest.digest(sources), sources))
     plain = [asdict(run) for run in runs]
     new = Verdict("reproduced", detail, now.sha256, verdicts.here(), plain)
     merged = verdicts.merge(now, kept, new)
@@ -194,14 +190,11 @@ def _write(entry: Entry, path: Path, runs: Sequence[Run], detail: str) -> Entry:
     return now
 
 
-def _with_sources(entry: Entry, sha256: str, sources: dict[str, str]) -> Entry:
-    """Writes the entry's file with another digest and sources, all else as it was."""
-    text = entry.path.read_text()
-    content = json.loads(text)
-    if write_entry.as_text(content) != text:
-        raise UserError(f"{entry.path} is not laid out as this version writes entries.")
-    content["study"]["source_sha256"] = sha256
-    content["sources"] = sources
-    entries.validate(content)
-    write_atomically(entry.path, write_entry.as_text(content))
-    return entries.read(entry.path)
+def _new_code(sha256: str, sources: dict[str, str]) -> Callable[[dict[str, Any]], None]:
+    """Puts another digest and other sources into an entry's content, and leaves all else."""
+
+    def change(content: dict[str, Any]) -> None:
+        content["study"]["source_sha256"] = sha256
+        content["sources"] = sources
+
+    return change

@@ -40,7 +40,7 @@ def cells(
         "per doubling",
         "in time",
         *map(str, horizons),
-        "update",
+        "step time",
         "state B/param",
         "seeds",
         "trials",
@@ -118,8 +118,8 @@ def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
         f"and the same for {base}. "
         "Entries sharing a rank are statistically tied. "
         "per doubling: change of the speed-up when runs get twice as long. "
-        "in time: the speed-up divided by the ratio of whole steps' times. "
-        "update: time of the update rule alone, relative to the baseline's. "
+        "in time: the speed-up divided by step time. "
+        "step time: that of a whole step, relative to the baseline's. "
         "state B/param: size of its state in bytes per parameter. "
         "trials: tuning trials at the shortest horizon. "
         "failed: runs that diverged, crashed or ended above the untrained student's loss. "

@@ -45,7 +45,7 @@ class Verdict:
       test: "exact" if every final run gave the recorded numbers to the last digit on some machine,
         else "intervals".
       unverified: columns of the board that no rerun covers.
-      cost: the latest measurement of the update rule's cost, with fields of `entries.Cost`; None if
+      cost: the latest measurement of a step's cost, with the fields of `entries.Cost`; None if
         there is none.
       sha256: digest of all the other fields; "" in a verdict that is not written yet.
     """

@@ -21,16 +21,14 @@ def per_step(cost: Cost, task: Task, at: Task | None = None) -> float:
     Args:
       cost: what was measured on `task`.
       task: the task that the entry ran on.
-      at: the task to judge; None for the same. The update's time is assumed to grow with the
-        student's parameters, that of the rest with the multiplications that it makes. This is
-        not a measurement.
+      at: the task to judge; None for the same. The baseline's whole step is assumed to grow with
+        the multiplications that it makes, what the optimizer adds to it with the student's
+        parameters. This is not a measurement.
     """
-    work, parameters = 1.0, 1.0
+    added = cost.relative - 1
     if at is not None:
-        work = _work(at) / _work(task)
-        parameters = _parameters(at) / _parameters(task)
-    rest = cost.gradient_ms * work
-    return (rest + cost.update_ms * parameters) / (rest + cost.baseline_ms * parameters)
+        added *= (_parameters(at) / _parameters(task)) / (_work(at) / _work(task))
+    return 1 + added
 
 
 def paper_task() -> Task:

@@ -25,18 +25,16 @@ def seconds(call: Callable[[], Any], repeats: int = REPEATS) -> float:
     return statistics.median(times)
 
 
-def interleaved(
-    a: Callable[[], Any], b: Callable[[], Any], repeats: int = 3 * REPEATS
-) -> tuple[float, float]:
-    """Median seconds of two calls that take turns, so that changes of the machine affect both."""
-    jax.block_until_ready((a(), b()))
-    times: tuple[list[float], list[float]] = ([], [])
+def interleaved(*calls: Callable[[], Any], repeats: int = 3 * REPEATS) -> tuple[float, ...]:
+    """Median seconds of each call; they take turns, so that changes of the machine affect all."""
+    jax.block_until_ready([call() for call in calls])
+    times: list[list[float]] = [[] for _ in calls]
     for _ in range(repeats):
-        for call, taken in zip((a, b), times, strict=True):
+        for call, taken in zip(calls, times, strict=True):
             began = time.perf_counter()
             jax.block_until_ready(call())
             taken.append(time.perf_counter() - began)
-    return statistics.median(times[0]), statistics.median(times[1])
+    return tuple(map(statistics.median, times))
 
 
 def matmul_peak(devices: Sequence[Any], n: int = 2048, precision: str = "float32") -> float:

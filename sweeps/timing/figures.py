@@ -17,6 +17,7 @@ from distill_bench.views.host_crops import is_streamed
 from optimizers.contract.api import Optimizer
 from sweeps.planning.parsing import cast, parse_settings
 from sweeps.timing import clock, measure, update_cost
+from sweeps.timing.step_cost import step_cost
 
 Figures = dict[str, Any]
 
@@ -124,17 +125,17 @@ def check_whole(task: Task) -> None:
 
 
 def whole(engine: Engine, opt: Optimizer, baseline: Optimizer, lanes: int, steps: int) -> Figures:
-    """Lanes against a single trial, and the shares of teacher, student and update in a step."""
+    """Lanes against a single trial, and the shares in a trial-step of the teacher, of a student's
+    step with the baseline, and of what `opt` adds to it."""
     layout = engine.layout
     peak = clock.matmul_peak(measure.devices_of(engine))
     first = measure.sweep(engine, opt, lanes, steps)  # compiles and warms up
     swept = measure.sweep(engine, opt, lanes, steps)
     alone = 1e3 * measure.one_by_one(engine, opt, min(steps, 50))
     networks = measure.networks(engine, peak)
-    cost = update_cost.optimizer_cost(engine.source.task, opt, baseline)
-    teacher_ms = networks["teacher_ms"] / lanes  # shared by all lanes
-    update_ms = cost["update_ms"] / (layout.rows * len(engine.islands))
-    step_ms = teacher_ms + networks["student_ms"] + update_ms
+    cost = step_cost(engine, opt, baseline)
+    teacher_ms = cost["teacher_ms"] / lanes  # shared by all lanes
+    trial_step_ms = teacher_ms + cost["step_ms"]
     return {
         "optimizer": opt.name,
         "baseline": baseline.name,
@@ -150,9 +151,9 @@ def whole(engine: Engine, opt: Optimizer, baseline: Optimizer, lanes: int, steps
         "compilations": first["compilations"],
         "matmul_peak_gflops": peak / 1e9,
         **networks,
-        "teacher_share": teacher_ms / step_ms,
-        "student_share": networks["student_ms"] / step_ms,
-        "optimizer_share": update_ms / step_ms,
         **cost,
+        "teacher_share": teacher_ms / trial_step_ms,
+        "baseline_share": cost["baseline_step_ms"] / trial_step_ms,
+        "optimizer_share": (cost["step_ms"] - cost["baseline_step_ms"]) / trial_step_ms,
         "peak_memory_mib": clock.memory_bytes() / 2**20,
     }

@@ -18,21 +18,21 @@ from distill_bench.errors import UserError
 from distill_bench.machine import core_count
 from distill_bench.networks import bit, network
 from distill_bench.training import cores
-from distill_bench.training.engine import Engine, Island
+from distill_bench.training.engine import Engine
 from distill_bench.training.events import Compiled, Finished, Losses
 from distill_bench.training.images import InMemory
 from distill_bench.training.lane_layout import BATCH, LANES
-from distill_bench.training.lanes import batch_loss, traced_values
+from distill_bench.training.lanes import batch_loss
 from distill_bench.training.parts import accumulated, fitting, in_parts
-from distill_bench.training.rules import HORIZON, Lane, RuleSpec, spec_of
+from distill_bench.training.rules import HORIZON, Lane, spec_of
 from distill_bench.training.source import Source, init_student
-from distill_bench.training.stream import SCATTERED
 from distill_bench.training.teacher_logits import make_forward
 from distill_bench.training.train import train
 from distill_bench.views.host_crops import HostCrops
 from distill_bench.views.step_views import step_views
 from optimizers.contract.api import Optimizer, offer
 from sweeps.planning.plan import lane_of
+from sweeps.timing.chunks import chunk_run
 from sweeps.timing.clock import REPEATS, interleaved, seconds
 
 
@@ -191,13 +191,9 @@ def networks(engine: Engine, peak: float) -> dict[str, float]:
     }
 
 
-def gradient_seconds(engine: Engine) -> float:
-    """Seconds of one training step on one device without its update: teacher and student."""
-    return _teacher_seconds(engine) + _student_seconds(engine)
-
-
-def _teacher_seconds(engine: Engine) -> float:
-    """Seconds of a teacher's forward pass on one batch."""
+def teacher_run(engine: Engine) -> tuple[Callable[[], Any], int]:
+    """A call that runs the teacher's forward pass on every row of devices, and how many batches
+    that is."""
     forward = make_forward(engine.source)
     placed = [(island.source.teachers, _random_views(island.source)) for island in engine.islands]
     programs = [forward.on(island.layout.mesh) for island in engine.islands]
@@ -205,7 +201,13 @@ def _teacher_seconds(engine: Engine) -> float:
     def run() -> Any:
         return [program(*args) for program, args in zip(programs, placed, strict=True)]
 
-    return seconds(run) / (len(placed) * engine.layout.rows)
+    return run, len(placed) * engine.layout.rows
+
+
+def _teacher_seconds(engine: Engine) -> float:
+    """Seconds of a teacher's forward pass on one batch."""
+    run, batches = teacher_run(engine)
+    return seconds(run) / batches
 
 
 def _student_seconds(engine: Engine) -> float:
@@ -221,26 +223,6 @@ def _student_seconds(engine: Engine) -> float:
     runs = [chunk_run(engine, island, spec, lane, traced)[0] for island in engine.islands]
     lanes = len(runs) * engine.layout.lanes
     return seconds(lambda: [run() for run in runs]) / (engine.steps * lanes)
-
-
-def chunk_run(
-    engine: Engine, island: Island, spec: RuleSpec, lane: Lane, traced: frozenset[str]
-) -> tuple[Callable[[], Any], Any]:
-    """A call that trains a copy of the lane in each place of the island for a chunk of steps, and
-    the executable that does it. The rule must be compiled."""
-    layout, programs = island.layout, island.rules[spec]
-    values = traced_values(island.source, [lane] * layout.lanes, traced)
-    zeros = layout.spread([np.int32(0)] * layout.lanes)
-    steps = layout.spread([np.int32(engine.steps)] * layout.lanes)
-    scattered = layout.scatter([engine.chunk(0, 0).on(layout)] * layout.rows, SCATTERED)
-    state = programs.init(values, island.students(zeros, island.source.start))
-
-    def run() -> Any:
-        nonlocal state
-        state, losses = programs.advance(state, values, zeros, steps, scattered)
-        return losses
-
-    return run, programs.advance.compile(state, values, zeros, steps, scattered)
 
 
 def teacher_placements(source: Source) -> dict[str, float]:
@@ -274,7 +256,7 @@ def teacher_placements(source: Source) -> dict[str, float]:
         figures[f"{name}_parameters_mib"] = held / 2**20
         if memory := program.memory_analysis():
             figures[f"{name}_temporary_mib"] = memory.temp_size_in_bytes / 2**20
-    times = interleaved(calls[0], calls[1], REPEATS)
+    times = interleaved(*calls, repeats=REPEATS)
     return figures | {f"{name}_ms": 1e3 * took for name, took in zip(placed, times, strict=True)}
 
 

@@ -11,18 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.profiler import ProfileData
 
 from distill_bench.errors import UserError
 from distill_bench.training.engine import Engine
-from distill_bench.training.rules import spec_of, traceable
-from distill_bench.training.source import init_student
 from optimizers.contract.api import Optimizer
-from sweeps.planning.plan import lane_of
+from sweeps.timing.chunks import chunk_run, compiled_lane
 from sweeps.timing.clock import matmul_peak, memory_bandwidth, seconds
 from sweeps.timing.hlo import Module
-from sweeps.timing.measure import chunk_run, devices_of
+from sweeps.timing.measure import devices_of
 
 CALLS = 3  # calls of the program in the trace; each is a chunk of steps
 SLOWEST = 15  # operations that are listed one by one
@@ -48,19 +45,7 @@ def one_lane(engine: Engine, opt: Optimizer) -> Program:
     Raises:
       UserError: if the optimizer raises an exception.
     """
-    source = engine.source
-    lane = lane_of(opt, {}, engine.steps, 0)
-    try:
-        shapes = jax.eval_shape(lambda: init_student(source.task, 0))
-        traced = traceable(lane, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
-        spec = spec_of(lane, traced)
-        for _, error in engine.compile([(spec, lane, traced)]):
-            if error:
-                raise error
-    except Exception as error:  # the plug-in's own
-        raise UserError(
-            f"{opt.name} raised an exception: {type(error).__name__}: {error}"
-        ) from None
+    spec, lane, traced = compiled_lane(engine, opt, engine.steps)
     run, executable = chunk_run(engine, engine.islands[0], spec, lane, traced)
     return Program(executable.as_text(), run, engine.steps)
 

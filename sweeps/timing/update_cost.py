@@ -1,4 +1,4 @@
-"""The cost of an optimizer's updates alone, against the baseline's: time, state, compilation."""
+"""An optimizer's single updates and the baseline's, without a student: time, state, compilation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ import numpy as np
 import optax
 
 from distill_bench.networks import bit
-from distill_bench.tasks.task import Task
-from distill_bench.training.source import init_student
 from optimizers.contract.api import Optimizer, offer
-from sweeps.timing.clock import interleaved
 
 
 def parameter_shapes(name: str) -> list[tuple[int, ...]]:
@@ -53,8 +50,7 @@ def optimizer_steps(
     """Milliseconds of single steps on parameters of these shapes, `opt` and `baseline` in turn.
 
     Each step is dispatched and waited for by itself. "largest" is the slowest of ten steps, as
-    the median
-    over all tens: the cost of a refresh, if the rule has refreshes.
+    the median over all tens: the cost of a refresh, if the rule has refreshes.
     """
     rng = np.random.default_rng(0)
     params = [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]
@@ -101,51 +97,3 @@ def _update_of(opt: Optimizer, rule: optax.GradientTransformation) -> Callable:
 
 def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def optimizer_cost(
-    task: Task, opt: Optimizer, baseline: Optimizer, steps: int = 100
-) -> dict[str, float]:
-    """Update time, state and compilation time of `opt` on the student's parameters.
-
-    The update time is also given relative to `baseline`, measured in turn.
-    """
-    params = jax.device_get(jax.jit(init_student, static_argnums=0)(task, 0))
-    gradients = jax.tree.map(
-        lambda p: jnp.asarray(np.random.default_rng(0).standard_normal(p.shape), jnp.float32),
-        params,
-    )
-    own, compile_seconds, state_bytes = _compiled_steps(opt, params, gradients, steps)
-    others, _, _ = _compiled_steps(baseline, params, gradients, steps)
-    own_seconds, baseline_seconds = interleaved(own, others)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return {
-        "update_ms": 1e3 * own_seconds / steps,
-        "baseline_update_ms": 1e3 * baseline_seconds / steps,
-        "update_ratio": own_seconds / baseline_seconds,
-        "state_bytes_per_parameter": state_bytes / parameters,
-        "compile_seconds": compile_seconds,
-    }
-
-
-def _compiled_steps(
-    opt: Optimizer, params: Any, gradients: Any, steps: int
-) -> tuple[Callable[[], Any], float, int]:
-    """A call that makes `steps` updates, the seconds to compile it, and the bytes of its state."""
-    rule = opt.build({}, steps)
-    update = _update_of(opt, rule)
-
-    def run(params: Any, gradients: Any):
-        def step(i: jax.Array, carry: Any):
-            params, state = carry
-            # Gradients change, so that no work can be moved out of the loop.
-            changed = jax.tree.map(lambda g: g * (1 + 0.01 * i), gradients)
-            updates, state = update(changed, state, params)
-            return optax.apply_updates(params, updates), state
-
-        return jax.lax.fori_loop(0, steps, step, (params, rule.init(params)))
-
-    began = time.perf_counter()
-    compiled = jax.jit(run).lower(params, gradients).compile()
-    took = time.perf_counter() - began
-    return lambda: compiled(params, gradients), took, _bytes(jax.eval_shape(rule.init, params))

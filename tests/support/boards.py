@@ -186,10 +186,10 @@ def _entry(
         "fixed": {"weight_decay": 0.001},
         "environment": {"jax": "0.10.2", "python": "3.11.7", "device": "cpu", "cores": 2},
         "cost": {
-            "update_ms": update,
-            "baseline_ms": 0.4,
-            "gradient_ms": 4.0,
-            "relative": _round(gain**3 * rng.uniform(0.7, 1.4)) if name != BASELINE else 1.0,
+            "step_ms": 4.0 + update,
+            "baseline_step_ms": 4.4,
+            "teacher_ms": 8.0,
+            "relative": (12.0 + update) / 12.4,
         }
         | {"state_bytes_per_parameter": float(rng.choice([0, 4, 8, 12, 25]))},
         "verification": [

@@ -187,13 +187,12 @@ function provenance(entry) {
       "reaches beyond jax, optax and numpy",
       h("span", { class: "long" }, prose(entry.reaches.join("; "))),
     ]);
-  const { update_ms, baseline_ms, gradient_ms } = entry.cost ?? {};
-  if (number(update_ms) !== null)
+  const { step_ms, baseline_step_ms, teacher_ms } = entry.cost ?? {};
+  const ms = (value) => (number(value) === null ? NONE : `${value.toPrecision(3)} ms`);
+  if (number(step_ms) !== null)
     pairs.push([
-      "time of one update",
-      `${update_ms.toPrecision(3)} ms; baseline ${number(baseline_ms)?.toPrecision(3) ?? NONE} ms`,
+      "time of a student's step",
+      `${ms(step_ms)}; baseline ${ms(baseline_step_ms)}; teacher's answers ${ms(teacher_ms)}`,
     ]);
-  if (number(gradient_ms) !== null)
-    pairs.push(["time of the rest of a step", `${gradient_ms.toPrecision(3)} ms`]);
   return [...pairs, ...entriesOf(entry.environment).map(([key, value]) => [key, setting(value)])];
 }
