@@ -41,6 +41,7 @@ def scale_by_scion(
     *,
     output: Callable[[Any], Any] | None = None,
     output_radius: float = 100.0,
+    vector_radius: float = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Minus the point of a unit ball where the averaged gradient d is smallest, per tensor.
 
@@ -48,7 +49,7 @@ def scale_by_scion(
     as the authors' code does for convolutional networks,
     - for a kernel [H, W, I, O], or [I, O]: sqrt(O / I) / (H W) times about U V^T of the folded
       kernel [H*W*I, O] (the spectral norm, by the Newton-Schulz iteration of Muon);
-    - for a vector or scalar: d over its root mean square;
+    - for a vector or scalar: `vector_radius` times d over its root mean square;
     - for the output layer's kernel, if `output` names it: `output_radius` sign(d) / (number of
       inputs).
     The other radii are 1.
@@ -61,13 +62,14 @@ def scale_by_scion(
       output: parameters -> tree of booleans, True for the output layer's kernel; None for a
         spectral step there too.
       output_radius: radius of the output layer's ball, relative to the others.
+      vector_radius: the same of vectors and scalars.
     """
 
     def step(d: jax.Array, signs: bool) -> jax.Array:
         if not d.size:
             return d
         if d.ndim < 2:
-            return _unit_rms(d)
+            return vector_radius * _unit_rms(d)
         return output_radius * _sign(d) if signs else _spectral(d)
 
     def steps(updates: Any, _: Any) -> Any:
@@ -84,14 +86,16 @@ def scion(
     *,
     b1: Annotated[float, Decay(0.5, 0.95)] = 0.9,
     weight_decay: Annotated[float, Log(1e-3, 2e-1)] = 1e-3,
+    vector_radius: float = 1.0,
 ) -> optax.GradientTransformation:
     """Scion: steps on the ball of a norm for each layer (Pethick et al. 2025, arXiv:2502.07529).
 
-    Spectral steps for all kernels and normalised ones for vectors. The unconstrained version, with
-    weight decay on kernels. The output layer is treated as the others: its shape does not show it.
+    Spectral steps for all kernels and normalised ones for vectors, `vector_radius` times as large.
+    The unconstrained version, with weight decay on kernels. The output layer is treated as the
+    others: its shape does not show it.
     """
     return optax.chain(
-        scale_by_scion(b1),
+        scale_by_scion(b1, vector_radius=vector_radius),
         optax.add_decayed_weights(weight_decay, kernels),
         optax.scale_by_learning_rate(lr),
     )

@@ -38,11 +38,13 @@ def test_kernels_match_float64(shape, radius):
 
 
 @pytest.mark.parametrize("shape", [(6,), ()])
-def test_vectors_are_divided_by_their_root_mean_square(shape):
+@pytest.mark.parametrize("radius", [1.0, 0.25])
+def test_vectors_are_divided_by_their_root_mean_square(shape, radius):
     gradients = related(shape, 5)
-    updates, _ = run(scale_by_scion(0.8), [jnp.asarray(g) for g in gradients])
+    rule = scale_by_scion(0.8, vector_radius=radius)
+    updates, _ = run(rule, [jnp.asarray(g) for g in gradients])
     d = average64(gradients, 0.8)
-    assert distance(updates[-1], d / np.sqrt((d**2).mean())) < 1e-6
+    assert distance(updates[-1], radius * d / np.sqrt((d**2).mean())) < 1e-6
 
 
 def test_the_kernel_of_the_output_layer_takes_signs():
