@@ -62,6 +62,20 @@ def test_the_board_shows_how_many_final_runs_were_reproduced(entry):
     assert shown() == "failed"
 
 
+def test_a_cost_fails_an_entry_only_where_no_machine_explains_it(entry):
+    """A whole step of the fixture's entry takes 12/11 of the baseline's."""
+
+    def judged(**measured):
+        cost = dataclasses.asdict(dataclasses.replace(entry.cost, **measured))
+        return verdicts.record(entry, dataclasses.replace(reruns(entry, [1], HERE), cost=cost))
+
+    assert judged(step_ms=4.0).verdict == "reproduced"
+    failed = judged(step_ms=8.0)
+    assert failed.verdict == "failed"
+    assert "a step takes 1.64 times as long as the baseline's, not 1.09 times" in failed.detail
+    assert "9.00 bytes a parameter, not 8.00" in judged(state_bytes_per_parameter=9.0).detail
+
+
 def test_a_failure_stays_until_the_runs_that_disagree_are_rerun(entry):
     verdicts.record(entry, reruns(entry, [1, 2, 3], HERE, 3.0))
     assert verdicts.record(entry, reruns(entry, [4], HERE, 1.0001)).verdict == "failed"

@@ -11,6 +11,7 @@ from distill_bench.errors import UserError
 from distill_bench.files import write_atomically
 from sweeps.board import entries, tune_checks, verdicts, write_entry
 from sweeps.board.entries import Entry
+from sweeps.board.untrusted import BadFile
 from sweeps.board.verdicts import Verdict
 
 
@@ -21,10 +22,14 @@ def rewritten(entry: Entry, change: Callable[[dict[str, Any]], None]) -> Entry:
 
     Raises:
       BadEntry: if the changed content would not be valid; the file stays as it was.
-      BadFile: if its tune check cannot be read.
-      UserError: if the file has another layout than this version writes.
+      UserError: if the file has another layout than this version writes, or its tune check cannot
+        be read.
     """
-    check, text = tune_checks.load(entry), entry.path.read_text()
+    try:
+        check = tune_checks.load(entry)
+    except BadFile as error:
+        raise UserError(f"{tune_checks.path_of(entry)}: {error}. Mend it or remove it.") from None
+    text = entry.path.read_text()
     content = json.loads(text)
     if write_entry.as_text(content) != text:
         raise UserError(f"{entry.path} is not laid out as this version writes entries.")
