@@ -266,7 +266,8 @@ def _row(name: str, found: Agreement) -> list[str]:
 
 
 def _verdict(agreements: Sequence[Agreement]) -> Verdict:
-    """Holds if every significant pair is kept and chance is unlikely; in part if most are."""
+    """Holds if every significant pair is kept and chance is unlikely; in part if most are, or if
+    there are too few optimizers for an interval."""
     known = [(one, one.chance) for one in agreements if one.chance is not None]
     kept, separated = (sum(getattr(one, n) for one, _ in known) for n in ("kept", "separated"))
     likely = [chance <= CHANCE for _, chance in known]
@@ -274,7 +275,8 @@ def _verdict(agreements: Sequence[Agreement]) -> Verdict:
         return "does not hold here"
     if not known or not any(likely):
         return "not known yet"
-    return "holds" if all(likely) and kept == separated else "holds in part"
+    enough = all(one.interval for one, _ in known)
+    return "holds" if enough and all(likely) and kept == separated else "holds in part"
 
 
 CLAIMS: Mapping[str, Callable[[Boards], Finding]] = {
