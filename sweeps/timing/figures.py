@@ -134,7 +134,7 @@ def whole(engine: Engine, opt: Optimizer, baseline: Optimizer, lanes: int, steps
     alone = 1e3 * measure.one_by_one(engine, opt, min(steps, 50))
     networks = measure.networks(engine, peak)
     cost = step_cost(engine, opt, baseline)
-    teacher_ms = cost["teacher_ms"] / lanes  # shared by all lanes
+    teacher_ms = networks["teacher_ms"] / lanes  # shared by all lanes
     trial_step_ms = teacher_ms + cost["step_ms"]
     return {
         "optimizer": opt.name,
@@ -150,8 +150,8 @@ def whole(engine: Engine, opt: Optimizer, baseline: Optimizer, lanes: int, steps
         "core_utilisation": swept["core_utilisation"],
         "compilations": first["compilations"],
         "matmul_peak_gflops": peak / 1e9,
-        **networks,
         **cost,
+        **networks,
         "teacher_share": teacher_ms / trial_step_ms,
         "baseline_share": cost["baseline_step_ms"] / trial_step_ms,
         "optimizer_share": (cost["step_ms"] - cost["baseline_step_ms"]) / trial_step_ms,
