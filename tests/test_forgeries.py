@@ -21,7 +21,11 @@ from sweeps.board.tune_checks import TuneCheck
 from sweeps.board.verdicts import Verdict
 
 COMMITTED = FOLDER / "digits"
-RIVAL = min(path.stem for path in COMMITTED.glob("*.json") if path.stem != BASELINE)
+RIVAL = min(
+    path.stem
+    for path in COMMITTED.glob("*.json")
+    if path.stem != BASELINE and '"weight_decay": {' in path.read_text()
+)
 DEEP = "[" * 600 + "]" * 600
 HUGE = "1" + "0" * 4000
 
