@@ -135,11 +135,11 @@ with FLAGS.group("What to write instead"):
 def main() -> int:
     cache = str(Path(FLAGS.cache).expanduser()) if FLAGS.cache else None
     if FLAGS.costs:
-        from sweeps.board import costs
+        from sweeps.board import entry_costs
 
         _check_places(_folder())
         cli.set_up_jax(cache)
-        done = costs.measure_again(_folder(), FLAGS.task, FLAGS.costs)
+        done = entry_costs.measure_again(_folder(), FLAGS.task, FLAGS.costs)
         return cli.OK if done else cli.FAILED
     if FLAGS.add:
         from sweeps.board import add_entries

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from distill_bench.errors import UserError
-from sweeps.board import costs, entries, verdicts, write_entry
+from sweeps.board import entries, entry_costs, verdicts, write_entry
 from sweeps.board.draw import Request, finals_of
 from sweeps.board.entries import BASELINE
 from sweeps.board.rerun import verify
@@ -159,7 +159,7 @@ def test_costs_measured_again_leave_runs_and_verdict(board_folder, capsys):
     kept = reruns_of_seed_2(entry, 1.0)
     verdicts.record(entry, dataclasses.replace(kept, cost=dataclasses.asdict(entry.cost)))
     assert "cost" not in verdicts.of(entry).unverified
-    assert costs.measure_again(board_folder, "tiny", [BASELINE])
+    assert entry_costs.measure_again(board_folder, "tiny", [BASELINE])
     assert f"tiny/{BASELINE}: a student's step takes" in capsys.readouterr().out
     after = json.loads(path.read_text())
     assert after.pop("cost") != before.pop("cost")
@@ -173,8 +173,8 @@ def test_costs_measured_again_leave_runs_and_verdict(board_folder, capsys):
 def test_the_cost_of_code_that_is_not_here_is_not_measured(board_folder, capsys):
     path = board_folder / "tiny" / "calm.json"
     before = path.read_text()
-    assert not costs.measure_again(board_folder, "tiny", ["calm"])
+    assert not entry_costs.measure_again(board_folder, "tiny", ["calm"])
     assert "calm.py is not built in. Its cost stays as it was." in capsys.readouterr().err
     assert path.read_text() == before
     with pytest.raises(UserError, match=r"--costs=clam has no entry\. Did you mean 'calm'\?"):
-        costs.measure_again(board_folder, "tiny", ["clam"])
+        entry_costs.measure_again(board_folder, "tiny", ["clam"])

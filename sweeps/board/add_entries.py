@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distill_bench.errors import UserError
 from sweeps import cli
-from sweeps.board import costs, write_entry
+from sweeps.board import entry_costs, write_entry
 from sweeps.board.entries import Cost
 from sweeps.planning.plug_ins import resolve
 from sweeps.results import store
@@ -88,4 +88,4 @@ def _cost(loaded: Loaded) -> Cost:
             f"{loaded.study.optimizer} has changed since it ran, so its cost cannot be measured: "
             "run it again, or add it with --nocost."
         )
-    return costs.measured(loaded.study.task, rule.optimizer)
+    return entry_costs.measured(loaded.study.task, rule.optimizer)

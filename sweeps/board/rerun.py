@@ -10,7 +10,7 @@ from pathlib import Path
 from distill_bench.tasks import catalogue
 from distill_bench.training.events import Event
 from optimizers.contract.api import Optimizer
-from sweeps.board import carried, costs
+from sweeps.board import carried, entry_costs
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.draw import Drawn, Request, draw
 from sweeps.board.entries import METRICS, Entry
@@ -86,7 +86,9 @@ def verify(
         if contradictions:
             return Outcome(_failed(entry, contradictions), confirms=False)
         runs = rerun(entry, opt, drawn, watch)
-        cost = asdict(costs.measured(task.name, opt)) if measures_cost and entry.cost else None
+        cost = (
+            asdict(entry_costs.measured(task.name, opt)) if measures_cost and entry.cost else None
+        )
     environment = here()
     judged = judge(entry, runs, cost)
     verdict = Verdict(

@@ -13,6 +13,7 @@ from optimizers.contract.api import Optimizer
 from sweeps.timing.chunks import chunk_run, compiled_lane
 from sweeps.timing.clock import REPEATS, interleaved
 from sweeps.timing.measure import teacher_run
+from sweeps.timing.update_cost import tree_bytes
 
 _REPEATS = 2 * REPEATS
 
@@ -57,8 +58,4 @@ def _state_bytes(engine: Engine, opt: Optimizer) -> float:
     """For each parameter of the student."""
     student = jax.eval_shape(lambda: init_student(engine.source.task, 0))
     state = jax.eval_shape(opt.build({}, 1).init, student)
-    return _bytes(state) / sum(leaf.size for leaf in jax.tree.leaves(student))
-
-
-def _bytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return tree_bytes(state) / sum(leaf.size for leaf in jax.tree.leaves(student))

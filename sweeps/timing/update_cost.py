@@ -66,7 +66,7 @@ def optimizer_steps(
         update = update.lower(gradients[0], state, params).compile()
         figures[f"{name}_compile_seconds"] = time.perf_counter() - began
         count = sum(leaf.size for leaf in params)
-        figures[f"{name}_state_bytes_per_parameter"] = _bytes(state) / count
+        figures[f"{name}_state_bytes_per_parameter"] = tree_bytes(state) / count
         runs[name], times[name] = [update, state], []
     for i in range(steps):
         for name, run in runs.items():
@@ -95,5 +95,6 @@ def _update_of(opt: Optimizer, rule: optax.GradientTransformation) -> Callable:
     return update
 
 
-def _bytes(tree: Any) -> int:
+def tree_bytes(tree: Any) -> int:
+    """Bytes of all arrays of a tree, which may be their shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
