@@ -158,7 +158,8 @@ def test_costs_measured_again_leave_runs_and_verdict(board_folder, capsys):
     before, entry = json.loads(path.read_text()), entries.read(path)
     kept = reruns_of_seed_2(entry, 1.0)
     verdicts.record(entry, dataclasses.replace(kept, cost=dataclasses.asdict(entry.cost)))
-    assert "cost" not in verdicts.of(entry).unverified
+    recorded = verdicts.of(entry)
+    assert "cost" not in recorded.unverified
     assert entry_costs.measure_again(board_folder, "tiny", [BASELINE])
     assert f"tiny/{BASELINE}: a student's step takes" in capsys.readouterr().out
     after = json.loads(path.read_text())
@@ -166,7 +167,7 @@ def test_costs_measured_again_leave_runs_and_verdict(board_folder, capsys):
     assert after == before
     assert entries.read(path).cost.relative == 1.0  # the baseline's, against itself
     now = verdicts.of(entries.read(path))
-    assert (now.verdict, now.runs) == ("reproduced", verdicts.of(entries.read(path)).runs)
+    assert (now.verdict, now.runs) == ("reproduced", recorded.runs)
     assert (now.cost, now.unverified[-1]) == (None, "cost")
 
 
