@@ -16,7 +16,7 @@ from support import run_results
 from support.paths import ROOT
 from sweeps.board import entries
 from sweeps.board.entries import BASELINE
-from sweeps.claims import finding, measures, of_boards, of_runs, scales, teaching
+from sweeps.claims import finding, gains, measures, of_boards, of_runs, reach, scales, teaching
 from sweeps.claims.experiments import Runs, Size
 from sweeps.claims.finding import Finding
 
@@ -63,13 +63,15 @@ def test_too_few_runs_are_one_message():
 
 
 def test_patience_holds_if_every_doubling_pays():
-    found = of_boards.patience({"digits": board({"muon": 1.3})})
+    found = gains.patience({"digits": board({"muon": 1.3})})
     assert found.verdict == "holds"
     assert "Of 24 doublings" in found.found
-    risen = of_boards.patience({"digits": board({"muon": 1.3}, rise="muon")})
+    risen = gains.patience({"digits": board({"muon": 1.3}, rise="muon")})
     assert risen.verdict == "holds in part"
-    assert "The smallest gain is muon's clean-image KL on digits, times 2.000" in risen.found
-    assert of_boards.patience({}).verdict == "not known yet"
+    worst = risen.table[2]  # clean-image KL
+    assert (worst[2:5], worst[-1]) == (["12", "11", "11"], "muon, 2,000 to 4,000")
+    assert worst[5].startswith("2.000 [")
+    assert gains.patience({}).verdict == "not known yet"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_patience_holds_if_every_doubling_pays():
 def test_a_quarter_of_the_steps(speedup, verdict):
     rivals = {"shampoo": speedup} if speedup else {"muon": 1.2}
     horizons = LADDER[:5]  # 4 x 2,000 lies on the baseline's curve
-    found = of_boards.quarter({"digits": board(rivals, horizons)})
+    found = gains.quarter({"digits": board(rivals, horizons)})
     assert found.verdict == verdict
 
 
@@ -86,34 +88,33 @@ RIVALS = {f"rule{i}": 1.1 + 0.15 * i for i in range(6)}
 
 
 def test_orders_that_stay_and_orders_that_turn():
-    same = of_boards.length({"digits": board(RIVALS)})
+    same = reach.length({"digits": board(RIVALS)})
     assert same.verdict == "holds"
-    assert same.table[1][2] == "1.00"
+    assert same.table[1][2] == "1.00 [1.00, 1.00]"
     two = {"digits": board(RIVALS), "fashion": board(RIVALS, task="fashion")}
-    assert of_boards.tasks(two).verdict == "holds"
+    assert reach.tasks(two).verdict == "holds"
     turned = dict(zip(RIVALS, reversed(RIVALS.values()), strict=True))
-    found = of_boards.tasks({"digits": board(RIVALS), "fashion": board(turned, task="fashion")})
+    found = reach.tasks({"digits": board(RIVALS), "fashion": board(turned, task="fashion")})
     assert found.verdict == "does not hold here"
-    assert "Against it: rule5 is ahead of rule0 by" in found.found
-    alone = of_boards.tasks({"digits": board(RIVALS)})
+    assert any("rule5 is ahead of rule0 by" in line for line in found.contradictions)
+    alone = reach.tasks({"digits": board(RIVALS)})
     assert (alone.verdict, alone.found) == ("not known yet", "Only one task has entries.")
 
 
 def test_three_optimizers_decide_nothing_about_an_order():
-    assert of_boards.length({"digits": board({"muon": 1.3})}).verdict == "not known yet"
+    assert reach.length({"digits": board({"muon": 1.3})}).verdict == "not known yet"
 
 
 def test_the_same_order_of_four_optimizers_is_shown_in_part():
     few = dict(list(RIVALS.items())[:4])
-    assert of_boards.length({"digits": board(few)}).verdict == "holds in part"
+    assert reach.length({"digits": board(few)}).verdict == "holds in part"
 
 
 def test_published_results_are_compared_setting_by_setting():
-    found = of_boards.published({"digits": board({"muon": 1.4, "soap": 1.35, "nadamw": 1.15})})
+    found = reach.published({"digits": board({"muon": 1.4, "soap": 1.35, "nadamw": 1.15})})
     assert found.verdict in ("holds", "holds in part")
-    assert ["digits", "Wen, Hall, Ma, Liang 2025, arXiv:2509.02046", "520m x8"] in [
-        row[:3] for row in found.table
-    ]
+    (row,) = (row for row in found.table if row[0].startswith("Wen, Hall, Ma, Liang 2025"))
+    assert row[1:4] == ["digits", "4", "18"]
 
 
 def stand_in(kl):
@@ -212,7 +213,15 @@ def test_time_is_summed_over_calls(tmp_path):
 
 def test_a_finding_is_read_as_it_was_written(tmp_path):
     one = Finding(
-        "one", "A claim.", "holds", "Three.", (("a", "b"), ("1", "2")), "By hand.", {}, 90
+        "one",
+        "A claim.",
+        "holds",
+        "Three.",
+        (("a", "b"), ("1", "2")),
+        ["Four is not."],
+        "By hand.",
+        {},
+        90,
     )
     finding.write(tmp_path, one)
     (read,) = finding.read(tmp_path).values()
@@ -220,7 +229,7 @@ def test_a_finding_is_read_as_it_was_written(tmp_path):
     page = finding.markdown([read])
     assert "| [A claim.](#one) | holds |" in page
     assert "## one\n\n**A claim.** Holds. Three.\n\n| a | b |" in page
-    assert "By hand. It took 2 min." in page
+    assert "| 1 | 2 |\n\nAgainst it:\n\n- Four is not.\n\nBy hand. It took 2 min." in page
 
 
 def test_the_committed_page_says_what_its_files_and_the_leaderboards_say():

@@ -50,24 +50,24 @@ def side_by_side(comparisons: Mapping[str, Comparison]) -> dict[str, Any] | None
             }
             for name in sorted(several, key=lambda name: (-average(name), name))
         ],
-        "sentences": [
-            sentence
-            for first, second in combinations(shown, 2)
-            for sentence in describe(
-                orders.compare(comparisons[first].order(), comparisons[second].order()),
-                f"on {first}",
-                f"on {second}",
-            )
-        ],
+        **_agreements(comparisons, shown),
     }
 
 
-def describe(found: Agreement, first: str, second: str, by: str = "speed-up") -> list[str]:
+def _agreements(comparisons: Mapping[str, Comparison], tasks: list[str]) -> dict[str, list[str]]:
+    """How far the orders of every two tasks agree, and the pairs that stand otherwise."""
+    sentences, against = [], []
+    for first, second in combinations(tasks, 2):
+        found = orders.compare(comparisons[first].order(), comparisons[second].order())
+        sentences += describe(found, f"on {first}", f"on {second}")
+        against += contradictions(found, f"on {first}", f"on {second}")
+    return {"sentences": sentences, "contradictions": against}
+
+
+def describe(found: Agreement, first: str, second: str) -> list[str]:
     """An agreement of orders in plain sentences.
 
-    Args:
-      first, second: the places, such as "on digits" and "on fashion".
-      by: whose logarithms the scores are; for "loss", minus the logarithms.
+    first, second: the places, such as "on digits" and "on fashion".
     """
     n = len(found.optimizers)
     if found.tau is None or found.chance is None:
@@ -87,9 +87,18 @@ def describe(found: Agreement, first: str, second: str, by: str = "speed-up") ->
             f"Pairs that differ significantly {first}: {found.separated}; in the same order "
             f"{second}: {found.kept}."
         )
-    sentences += [
-        f"Against it: {one.better} is ahead of {one.worse} by {math.expm1(one.first):.1%} of "
-        f"{by} {first}, and behind by {-math.expm1(one.second):.1%} {second}."
+    return sentences
+
+
+def contradictions(found: Agreement, first: str, second: str, by: str = "speed-up") -> list[str]:
+    """The pairs that differ significantly in the first place and stand otherwise in the second.
+
+    Args:
+      first, second: the places, such as "on digits" and "on fashion".
+      by: whose logarithms the scores are; for "loss", minus the logarithms.
+    """
+    return [
+        f"{one.better} is ahead of {one.worse} by {math.expm1(one.first):.1%} of {by} {first}, and "
+        f"behind by {-math.expm1(one.second):.1%} {second}."
         for one in found.contradictions
     ]
-    return sentences

@@ -81,7 +81,7 @@ def compare(task: str, order: Order, published: Sequence[Published]) -> list[dic
                     "source": one.source,
                     "measure": one.measure,
                     "settings": [_setting(name, a) for name, a in by_setting.items()],
-                    "sentences": list(_sentences(task, order, one, by_setting)),
+                    **_summary(task, order, one, by_setting),
                 }
             )
     return found
@@ -108,38 +108,50 @@ def repeatability(one: Published) -> float | None:
     return fmean(taus) if taus else None
 
 
-def _sentences(
+def _summary(
     task: str, order: Order, one: Published, found: Mapping[str, Agreement]
-) -> Iterator[str]:
+) -> dict[str, Any]:
+    """The agreement over all settings: figures, the same in sentences, and what contradicts it."""
     taus = [a.tau for a in found.values() if len(a.optimizers) >= FEWEST and a.tau is not None]
     names = {name for a in found.values() for name in a.optimizers}
-    yield f"{one.name} ({one.cite}): {len(names)} of the optimizers on {task}."
-    if taus:
+    pairs = {pair: _differences(pair, one) for pair in sorted(order.separated) if {*pair} <= names}
+    pairs = {pair: gaps for pair, gaps in pairs.items() if gaps}
+    figures = {
+        "optimizers": len(names),
+        "taus": taus,
+        "repeatability": repeatability(one) if len(taus) > 1 else None,
+        "separated": len(pairs),
+        "kept": sum(fmean(gaps) > 0 for gaps in pairs.values()),
+    }
+    against = sorted((fmean(gaps), *pair, gaps) for pair, gaps in pairs.items() if fmean(gaps) <= 0)
+    return figures | {
+        "sentences": list(_sentences(task, one, figures)),
+        "contradictions": [
+            f"{better} is ahead of {worse} by "
+            f"{math.expm1(order.scores[better] - order.scores[worse]):.1%} in speed-up on {task}, "
+            f"and behind in {sum(gap < 0 for gap in gaps)} of {len(gaps)} settings there, by "
+            f"{-math.expm1(gap):.1%} on average."
+            for gap, better, worse, gaps in against
+        ],
+    }
+
+
+def _sentences(task: str, one: Published, figures: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{one.name} ({one.cite}): {figures['optimizers']} of the optimizers on {task}."
+    if taus := figures["taus"]:
         text = f"Kendall's tau of the two orders is {fmean(taus):.2f}"
         if len(taus) > 1:
             text += f" on average over {len(taus)} settings ({min(taus):.2f} to {max(taus):.2f})"
-            own = repeatability(one)
-            text += f"; two settings of theirs agree with {own:.2f}" if own is not None else ""
+        if (own := figures["repeatability"]) is not None:
+            text += f"; two settings of theirs agree with {own:.2f}"
         yield text + "."
-    pairs = {pair: _differences(pair, one) for pair in sorted(order.separated) if {*pair} <= names}
-    pairs = {pair: gaps for pair, gaps in pairs.items() if gaps}
-    if not pairs:
+    if not figures["separated"]:
         yield f"No two of them differ significantly on {task}."
-        return
-    kept = sum(fmean(gaps) > 0 for gaps in pairs.values())
-    yield (
-        f"Pairs of them that differ significantly on {task}: {len(pairs)}; in the same order "
-        f"there, on average over its settings: {kept}."
-    )
-    for (better, worse), gaps in sorted(pairs.items(), key=lambda item: fmean(item[1])):
-        if fmean(gaps) <= 0:
-            ahead = order.scores[better] - order.scores[worse]
-            against = sum(gap < 0 for gap in gaps)
-            yield (
-                f"Against it: {better} is ahead of {worse} by {math.expm1(ahead):.1%} in speed-up "
-                f"on {task}, and behind in {against} of {len(gaps)} settings there, by "
-                f"{-math.expm1(fmean(gaps)):.1%} on average."
-            )
+    else:
+        yield (
+            f"Pairs of them that differ significantly on {task}: {figures['separated']}; in the "
+            f"same order there, on average over its settings: {figures['kept']}."
+        )
 
 
 def _differences(pair: tuple[str, str], one: Published) -> list[float]:

@@ -199,10 +199,14 @@ def print_board(board: Mapping[str, Any]) -> None:
             for i, name in enumerate(names)
         ]
         head, body = table(choose(columns, console.width, narrow=24, name=0))
-        for line in [*head, *body, "", *board["across"]["sentences"]]:
+        lines = [*head, *body, "", *board["across"]["sentences"]]
+        lines += [f"Against it: {line}" for line in board["across"]["contradictions"]]
+        for line in lines:
             console.print(Text(line), soft_wrap=True)
     for found in board["published"]:
         console.print(Text(f"Published: {' '.join(found['sentences'])}"))
+        for line in found["contradictions"]:
+            console.print(Text(f"Against it: {line}"))
     if not board["entries"]:
         console.print(
             "No entries yet. Write one from a finished sweep: "
@@ -259,14 +263,25 @@ def markdown(board: Mapping[str, Any]) -> str:
         parts += [
             "Tasks side by side:",
             _markdown_table(*across_cells(board["across"])),
-            "\n".join(f"- {_escape(line)}" for line in board["across"]["sentences"]),
+            "\n".join(
+                f"- {_escape(line)}"
+                for key in ("sentences", "contradictions")
+                for line in board["across"][key]
+            ),
         ]
     if board["published"]:
         parts += ["Beside results that others published ([docs/external](docs/external)):"]
-        parts += [
-            "\n".join(f"- {_escape(' '.join(found['sentences']))}" for found in board["published"])
-        ]
+        parts += ["\n".join(map(_published, board["published"]))]
     return "\n\n".join(part for part in parts if part)
+
+
+def _published(found: Mapping[str, Any]) -> str:
+    """One publication; evidence.md names the pairs that stand otherwise there."""
+    line = f"- {_escape(' '.join(found['sentences']))}"
+    if n := len(found["contradictions"]):
+        others = "The other one is" if n == 1 else "The others are"
+        line += f" {others} named in [docs/evidence.md](docs/evidence.md#published)."
+    return line
 
 
 def _markdown_table(names: list[str], rows: list[list[str]]) -> str:

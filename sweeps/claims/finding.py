@@ -22,8 +22,10 @@ class Finding:
       name: short name of the claim, as --claim takes it.
       claim: what is claimed, in one sentence.
       verdict: whether it holds.
-      found: the figures behind the verdict, with n and intervals, in a few sentences.
+      found: the figures behind the verdict, with n and intervals, in a sentence or two, which
+        README may quote.
       table: rows of cells, the column names first; () for none.
+      contradictions: what speaks against the claim, one sentence each.
       how: where the figures come from: a command, or which entries.
       environment: versions and machine; empty if the figures come from entries, which have theirs.
       seconds: how long the runs took here; 0 if there were none.
@@ -34,6 +36,7 @@ class Finding:
     verdict: Verdict
     found: str
     table: Table = ()
+    contradictions: Sequence[str] = ()
     how: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -88,6 +91,8 @@ def _section(x: Finding) -> str:
     lines = [f"## {x.name}", "", f"**{x.claim}** {x.verdict.capitalize()}. {x.found}", ""]
     if x.table:
         lines += [*_table(x.table), ""]
+    if x.contradictions:
+        lines += ["Against it:", "", *(f"- {one}" for one in x.contradictions), ""]
     took = f" It took {_duration(x.seconds)}." if x.seconds else ""
     where = ", ".join(f"{name} {value}" for name, value in sorted(x.environment.items()))
     lines += [f"{x.how}{took}{f' ({where})' if where else ''}", ""]

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from distill_bench.errors import UserError
-from sweeps.board.entries import BASELINE
+from sweeps.board.entries import BASELINE, Entry
 from sweeps.planning.study import TUNING_SEED, Result, Study
 from sweeps.results.comparison import Comparison
 from sweeps.results.summary import row_of
+
+Boards = Mapping[str, Sequence[Entry]]
+"""Task -> its leaderboard's entries."""
+
+
+def source(boards: Boards) -> str:
+    """Where the figures of a claim come from that needs no runs."""
+    counted = [f"{len(entries)} of {task}" for task, entries in boards.items() if entries]
+    return f"From the leaderboards' entries: {', '.join(counted)}."
 
 
 def at_end(results: Iterable[Result], horizon: int, metric: str) -> list[float]:

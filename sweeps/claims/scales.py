@@ -22,10 +22,16 @@ def _scales(
     runs: Runs, name: str, claim: str, what: str, variations: Mapping[int, Variation]
 ) -> Finding:
     """Optimizers at several scales of a task: the order at the first is set against the others, and
-    speed-ups at the last are predicted from those before."""
+    speed-ups at the last are predicted from those before.
+
+    All claims about scales share the runs of the task as it is.
+    """
     size = Size((250, 1000), 24)
     chosen = RIVALS[:2] if runs.quick else RIVALS
-    studies = {scale: runs(name, chosen, size, v) for scale, v in variations.items()}
+    studies = {
+        scale: runs("scales" if v == Variation() else name, chosen, size, v)
+        for scale, v in variations.items()
+    }
     by_scale = {scale: compared(found) for scale, found in studies.items()}
     scales, rivals = list(by_scale), [name for name in chosen if name != BASELINE]
     table = [
@@ -76,9 +82,9 @@ def _scales(
         verdict,
         text,
         table,
-        how(runs, name, size, f"{', '.join(chosen)}, tuned at each {what}"),
-        studies[scales[0]][0].environment,
-        runs.seconds(name),
+        how=how(runs, name, size, f"{', '.join(chosen)}, tuned at each {what}"),
+        environment=studies[scales[0]][0].environment,
+        seconds=runs.seconds("scales") + runs.seconds(name),
     )
 
 

@@ -58,9 +58,11 @@ def modes(runs: Runs) -> Finding:
         f"At {horizons[-1]:,} steps, {beaten} of {rivals} other modes have a higher KL on clean "
         f"test images than mix, {significant} of them significantly. {mislead}",
         table,
-        how(runs, "modes", size, f"{BASELINE}, tuned for each mode on that mode's own probe loss"),
-        found[MIX].environment,
-        runs.seconds("modes"),
+        how=how(
+            runs, "modes", size, f"{BASELINE}, tuned for each mode on that mode's own probe loss"
+        ),
+        environment=found[MIX].environment,
+        seconds=runs.seconds("modes"),
     )
 
 
@@ -98,9 +100,9 @@ def mixup(runs: Runs) -> Finding:
         f"{' and '.join(map(str, ratios))} times that of the same crops without it; 1 or less was "
         "claimed. Held-out KL is measured on mixed-up views, which favours mix.",
         table,
-        how(runs, "mixup", size, f"{BASELINE}, tuned for both; the runs of the claim modes"),
-        found[MIX].environment,
-        runs.seconds("modes"),
+        how=how(runs, "mixup", size, f"{BASELINE}, tuned for both; the runs of the claim modes"),
+        environment=found[MIX].environment,
+        seconds=runs.seconds("modes"),
     )
 
 
@@ -136,9 +138,9 @@ def images(runs: Runs) -> Finding:
         f"{' and '.join(map(str, falls))}; at the end it is {behind} times that of a student that "
         "saw digits.",
         table,
-        how(runs, "images", size, f"{BASELINE}, tuned for both on the probe loss of its views"),
-        other.environment,
-        runs.seconds("images"),
+        how=how(runs, "images", size, f"{BASELINE}, tuned for both on the probe loss of its views"),
+        environment=other.environment,
+        seconds=runs.seconds("images"),
     )
 
 
@@ -177,9 +179,9 @@ def start(runs: Runs) -> Finding:
         f"trained is {', '.join(map(str, lead))} times that of fresh ones, at "
         f"{', '.join(f'{h:,}' for h in horizons)} steps.",
         table,
-        how(runs, "start", size, f"{BASELINE}, tuned for both on the same views of digits"),
-        trained.environment,
-        runs.seconds("start"),
+        how=how(runs, "start", size, f"{BASELINE}, tuned for both on the same views of digits"),
+        environment=trained.environment,
+        seconds=runs.seconds("start"),
     )
 
 
@@ -226,12 +228,12 @@ def overfitting(runs: Runs) -> Finding:
         f"From {short:,} to {long:,} steps, mix's held-out KL changes by {falls[0]} and its KL on "
         f"clean images by {falls[1]}. Fixed views: {others}.",
         table,
-        how(
+        how=how(
             runs,
             "overfitting",
             size,
             f"{BASELINE} with {', '.join(f'{k}={v:g}' for k, v in settings.items())}, not tuned",
         ),
-        found[MIX].environment,
-        runs.seconds("overfitting"),
+        environment=found[MIX].environment,
+        seconds=runs.seconds("overfitting"),
     )

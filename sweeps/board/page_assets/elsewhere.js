@@ -49,7 +49,9 @@ function drawAcross(host, across) {
     h(
       "ul",
       {},
-      list(across.sentences).map((text) => h("li", {}, prose(text))),
+      [...list(across.sentences), ...list(across.contradictions)].map((text) =>
+        h("li", {}, prose(text)),
+      ),
     ),
   );
 }
@@ -61,6 +63,13 @@ function drawPublished(host, published) {
       "li",
       {},
       list(one.sentences).map((text) => [prose(text), " "]),
+      list(one.contradictions).length
+        ? h(
+            "ul",
+            {},
+            list(one.contradictions).map((text) => h("li", {}, prose(text))),
+          )
+        : null,
       list(one.settings).some((setting) => number(setting.tau) !== null)
         ? h("details", {}, h("summary", {}, "Every setting, and the source"), settingsTable(one))
         : null,
