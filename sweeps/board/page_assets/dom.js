@@ -25,7 +25,15 @@ const short = (text, most) => {
   const letters = Array.from(plain(String(text).slice(0, 200)));
   return letters.length > most ? letters.slice(0, most - 1).join("") + "…" : letters.join("");
 };
-const name = (text) => h("bdi", { class: "name" }, plain(text));
+// A name breaks after an underscore before it breaks elsewhere.
+const name = (text) =>
+  h(
+    "bdi",
+    { class: "name" },
+    plain(text)
+      .split(/(?<=_)/)
+      .flatMap((part) => [h("wbr"), part]),
+  );
 
 const NONE = "–";
 const figure = (x) =>
