@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -203,3 +205,15 @@ def test_a_warning_says_what_would_separate_an_entry_from_the_baseline():
     far = Comparison("base", [*base, *ladder("x", 2.0, [500], sd=0.02, seed=3)])
     assert far.seeds_warning(far.by_name["x", 500]) is None
     assert far.seeds_warning(far.by_name["base", 500]) is None
+
+
+@given(st.floats(0.7, 1.4), st.integers(2, 8))
+def test_the_seeds_that_would_separate_are_more_than_those_that_do_not(speed, seeds):
+    base = [
+        dataclasses.replace(one, trials=4 * one.trials)
+        for one in ladder("base", 1, LADDER, seeds=5, sd=0.02)
+    ]
+    found = Comparison("base", [*base, *ladder("x", speed, [500], seeds=seeds, sd=0.02, seed=3)])
+    warning = found.seeds_warning(found.by_name["x", 500]) or ""
+    if needed := re.search(r"about (\d+) would be needed", warning):
+        assert int(needed[1]) > seeds
