@@ -68,6 +68,17 @@ class _Module:
         return imported_names(self.tree)
 
     @functools.cached_property
+    def calls(self) -> list[ast.Call]:
+        """Those with keywords."""
+        nodes = ast.walk(self.stripped)
+        return [node for node in nodes if isinstance(node, ast.Call) and node.keywords]
+
+    @functools.cached_property
+    def fields(self) -> set[str]:
+        """Names of its classes' fields."""
+        return {name for node in ast.walk(self.stripped) for name in _fields(node)}
+
+    @functools.cached_property
     def definitions(self) -> dict[str, ast.stmt]:
         """Name -> the last statement at the top of the file that binds it."""
         return {
@@ -89,14 +100,14 @@ class _Program:
 
     def __init__(self, modules: Mapping[str, _Module]):
         self.modules = modules
-        nodes = [(one, node) for one in modules.values() for node in ast.walk(one.stripped)]
         self.keywords = {
             keyword.arg
-            for one, node in nodes
-            if isinstance(node, ast.Call) and self._is_ours(node.func, one)
+            for one in modules.values()
+            for node in one.calls
+            if self._is_ours(node.func, one)
             for keyword in node.keywords
         }
-        self.fields = self.keywords | {name for _, node in nodes for name in _fields(node)}
+        self.fields = self.keywords.union(*(one.fields for one in modules.values()))
         self._numbers: dict[Hashable, int] = {}
         self._pending: list[_Definition] = []
 

@@ -103,7 +103,7 @@ def _used_files(text: str, path: Path, loaded: Loaded) -> Iterator[tuple[Path, P
     package, of its own package or beside it, modules that are loaded, and files beside it."""
     root, is_ours = root_of(path), path.is_relative_to(PACKAGE)
     is_loose = root == path.parent and is_local(path)
-    tree = without_type_checking(ast.parse(text))
+    tree = _read(text)
     for module in sorted(_imported_modules(tree, path)):
         top = module.partition(".")[0]
         if top == PACKAGE.name:
@@ -118,6 +118,11 @@ def _used_files(text: str, path: Path, loaded: Loaded) -> Iterator[tuple[Path, P
             yield from _loaded_earlier(module)
     if not is_ours:
         yield from _files_beside(tree, path.parent)
+
+
+@functools.lru_cache(256)  # entries carry the same files
+def _read(text: str) -> ast.Module:
+    return without_type_checking(ast.parse(text))
 
 
 def _files_beside(tree: ast.Module, folder: Path) -> Iterator[tuple[Path, Path]]:

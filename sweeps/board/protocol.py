@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from distill_bench.tasks import catalogue
 from sweeps.board.folder import BASELINE
@@ -47,13 +47,22 @@ def searched(study: Study, results: Sequence[Result], horizons: Sequence[int]) -
 
     Others, such as those of a longer search, do not count: budgets are equal.
     """
+    return [one for stage in _stages(study, results, horizons) for one in stage]
+
+
+def opening(study: Study, results: Sequence[Result], horizon: int) -> list[Result]:
+    """Those of the search's first stage, at the shortest horizon."""
+    return next(_stages(study, results, [horizon]))
+
+
+def _stages(
+    study: Study, results: Sequence[Result], horizons: Sequence[int]
+) -> Iterator[list[Result]]:
+    """The results of each stage of the search. Each is found when it is asked for."""
     at: Mapping[tuple[int, str], Result] = {
         (r.trial.horizon, key(r.trial.hparams)): r for r in results if r.trial.seed == TUNING_SEED
     }
     losses = {place: loss(result) for place, result in at.items()}
-    return [
-        at[stage.horizon, key(point)]
-        for stage, points in search(study, horizons).known(losses)
-        for point in points
-        if (stage.horizon, key(point)) in at
-    ]
+    for stage, points in search(study, horizons).known(losses):
+        places = [(stage.horizon, key(point)) for point in points]
+        yield [at[place] for place in places if place in at]

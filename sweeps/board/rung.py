@@ -60,8 +60,7 @@ def _spread(entry: Entry, horizon: int) -> Sequence[Result]:
     """
     if entry.provisional or not entry.study.space or horizon != entry.horizons[0]:
         return ()
-    opening = protocol.search(entry.study, entry.horizons).stages[0]
-    return protocol.searched(entry.study, entry.results, [horizon])[: opening.count]
+    return protocol.opening(entry.study, entry.results, horizon)
 
 
 def _curve(entry: Entry, runs: Sequence[Result]) -> dict[str, Any] | None:
