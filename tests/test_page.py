@@ -41,6 +41,8 @@ def test_draws_every_figure_and_all_rows(show):
     assert script(browser, "return all('#tune-checks li').length") == 2
     assert script(browser, "return all('#across tbody tr').length") == 6
     assert script(browser, "return all('#published tbody tr').length") == 2
+    against = script(browser, "return all('#published li li').map((one) => one.textContent)")
+    assert against == ["Somebody 2025: the second is better than the first."]
     assert script(browser, "return all('#warning-list li').length") > 1
     assert (
         script(

@@ -74,7 +74,7 @@ def describe(found: Agreement, first: str, second: str) -> list[str]:
         return [f"{n} of the optimizers {first} are also {second}: too few for an order."]
     details = [f"{found.interval[0]:.2f} to {found.interval[1]:.2f}"] if found.interval else []
     if found.ceiling is not None:
-        details.append(f"at most {found.ceiling:.2f} with this noise")
+        details.append(f"two repetitions would agree with about {found.ceiling:.2f}")
     details.append(
         f"orders without any connection agree so well with probability {found.chance:.2g}"
     )
@@ -97,8 +97,9 @@ def contradictions(found: Agreement, first: str, second: str, by: str = "speed-u
       first, second: the places, such as "on digits" and "on fashion".
       by: whose logarithms the scores are; for "loss", minus the logarithms.
     """
+    sign = -1 if by == "loss" else 1
     return [
-        f"{one.better} is ahead of {one.worse} by {math.expm1(one.first):.1%} of {by} {first}, and "
-        f"behind by {-math.expm1(one.second):.1%} {second}."
+        f"{one.better}'s {by} is {math.exp(sign * one.first):.3f} times {one.worse}'s {first}, and "
+        f"{math.exp(sign * one.second):.3f} times {second}."
         for one in found.contradictions
     ]

@@ -29,7 +29,8 @@ class Published:
       name: what was trained, as the start of a sentence.
       cite: who published it, and where.
       source: the exact source of the figures, and when it was read.
-      measure: what the figures are.
+      unit: what a figure is, in a few words.
+      measure: what the figures are, in full.
       lower_is_better: whether a lower figure is better.
       results: name of a setting, such as a model's size -> optimizer, by its name here -> figure.
         Other names are kept and compare with nothing.
@@ -38,6 +39,7 @@ class Published:
     name: str
     cite: str
     source: str
+    unit: str
     measure: str
     lower_is_better: bool
     results: Mapping[str, Mapping[str, float]]
@@ -127,13 +129,17 @@ def _summary(
     return figures | {
         "sentences": list(_sentences(task, one, figures)),
         "contradictions": [
-            f"{better} is ahead of {worse} by "
-            f"{math.expm1(order.scores[better] - order.scores[worse]):.1%} in speed-up on {task}, "
-            f"and behind in {sum(gap < 0 for gap in gaps)} of {len(gaps)} settings there, by "
-            f"{-math.expm1(gap):.1%} on average."
+            f"{better}'s speed-up on {task} is {math.exp(_ahead(order, better, worse)):.3f} times "
+            f"{worse}'s; {one.cite}: {worse} has the better {one.unit} in "
+            f"{sum(gap < 0 for gap in gaps)} of {len(gaps)} settings, by {-math.expm1(gap):.1%} on "
+            "average."
             for gap, better, worse, gaps in against
         ],
     }
+
+
+def _ahead(order: Order, better: str, worse: str) -> float:
+    return order.scores[better] - order.scores[worse]
 
 
 def _sentences(task: str, one: Published, figures: Mapping[str, Any]) -> Iterator[str]:

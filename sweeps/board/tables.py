@@ -113,10 +113,12 @@ def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
     )
     return (
         f"Speed-up: how many times the steps {base} needs for the same loss, over all horizons "
-        f"together, then at each. {curve}"
+        f"together, then at each number of steps. {curve}"
         "Intervals say what a repetition of everything would give: other seeds, another search, "
         f"and the same for {base}. "
-        "Entries sharing a rank are statistically tied. "
+        "rank: one more than the number of entries that are significantly better, corrected for "
+        "comparing all pairs; the intervals are not corrected, so neighbouring ranks need not "
+        "differ significantly. "
         "per doubling: change of the speed-up when runs get twice as long. "
         "in time: the speed-up divided by step time. "
         "step time: that of a whole step, relative to the baseline's. "
@@ -124,7 +126,7 @@ def caption(board: Mapping[str, Any], task: Mapping[str, Any]) -> str:
         "trials: tuning trials at the shortest horizon. "
         "failed: runs that diverged, crashed or ended above the untrained student's loss. "
         "reproduced: final runs that were rerun and agreed, of all final runs; '=' if to the last "
-        "digit."
+        "digit, otherwise within the noise."
     )
 
 
@@ -257,6 +259,7 @@ def markdown(board: Mapping[str, Any]) -> str:
             f"`{task['name']}`. {caption(board, task)}",
         ]
         lines = [f"- Code to read: {_escape(line)}." for line in reach_lines(board, task["name"])]
+        lines += [f"- Baseline: {_escape(line)}" for line in _of_baseline(board, task["name"])]
         lines += [f"- Tuning: {_escape(line)}." for line in tune_check_lines(board, task["name"])]
         parts += ["\n".join(lines + [f"- Validity: {line}" for line in certificate(task)])]
     if board["across"]:
@@ -273,6 +276,16 @@ def markdown(board: Mapping[str, Any]) -> str:
         parts += ["Beside results that others published ([docs/external](docs/external)):"]
         parts += ["\n".join(map(_published, board["published"]))]
     return "\n\n".join(part for part in parts if part)
+
+
+def _of_baseline(board: Mapping[str, Any], task: str) -> list[str]:
+    """The warnings about the baseline, on whose tuning every speed-up rests."""
+    return [
+        warning
+        for entry in board["entries"]
+        if (entry["task"], entry["optimizer"]) == (task, board["baseline"])
+        for warning in entry["warnings"]
+    ]
 
 
 def _published(found: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ class Finding:
         README may quote.
       table: rows of cells, the column names first; () for none.
       contradictions: what speaks against the claim, one sentence each.
+      rule: when the claim holds.
       how: where the figures come from: a command, or which entries.
       environment: versions and machine; empty if the figures come from entries, which have theirs.
       seconds: how long the runs took here; 0 if there were none.
@@ -37,6 +38,7 @@ class Finding:
     found: str
     table: Table = ()
     contradictions: Sequence[str] = ()
+    rule: str = ""
     how: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -61,9 +63,10 @@ INTRODUCTION = """\
 # What the small tasks show, and what they do not
 
 Each claim is tested by a command: `python sweeps/evidence.py --claim=NAME` measures it again and
-writes this page. Intervals are 95 %. *Holds*: the figures show it here. *Does not hold here*: they
-contradict it. *Not known yet*: they decide nothing. The files in `docs/evidence/` hold the same as
-JSON.
+writes this page. Intervals are 95 %. A verdict follows a rule, which stands with the claim. *Holds
+in part*: more speaks for the claim than against it, or it holds for too few optimizers (fewer than
+six). *Does not hold here*: as much speaks against it, or more. *Not known yet*: the figures decide
+nothing. The files in `docs/evidence/` hold the same as JSON.
 """
 
 
@@ -95,7 +98,8 @@ def _section(x: Finding) -> str:
         lines += ["Against it:", "", *(f"- {one}" for one in x.contradictions), ""]
     took = f" It took {_duration(x.seconds)}." if x.seconds else ""
     where = ", ".join(f"{name} {value}" for name, value in sorted(x.environment.items()))
-    lines += [f"{x.how}{took}{f' ({where})' if where else ''}", ""]
+    rule = f"It holds if {x.rule}. " if x.rule else ""
+    lines += [f"{rule}{x.how}{took}{f' ({where})' if where else ''}", ""]
     return "\n".join(lines)
 
 

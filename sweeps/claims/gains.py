@@ -62,6 +62,7 @@ def patience(boards: Boards) -> Finding:
         f"Of {count} doublings (an optimizer's rung over the one below, two metrics), {falls} "
         f"lower the mean, {firm} of them significantly.",
         table if count else (),
+        rule="every doubling lowers both metrics significantly",
         how=f"*Ratio*: the metric at the end of a run over that of a run half as long. "
         f"{source(boards)}",
     )
@@ -69,7 +70,15 @@ def patience(boards: Boards) -> Finding:
 
 def quarter(boards: Boards) -> Finding:
     """Whether Shampoo needs a quarter of the baseline's steps, as the paper says."""
-    table = [["task", "steps", "speed-up in steps", "in time, here", "in time, paper's networks"]]
+    table = [
+        [
+            "task",
+            "steps",
+            "speed-up in steps",
+            "in time, here",
+            "in time, paper's networks (estimated)",
+        ]
+    ]
     spans, texts = [], []
     for task, entries in boards.items():
         entry = next((e for e in entries if e.study.optimizer == SHAMPOO), None)
@@ -101,6 +110,7 @@ def quarter(boards: Boards) -> Finding:
         if texts
         else "Shampoo has no entry.",
         table if spans else (),
+        rule=f"no interval ends below {CLAIMED:g}",
         how=source(boards) + " Time for the paper's networks is computed from parameters and "
         "multiplications, not measured.",
     )
@@ -138,8 +148,11 @@ def validity(boards: Boards) -> Finding:
         "Pairs of runs near the best of their horizon in which the one with the lower probe loss "
         f"has the lower KL on clean test images: {'; '.join(texts)}.",
         table if lows else (),
-        how="*By halves*: tau with each of the two averaged over its own half of the seeds, and "
-        f"what the noise allows. {source(boards)}",
+        rule="tau is significantly above 0 on every task",
+        how="*Near the best*: with a loss of at most 1.25 times the lowest of the horizon; "
+        "optimizers without such runs do not count. *By halves*: tau with each of the two averaged "
+        "over its own half of the seeds, and what it could be with this noise if both measured the "
+        f"same. Accuracy follows the loss less closely, see the leaderboard. {source(boards)}",
     )
 
 

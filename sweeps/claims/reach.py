@@ -98,7 +98,10 @@ def published(boards: Boards) -> Finding:
         else "No published result has two optimizers that a leaderboard separates.",
         [_PUBLISHED, *map(_published_row, found)] if found else (),
         [line for one in found for line in one["contradictions"]],
-        "*Tau* is the mean over the settings with at least four optimizers in common; *among "
+        "every pair that differs significantly here stands the same way in every setting and the "
+        "mean tau is above 0.5",
+        "A *setting* is one table of results, such as those of a model's size and number of "
+        "tokens. *Tau* is the mean over settings with four or more optimizers in common; *among "
         "themselves* is that of two settings of the publication. Published figures with their "
         "sources: [docs/external](external). Search spaces were fixed before these were read; "
         f"nothing is chosen by them. {source(boards)}",
@@ -155,12 +158,15 @@ def _of_orders(
         f"Pairs that differ significantly {where}: {text}." if text else otherwise,
         [_AGREEMENT, *(_row(*one) for one in found.items())] if found else (),
         against,
-        "*At most*: tau of two repetitions, if the orders were the same. *By chance*: the "
+        "every such pair stands the same way, and chance explains no agreement (six optimizers or "
+        "more)",
+        "*If equal*: the tau of two repetitions of everything, on average, if the true orders are "
+        "the same. *By chance*: the "
         f"probability that unconnected orders agree so well. {source(boards)}",
     )
 
 
-_AGREEMENT = ["orders", "optimizers", "Kendall's tau", "at most", "by chance", "pairs kept"]
+_AGREEMENT = ["orders", "optimizers", "Kendall's tau", "if equal", "by chance", "pairs kept"]
 
 
 def _tau(found: Agreement) -> str:

@@ -82,6 +82,7 @@ def _scales(
         verdict,
         text,
         table,
+        rule="every pair that differs significantly at the first stays in its order",
         how=how(runs, name, size, f"{', '.join(chosen)}, tuned at each {what}"),
         environment=studies[scales[0]][0].environment,
         seconds=runs.seconds("scales") + runs.seconds(name),

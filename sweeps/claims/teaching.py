@@ -13,7 +13,7 @@ from sweeps.claims.measures import at_end, geometric, ratio
 
 CLEAN, HELD_OUT, PROBE = "test_kl", "heldout_kl", "probe_loss"
 TEACHING = [name for name, mode in MODES.items() if not mode.labels]
-MODES_SIZE = Size((250, 1000, 4000), 16)
+MODES_SIZE = Size((500, 2000), 16)
 
 
 def modes(runs: Runs) -> Finding:
@@ -58,6 +58,7 @@ def modes(runs: Runs) -> Finding:
         f"At {horizons[-1]:,} steps, {beaten} of {rivals} other modes have a higher KL on clean "
         f"test images than mix, {significant} of them significantly. {mislead}",
         table,
+        rule="every other mode has a significantly higher KL at the longest horizon",
         how=how(
             runs, "modes", size, f"{BASELINE}, tuned for each mode on that mode's own probe loss"
         ),
@@ -100,6 +101,7 @@ def mixup(runs: Runs) -> Finding:
         f"{' and '.join(map(str, ratios))} times that of the same crops without it; 1 or less was "
         "claimed. Held-out KL is measured on mixed-up views, which favours mix.",
         table,
+        rule="no ratio is significantly above 1",
         how=how(runs, "mixup", size, f"{BASELINE}, tuned for both; the runs of the claim modes"),
         environment=found[MIX].environment,
         seconds=runs.seconds("modes"),
@@ -138,6 +140,8 @@ def images(runs: Runs) -> Finding:
         f"{' and '.join(map(str, falls))}; at the end it is {behind} times that of a student that "
         "saw digits.",
         table,
+        rule="every rung lowers the KL significantly, and views of digits teach "
+        "significantly better",
         how=how(runs, "images", size, f"{BASELINE}, tuned for both on the probe loss of its views"),
         environment=other.environment,
         seconds=runs.seconds("images"),
@@ -179,6 +183,8 @@ def start(runs: Runs) -> Finding:
         f"trained is {', '.join(map(str, lead))} times that of fresh ones, at "
         f"{', '.join(f'{h:,}' for h in horizons)} steps.",
         table,
+        rule="the trained student is significantly ahead at the shortest horizon and behind "
+        "at the longest",
         how=how(runs, "start", size, f"{BASELINE}, tuned for both on the same views of digits"),
         environment=trained.environment,
         seconds=runs.seconds("start"),
@@ -228,6 +234,7 @@ def overfitting(runs: Runs) -> Finding:
         f"From {short:,} to {long:,} steps, mix's held-out KL changes by {falls[0]} and its KL on "
         f"clean images by {falls[1]}. Fixed views: {others}.",
         table,
+        rule="both of mix's KLs fall significantly",
         how=how(
             runs,
             "overfitting",

@@ -104,6 +104,7 @@ def board(
                     for size in ("1B", "10B")
                 ],
                 "sentences": ["Large models (Somebody 2025): all of them."],
+                "contradictions": ["Somebody 2025: the second is better than the first."],
             }
         ]
         if entries
@@ -134,6 +135,7 @@ def _across(order: list[str], gains: dict[str, float], task: str) -> dict[str, A
             for i, name in enumerate(shared)
         ],
         "sentences": [f"Order on {task} and on elsewhere: Kendall's tau 1.00."],
+        "contradictions": [],
     }
 
 
