@@ -202,8 +202,8 @@ def test_the_table_prints(made, capsys):
     assert BASELINE in out
     assert "calm" in out
     text = " ".join(out.split())
-    assert "Entries sharing a rank are statistically tied." in text
-    assert "for the same loss, over all horizons together, then at each." in text
+    assert "rank: one more than the number of entries that are significantly better" in text
+    assert "for the same loss, over all horizons together, then at each number of steps." in text
     assert "in time: the speed-up divided by step time." in text
 
 
