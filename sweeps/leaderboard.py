@@ -199,7 +199,7 @@ def _show_flat() -> int:
 
 def _show_board() -> int:
     """Shows the leaderboard, with one's own runs over it if --outdir is given."""
-    from sweeps.board import build, entries, tables
+    from sweeps.board import build, entries, markdown, tables
 
     folder = _folder()
     _check_places(folder)
@@ -228,11 +228,11 @@ def _show_board() -> int:
         for path in plotting.write(board, Path(FLAGS.figures)):
             print(path)
     elif FLAGS.readme:
-        tables.update(Path(FLAGS.readme), board)
+        markdown.update(Path(FLAGS.readme), board)
     elif FLAGS.format == "json":
         print(json.dumps(board, indent=1, allow_nan=False))
     elif FLAGS.format == "markdown":
-        print(tables.markdown(board))
+        print(markdown.render(board))
     else:
         tables.print_board(board)
     for warning in left_out:

@@ -12,7 +12,7 @@ import pytest
 
 from distill_bench.errors import UserError
 from support.copies import made_up
-from sweeps.board import build, entries, protocol, tables
+from sweeps.board import build, entries, markdown, protocol, tables
 from sweeps.board.entries import BASELINE
 from sweeps.results import statistics
 
@@ -148,7 +148,7 @@ def test_without_a_baseline_or_entries_there_is_no_speedup(board_folder):
     row = tables.cells(build.make(*entries.load(board_folder, ["tiny"])), "tiny", True)[1][0]
     assert row[:5] == ["-", "calm", "-", "-", "-"]
     empty = build.make([])
-    assert (empty["entries"], empty["tasks"], tables.markdown(empty)) == ([], [], "")
+    assert (empty["entries"], empty["tasks"], markdown.render(empty)) == ([], [], "")
 
 
 def test_pairs_that_a_held_out_metric_orders_differently_are_listed(board_folder):
@@ -176,24 +176,24 @@ def test_pairs_that_a_held_out_metric_orders_differently_are_listed(board_folder
 
 def test_the_markdown_table_is_written_between_its_markers(made, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"# Before\n{tables.BEGIN}\nreplaced\n{tables.END}\nAfter\n")
-    tables.update(readme, made)
+    readme.write_text(f"# Before\n{markdown.BEGIN}\nreplaced\n{markdown.END}\nAfter\n")
+    markdown.update(readme, made)
     text = readme.read_text()
     assert text.startswith("# Before\n")
     assert text.endswith("\nAfter\n")
     assert "replaced" not in text
     assert text.count("\n| ") == 2 + len(made["entries"])
-    tables.update(readme, made)
+    markdown.update(readme, made)
     assert readme.read_text() == text
     readme.write_text("no markers")
     with pytest.raises(UserError, match="has no place for what this command writes"):
-        tables.update(readme, made)
+        markdown.update(readme, made)
 
 
 def test_hostile_text_is_escaped_in_markdown(made):
     made["entries"][0]["optimizer"] = "<script>|[x](javascript:1)`"
-    assert "<script>" not in tables.markdown(made)
-    assert "[x](" not in tables.markdown(made)
+    assert "<script>" not in markdown.render(made)
+    assert "[x](" not in markdown.render(made)
 
 
 def test_the_table_prints(made, capsys):

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from support.paths import ROOT
-from sweeps.board import build, entries, page, tables, tune_checks, untrusted, verdicts
+from sweeps.board import build, entries, markdown, page, tables, tune_checks, untrusted, verdicts
 from sweeps.board.entries import BASELINE, FOLDER
 from sweeps.board.tune_checks import TuneCheck
 from sweeps.board.verdicts import Verdict
@@ -315,7 +315,7 @@ def warned(entry, path, forged, make):
     forged_text = json.dumps(data) if content is None else content
     path.write_bytes(forged_text.encode(errors="surrogateescape"))
     board = build.make([entry])
-    tables.markdown(board).encode()
+    markdown.render(board).encode()
     (warning,) = board.pop("warnings")
     assert warning.startswith(f"{path} is not counted: ")
     assert len(warning) < 600
@@ -377,7 +377,7 @@ def test_any_losses_within_the_schema_make_a_board(board_folder, capsys, levels,
     board = build.make(*entries.load(board_folder, ["tiny"]))
     assert (len(board["entries"]), board["warnings"]) == (2, [])
     tables.print_board(board)
-    tables.markdown(board)
+    markdown.render(board)
     page.render(board)
 
 
@@ -389,7 +389,7 @@ def test_final_runs_of_a_trial_that_failed_are_no_result(board_folder):
             run |= {"status": "crashed", "final": None}
     path.write_text(json.dumps(content))
     board = build.make(*entries.load(board_folder, ["tiny"]))
-    tables.markdown(board)
+    markdown.render(board)
     (calm,) = (entry for entry in board["entries"] if entry["optimizer"] == "calm")
     assert [rung["seeds"] for rung in calm["rungs"]] == [0, 5, 5]
 

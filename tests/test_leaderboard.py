@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from support.paths import BRISK, ROOT
-from sweeps.board import build, entries, tables
+from sweeps.board import build, entries, markdown
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.entries import BASELINE
 
@@ -51,8 +51,8 @@ def test_every_committed_entry_has_the_present_source(committed):
 
 def test_the_table_in_readme_is_up_to_date(committed):
     text = (ROOT / "README.md").read_text()
-    table = text.partition(tables.BEGIN)[2].partition(tables.END)[0]
-    assert table.strip() == tables.markdown(build.make(*committed, entries.notice())), (
+    table = text.partition(markdown.BEGIN)[2].partition(markdown.END)[0]
+    assert table.strip() == markdown.render(build.make(*committed, entries.notice())), (
         "python sweeps/leaderboard.py --readme=README.md"
     )
 

@@ -12,7 +12,7 @@ from optimizers.contract import registry
 from optimizers.contract.reach import HARMLESS, beyond
 from optimizers.contract.source_digest import digest
 from support.paths import BRISK, CALM
-from sweeps.board import build, entries, tables
+from sweeps.board import build, entries, markdown, tables
 
 
 def reached(text):
@@ -123,7 +123,7 @@ def test_the_board_shows_what_code_reaches(board_folder, capsys):
         board["baseline"]: [],
     }
     said = "calm reaches beyond jax, optax and numpy (calm.py: ctypes, exec, os)"
-    assert f"- Code to read: {said}." in tables.markdown(board)
+    assert f"- Code to read: {said}." in markdown.render(board)
     tables.print_board(board)
     assert f"Code to read: {said}." in " ".join(capsys.readouterr().out.split())
 
@@ -131,7 +131,7 @@ def test_the_board_shows_what_code_reaches(board_folder, capsys):
 def test_a_board_of_plain_code_says_nothing(board_folder):
     board = build.make(*entries.load(board_folder, ["tiny"]))
     assert [entry["reaches"] for entry in board["entries"]] == [[], []]
-    assert "Code to read" not in tables.markdown(board)
+    assert "Code to read" not in markdown.render(board)
 
 
 RULE = """

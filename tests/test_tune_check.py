@@ -17,7 +17,7 @@ from distill_bench.training.train import train
 from optimizers.contract import source_digest
 from support.paths import CALM, ROOT
 from support.stores import Silent
-from sweeps.board import build, check_tuning, entries, tables, tune_checks
+from sweeps.board import build, check_tuning, entries, markdown, tune_checks
 from sweeps.board.entries import BASELINE
 from sweeps.execution.execute import execute
 from sweeps.execution.request import Faults
@@ -90,8 +90,8 @@ def test_neighbours_run_on_the_winners_seeds_and_a_second_call_continues(board_f
         f"Tuning: {BASELINE}: one hyperparameter changed at a time gains at most "
         f"{largest.percent} of loss (at 4 steps, 3 seeds)."
     )
-    assert line in tables.markdown(board).replace("\\", "")
-    assert tables.markdown(board).count("Tuning:") == 1
+    assert line in markdown.render(board).replace("\\", "")
+    assert markdown.render(board).count("Tuning:") == 1
     path.write_text(path.read_text() + " ")
     assert tune_checks.load(entries.read(path)) is None  # the check was of other content
 

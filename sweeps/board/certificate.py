@@ -32,20 +32,21 @@ def sentences(found: Certificate) -> list[str]:
             said.append(
                 f"A lower probe loss meant a lower KL on clean test images in {c.alike:.0%} of "
                 f"{found.pairs:,} pairs of runs near the best of their horizon: Kendall's tau "
-                f"{_tau(c)} over {found.runs:,} runs of {found.optimizers} optimizers"
+                f"{tau(c)} over {found.runs:,} runs of {found.optimizers} optimizers"
                 f"{nothing}.{_halves(c)}"
             )
         elif c.role == "replicate":
             said.append(
                 "Held-out KL is a replicate, the same measurement on other images, and no "
-                f"independent test: tau {_tau(c)}.{_halves(c)}"
+                f"independent test: tau {tau(c)}.{_halves(c)}"
             )
     if reported := [_reported(c) for c in found.metrics if c.role == "reported"]:
         said.append(f"Not certified: {'; '.join(reported)}.")
     return said
 
 
-def _tau(c: Concordance) -> str:
+def tau(c: Concordance) -> str:
+    """Kendall's tau with its interval."""
     return f"{c.tau:.2f} [{c.low:.2f}, {c.high:.2f}]"
 
 
@@ -64,7 +65,7 @@ def _reported(c: Concordance) -> str:
         if c.reliability is not None
         else ""
     )
-    return f"{_NAMES[c.metric]}, tau {_tau(c)}{own}"
+    return f"{_NAMES[c.metric]}, tau {tau(c)}{own}"
 
 
 def as_json(found: Certificate) -> dict[str, Any]:

@@ -158,14 +158,14 @@ def _results(
     study: Study, rungs: Sequence[Mapping[str, Any]]
 ) -> tuple[tuple[Result, ...], dict[tuple[int, int], Any]]:
     found, curves = [], {}
-    name = study.id
+    study_id = study.id
     for rung in rungs:
         horizon = rung["horizon"]
         for run in rung["tuning"]:
             points = ((run["step"], run["final"]),) if run["final"] else ()
             found.append(
                 Result(
-                    Trial(name, run["hparams"], horizon, TUNING_SEED),
+                    Trial(study_id, run["hparams"], horizon, TUNING_SEED),
                     run["status"],
                     run["step"],
                     points=points,
@@ -178,7 +178,7 @@ def _results(
             )
             found.append(
                 Result(
-                    Trial(name, rung["winner"], horizon, run["seed"]),
+                    Trial(study_id, rung["winner"], horizon, run["seed"]),
                     run["status"],
                     run["step"],
                     points=points,

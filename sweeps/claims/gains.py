@@ -10,7 +10,7 @@ from sweeps.board.entries import BASELINE
 from sweeps.claims.finding import Finding, Verdict
 from sweeps.claims.measures import Boards, Ratio, at_end, compared, ratio, source
 from sweeps.claims.named import NAMED
-from sweeps.results.validity import Concordance, certify
+from sweeps.results.validity import NEAR, Concordance, certify
 
 UNSEEN = {"heldout_kl": "held-out KL", "test_kl": "clean-image KL"}
 SHAMPOO: str = NAMED["claimed"]["optimizer"]
@@ -132,7 +132,7 @@ def validity(boards: Boards) -> Finding:
             continue
         one = found.metrics[0]
         lows.append(one.low)
-        tau, alike = f"{one.tau:.2f} [{one.low:.2f}, {one.high:.2f}]", f"{one.alike:.0%}"
+        tau, alike = certificate.tau(one), f"{one.alike:.0%}"
         texts.append(f"{alike} on {task} (Kendall's tau {tau}, {found.optimizers} optimizers)")
         pairs, halves = f"{found.pairs:,}", _halves(one)
         table.append([task, str(found.optimizers), pairs, tau, alike, halves])
@@ -149,7 +149,7 @@ def validity(boards: Boards) -> Finding:
         f"has the lower KL on clean test images: {'; '.join(texts)}.",
         table if lows else (),
         rule="tau is significantly above 0 on every task",
-        how="*Near the best*: with a loss of at most 1.25 times the lowest of the horizon; "
+        how=f"*Near the best*: with a loss of at most {NEAR:g} times the lowest of the horizon; "
         "optimizers without such runs do not count. *By halves*: tau with each of the two averaged "
         "over its own half of the seeds, and what it could be with this noise if both measured the "
         f"same. Accuracy follows the loss less closely, see the leaderboard. {source(boards)}",

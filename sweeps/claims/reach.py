@@ -146,7 +146,7 @@ def _of_orders(
     Args:
       where: in which place pairs differ, and in which they stand the same way.
       found: the places -> how their orders agree.
-      otherwise: what to say if there are no two orders.
+      otherwise: the text if there are fewer than two orders.
     """
     text = "; ".join(
         f"{one.kept} of {one.separated} ({places}{_tau(one)})" for places, one in found.items()

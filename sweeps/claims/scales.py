@@ -56,15 +56,6 @@ def _scales(
     }
     kept = [orders.compare(own[scales[0]], own[other]) for other in scales[1:]]
     separated, same = sum(x.separated for x in kept), sum(x.kept for x in kept)
-    verdict: Verdict = (
-        "not known yet"
-        if not separated
-        else "holds"
-        if same == separated
-        else "holds in part"
-        if same > separated / 2
-        else "does not hold here"
-    )
     shown = ", ".join(f"{tau:.2f} ({a} and {b})" for (a, b), tau in taus.items() if tau is not None)
     text = (
         f"{same} of {separated} pairs that differ significantly at {what} {scales[0]} stand in the "
@@ -79,7 +70,7 @@ def _scales(
     return Finding(
         name,
         claim,
-        verdict,
+        _verdict(same, separated),
         text,
         table,
         rule="every pair that differs significantly at the first stays in its order",
@@ -87,6 +78,15 @@ def _scales(
         environment=studies[scales[0]][0].environment,
         seconds=runs.seconds("scales") + runs.seconds(name),
     )
+
+
+def _verdict(same: int, separated: int) -> Verdict:
+    """same: how many of the separated pairs stay in their order."""
+    if not separated:
+        return "not known yet"
+    if same == separated:
+        return "holds"
+    return "holds in part" if same > separated / 2 else "does not hold here"
 
 
 def width(runs: Runs) -> Finding:
