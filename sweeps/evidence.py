@@ -29,7 +29,8 @@ with FLAGS.group("What to test"):
         [],
         "Test these claims only. From the leaderboards' entries, in seconds: patience, quarter, "
         "validity, length, tasks, published, or boards for all of these. By training, in up to an "
-        "hour each: modes, mixup, images, start, overfitting, width, batch. Default: all.",
+        "hour each: repetition, modes, mixup, images, start, overfitting, width, batch. "
+        "Default: all.",
         flag_values=FLAGS,
     )
     flags.DEFINE_bool(

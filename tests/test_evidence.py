@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,17 @@ from support import run_results
 from support.paths import ROOT
 from sweeps.board import entries
 from sweeps.board.entries import BASELINE
-from sweeps.claims import finding, gains, measures, of_boards, of_runs, reach, scales, teaching
+from sweeps.claims import (
+    finding,
+    gains,
+    measures,
+    of_boards,
+    of_runs,
+    reach,
+    repetition,
+    scales,
+    teaching,
+)
 from sweeps.claims.experiments import Runs, Size
 from sweeps.claims.finding import Finding
 
@@ -205,6 +216,40 @@ def test_a_speed_up_is_predicted_for_the_widest_student(tmp_path):
     assert found.verdict in ("holds", "not known yet")
     row = next(row for row in found.table if row[0] == "muon")
     assert float(row[-1].rstrip("x")) == pytest.approx(float(row[3].split("x")[0]), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("factors", "verdict"),
+    [((1.003, 0.997), "holds"), ((1.2, 0.8), "does not hold here")],
+)
+def test_repetitions_spread_as_intervals_assume_or_more(tmp_path, factors, verdict):
+    board, _ = entries.load(names=["digits"])
+    first = {one.study.optimizer: {row.horizon: row for row in measures.rows(one)} for one in board}
+    firsts = [ladder[0] for ladder in repetition.LADDERS]
+
+    def kl(variation, horizon, name):
+        rung = horizon // 125 * 125
+        factor = factors[firsts.index(125 + (horizon - rung) * 125 // rung)]
+        return first[name][rung].mean["probe_loss"] * factor
+
+    found = repetition.repetition(Runs(stand_in(kl), tmp_path, tmp_path))
+    assert found.verdict == verdict
+    inside = "8 of 8" if verdict == "holds" else "0 of 8"
+    assert f"{inside} new speed-ups lie in the first interval" in found.found
+    assert len(found.table) == 1 + len(repetition.REPEATED)
+
+
+def test_the_spread_of_repetitions_and_its_interval_are_true():
+    rng = np.random.default_rng(0)
+    holds, measured = [], []
+    for _ in range(2000):
+        speedups = np.exp(rng.normal(0, 1, (4, 1)) + rng.normal(0, 0.02, (4, 3)))
+        one = repetition.spread(speedups.tolist(), [0.01, 0.03, 0.03, 0.01])
+        holds.append(one.interval[0] <= 0.02 <= one.interval[1])
+        measured.append(one.measured**2)
+    assert 0.94 < np.mean(holds) < 0.96
+    assert np.sqrt(np.mean(measured)) == pytest.approx(0.02, rel=0.02)
+    assert one.assumed == pytest.approx(math.sqrt((0.01**2 + 0.03**2) / 2))
 
 
 def test_time_is_summed_over_calls(tmp_path):

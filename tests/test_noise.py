@@ -65,38 +65,56 @@ def test_the_variance_of_seeds_is_found_and_shrunk_to_that_of_all():
     assert found.of_seeds("never seen") == found.pooled
 
 
+EXPLAINED = 0.02**2 / 5  # by five seeds with a standard deviation of 2 %
+
+
+def scatter(rng, luck, ladders=12):
+    """Ladders whose rungs stray by seeds and by independent luck of this standard deviation."""
+    deviation = math.sqrt(EXPLAINED + luck**2 * (1 - noise.TUNING_COMMON))
+    strays = (rng.normal(0, deviation, (ladders, 4)) ** 2).sum(1)
+    return {f"o{i}": noise.Scatter(float(x), 4, EXPLAINED, 96) for i, x in enumerate(strays)}
+
+
 def test_luck_in_tuning_is_what_seeds_do_not_explain():
     """Ladders that stray from their curves by more than seeds explain show more luck."""
     rng = np.random.default_rng(4)
-    seeds = {f"o{i}": rng.normal(0, 0.02, (6, 5)).tolist() for i in range(12)}
-    explained = 0.02**2 / 5
-    calm, wild = (
-        noise.estimate(
-            seeds,
-            [
-                noise.Scatter(
-                    float((rng.normal(0, math.sqrt(explained + own**2), 4) ** 2).sum()),
-                    4,
-                    explained,
-                    96,
-                )
-                for _ in range(12)
-            ],
+    calm, wild = (noise.estimate({}, scatter(rng, luck)) for luck in (0.003, 0.05))
+    assert calm.of_tuning("o0", 96) < 0.01**2
+    assert wild.of_tuning("o0", 96) > 0.02**2
+    assert wild.of_tuning("o0", 0) == 0.0
+    assert wild.of_tuning("o0", 48) > wild.of_tuning("o0", 96) > wild.of_tuning("o0", 384)
+
+
+@pytest.mark.parametrize("luck", [noise.TUNING_SD, 0.03])
+def test_with_many_ladders_the_typical_luck_is_the_true_one(luck):
+    found = noise.estimate({}, scatter(np.random.default_rng(5), luck, ladders=4000))
+    assert math.sqrt(found.typical) == pytest.approx(luck, rel=0.03)
+    own = np.mean([found.of_tuning(f"o{i}", 96) for i in range(4000)])
+    assert math.sqrt(own) == pytest.approx(luck, rel=0.03)
+
+
+def test_an_odd_ladder_widens_its_own_interval_and_hardly_those_of_others():
+    ratios = []
+    for i in range(200):
+        ladders = scatter(np.random.default_rng([6, i]), noise.TUNING_SD)
+        odd, odder = (
+            noise.estimate({}, ladders | {"odd": noise.Scatter(4 * stray**2, 4, EXPLAINED, 96)})
+            for stray in (0.3, 3.0)
         )
-        for own in (0.003, 0.03)
-    )
-    assert calm.of_tuning(96) < 0.01**2
-    assert wild.of_tuning(96) > 0.02**2
-    assert wild.of_tuning(0) == 0.0
-    assert wild.of_tuning(48) > wild.of_tuning(96) > wild.of_tuning(384)
+        assert odder.typical == odd.typical
+        assert odder.of_tuning("odd", 96) > 50 * odd.of_tuning("odd", 96) > 1000 * odd.typical
+        assert odd.of_tuning("never seen", 96) == odd.typical
+        ratios.append(odd.of_tuning("o0", 96) / noise.estimate({}, ladders).of_tuning("o0", 96))
+    assert np.mean(ratios) < 1.15
 
 
 def test_a_covariance_has_seeds_on_its_diagonal_and_common_luck_beside_it():
-    found = noise.Noise({"x": 4e-4}, 1e-4, 1e-4, 20.0)
+    found = noise.Noise({"x": 4e-4}, 1e-4, {"x": 1e-4}, 2e-4, 20.0)
     covariance = found.covariance("x", noise.TUNING_TRIALS, [5, 4])
     assert covariance[0, 0] == pytest.approx(1e-4 + 4e-4 / 5)
     assert covariance[1, 1] == pytest.approx(1e-4 + 4e-4 / 4)
     assert covariance[0, 1] == pytest.approx(noise.TUNING_COMMON * 1e-4)
+    assert found.covariance("y", noise.TUNING_TRIALS, [5])[0, 0] == pytest.approx(2e-4 + 1e-4 / 5)
 
 
 def test_required_seeds_reach_the_margin_exactly():

@@ -13,7 +13,7 @@ from distill_bench.errors import UserError
 from sweeps.board.entries import BASELINE, Entry
 from sweeps.planning.study import TUNING_SEED, Result, Study
 from sweeps.results.comparison import Comparison
-from sweeps.results.summary import row_of
+from sweeps.results.summary import Row, row_of
 
 Boards = Mapping[str, Sequence[Entry]]
 """Task -> its leaderboard's entries."""
@@ -78,14 +78,13 @@ class Studied(Protocol):
 
 def compared(studies: Iterable[Studied]) -> Comparison:
     """The studies of one task, set against the baseline at all horizons that they ran."""
-    return Comparison(
-        BASELINE,
-        [
-            row_of(one.study, one.results, horizon)
-            for one in studies
-            for horizon in sorted({r.trial.horizon for r in one.results})
-        ],
-    )
+    return Comparison(BASELINE, [row for one in studies for row in rows(one)])
+
+
+def rows(one: Studied) -> list[Row]:
+    """A row for each horizon that a study ran."""
+    horizons = sorted({r.trial.horizon for r in one.results})
+    return [row_of(one.study, one.results, horizon) for horizon in horizons]
 
 
 def geometric(values: Sequence[float]) -> float:

@@ -116,6 +116,12 @@ class Comparison:
         theirs = self._covariance(self.baseline, self._ladders[self.baseline])
         return math.sqrt(found.own @ mine @ found.own + found.baseline @ theirs @ found.baseline)
 
+    def own_deviation(self, name: str) -> float:
+        """Standard deviation of an optimizer's overall log speed-up, over repetitions of its own
+        search and runs; the baseline stays as it is."""
+        own, covariance = self._shifts[name].own, self._covariance(name, self._ladders[name])
+        return math.sqrt(own @ covariance @ own)
+
     @cached_property
     def _quantile(self) -> float:
         from scipy.stats import t

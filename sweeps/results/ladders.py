@@ -77,12 +77,12 @@ def noise_of(
         explained = float(np.mean(seeds.of_seeds(name) / one.seeds))
         return Scatter(squares, freedom, explained, one.trials)
 
-    found = [
-        scatter(name, shift.stray, shift.freedom)
+    found = {
+        name: scatter(name, shift.stray, shift.freedom)
         for name, shift in shifts.items()
-        if name != baseline and shift.freedom
-    ]
+        if name != baseline
+    }
     if curve and len(curve.residuals):
         squares = float((curve.residuals**2).sum())
-        found.append(scatter(baseline, squares, len(curve.residuals) - LAW_NUMBERS))
+        found[baseline] = scatter(baseline, squares, len(curve.residuals) - LAW_NUMBERS)
     return noise.estimate(losses, found)

@@ -7,6 +7,10 @@ rungs of one search. How far a ladder strays from a smooth curve shows the first
 size and its common share for the searches of this benchmark were measured by simulation
 (sweeps/simulate.py, docs/protocol.md) and count like TUNING_FREEDOM degrees of freedom.
 
+A ladder also strays if the speed-up depends on the length of the run, which a repetition would show
+again. The two cannot be told apart, so a ladder that strays far gets a wide interval. It does not
+widen those of others: what is typical is the median over ladders, which one of them hardly moves.
+
 On average a search ends above the best loss too, the more so the fewer trials it has. The baseline
 has more of them. That handicap is not credited to anybody, but an interval allows for it.
 """
@@ -24,6 +28,8 @@ TUNING_TRIALS = 96
 TUNING_POWER = 0.4  # the variance falls with this power of the number of trials
 TUNING_COMMON = 0.38  # correlation of the luck of two rungs of one search
 TUNING_FREEDOM = 20.0
+LEAST_TUNING = 0.25 * TUNING_SD**2  # a variance below this is not believed
+MEDIAN_EFFICIENCY = 0.55  # of the median over ladders of four degrees of freedom; the mean has 1
 REGRET = 0.0203  # mean log loss above the best setting's, for TUNING_TRIALS
 REGRET_POWER = 0.38  # it falls with this power of the number of trials
 SEED_FREEDOM = 10.0  # weight of all optimizers' variance in that of one
@@ -37,28 +43,30 @@ class Noise:
     Attributes:
       seeds: optimizer -> variance of one final run.
       pooled: variance of one final run, over all optimizers.
-      tuning: variance of a rung's luck in tuning, with TUNING_TRIALS trials.
-      freedom: degrees of freedom of the estimate.
+      tuning: optimizer -> variance of a rung's luck in tuning, with TUNING_TRIALS trials.
+      typical: that variance for an optimizer of which nothing is known.
+      freedom: degrees of freedom of these variances.
     """
 
     seeds: Mapping[str, float]
     pooled: float
-    tuning: float
-    freedom: float
+    tuning: Mapping[str, float]
+    typical: float
+    freedom: float = TUNING_FREEDOM
 
     def of_seeds(self, name: str) -> float:
         return self.seeds.get(name, self.pooled)
 
-    def of_tuning(self, trials: int) -> float:
+    def of_tuning(self, name: str, trials: int) -> float:
         """The variance of tuning luck with this many trials at the shortest rung; 0 for none."""
-        return self.tuning * _luck(trials) if trials else 0.0
+        return self.tuning.get(name, self.typical) * _luck(trials) if trials else 0.0
 
     def covariance(self, name: str, trials: int, seeds: Sequence[float] | np.ndarray) -> np.ndarray:
         """Covariance [r, r] of an optimizer's mean log losses at its rungs.
 
         trials: its tuning trials at the shortest rung; seeds: number of final runs at each rung.
         """
-        luck = self.of_tuning(trials)
+        luck = self.of_tuning(name, trials)
         own = luck * (1 - TUNING_COMMON) + self.of_seeds(name) / np.array(seeds, float)
         return np.diag(own) + luck * TUNING_COMMON
 
@@ -78,6 +86,10 @@ class Scatter:
     freedom: int
     explained: float
     trials: int
+
+    def luck(self, variance: float) -> float:
+        """The variance of a rung's luck, with TUNING_TRIALS, if rungs stray with this variance."""
+        return (variance - self.explained) / _luck(self.trials) / (1 - TUNING_COMMON)
 
 
 def _luck(trials: int) -> float:
@@ -101,13 +113,14 @@ def handicap(trials: int, baseline_trials: int) -> float:
 
 
 def estimate(
-    log_losses: Mapping[str, Sequence[Sequence[float]]], scatter: Sequence[Scatter] = ()
+    log_losses: Mapping[str, Sequence[Sequence[float]]],
+    scatter: Mapping[str, Scatter] | None = None,
 ) -> Noise:
     """The noise shown by a set of results.
 
     Args:
       log_losses: optimizer -> for each rung, the log losses of its final runs.
-      scatter: of each ladder; what is not tuned has no luck and does not count.
+      scatter: optimizer -> that of its ladder; what is not tuned has no luck and does not count.
     """
     squares: dict[str, tuple[float, int]] = {}
     for name, rungs in log_losses.items():
@@ -115,21 +128,35 @@ def estimate(
         freedom = sum(len(rung) - 1 for rung in spread)
         squares[name] = (float(sum((rung**2).sum() for rung in spread)), freedom)
     total, freedom = (sum(values) for values in zip((0.0, 0), *squares.values(), strict=True))
-    prior = SEED_FREEDOM * SEED_SD**2
-    pooled = (prior + total) / (SEED_FREEDOM + freedom)
+    pooled = (SEED_FREEDOM * SEED_SD**2 + total) / (SEED_FREEDOM + freedom)
     seeds = {
         name: (SEED_FREEDOM * pooled + own) / (SEED_FREEDOM + free)
         for name, (own, free) in squares.items()
     }
-    between = TUNING_FREEDOM * TUNING_SD**2 * (1 - TUNING_COMMON)
-    weight = TUNING_FREEDOM
-    for one in scatter:
-        if one.trials:
-            between += (one.squares - one.freedom * one.explained) / _luck(one.trials)
-            weight += one.freedom
-    smallest = 0.25 * TUNING_SD**2
-    tuning = max(between / weight / (1 - TUNING_COMMON), smallest)
-    return Noise(seeds, pooled, tuning, weight)
+    tuned = {name: one for name, one in (scatter or {}).items() if one.trials and one.freedom}
+    typical = _typical(list(tuned.values()))
+    tuning = {
+        name: max(
+            (TUNING_FREEDOM * typical + one.freedom * one.luck(one.squares / one.freedom))
+            / (TUNING_FREEDOM + one.freedom),
+            LEAST_TUNING,
+        )
+        for name, one in tuned.items()
+    }
+    return Noise(seeds, pooled, tuning, typical)
+
+
+def _typical(scatter: Sequence[Scatter]) -> float:
+    """The variance of luck in tuning, from simulation and the median over ladders."""
+    from scipy.stats import chi2
+
+    if not scatter:
+        return TUNING_SD**2
+    # Half of all ladders stray by less than this multiple of their variance.
+    found = [one.luck(one.squares / float(chi2.median(one.freedom))) for one in scatter]
+    weight = MEDIAN_EFFICIENCY * sum(one.freedom for one in scatter)
+    total = TUNING_FREEDOM * TUNING_SD**2 + weight * float(np.median(found))
+    return max(total / (TUNING_FREEDOM + weight), LEAST_TUNING)
 
 
 def required_seeds(effect: float, fixed: float, by_seed: float, quantile: float) -> int | None:

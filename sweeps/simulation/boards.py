@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,8 @@ from sweeps.simulation.tuning import Noise
 FLOOR, SCALE, POWER = 0.0294, 0.063, 0.69  # of the baseline's loss on the first digits board
 BASELINE = "baseline"
 SPEEDUPS = (1.0, 1.1, 1.4)
+UNEVEN = (0.96, 1.19, 1.28, 1.29, 1.27, 1.15)  # measured on digits, of the most uneven entry
+UNEVENS = 2  # such entrants, beside one of each of SPEEDUPS
 TWELVE = 12
 
 Place = tuple[int, int]  # which surface of the baseline's, and which of the entrants'
@@ -75,6 +77,8 @@ class Tally:
     Attributes:
       scores: of the entrants whose true speed-ups are SPEEDUPS.
       rungs: true speed-up -> whether each interval of a single rung holds it.
+      beside: like `scores`, on boards with uneven entrants too.
+      uneven: scores of those, whose true speed-ups are UNEVEN along the ladder.
       separated: whether two of twelve equal entrants had different ranks, for each such board.
       winners: whether one of two equal entrants was ranked above the other, for each such board.
       separated_beside: like `separated`, if the baseline is ranked with them. It is better tuned
@@ -84,46 +88,58 @@ class Tally:
 
     scores: list[Score] = field(default_factory=list)
     rungs: dict[float, list[bool]] = field(default_factory=dict)
+    beside: list[Score] = field(default_factory=list)
+    uneven: list[Score] = field(default_factory=list)
     separated: list[bool] = field(default_factory=list)
     winners: list[bool] = field(default_factory=list)
     separated_beside: list[bool] = field(default_factory=list)
     winners_beside: list[bool] = field(default_factory=list)
 
-    def errors(self, gain: float) -> list[float]:
-        return [one.error for one in self.scores if one.gain == gain and one.error is not None]
 
-    def holds(self, gain: float, of_repetition: bool = False) -> list[bool]:
-        """Whether each overall interval holds the true speed-up.
+def errors(scores: Iterable[Score], gain: float) -> list[float]:
+    """The errors of those with this true speed-up."""
+    return [one.error for one in scores if one.gain == gain and one.error is not None]
 
-        of_repetition: instead, whether it holds what a repetition with other seeds and other
-          searches gives on average. That differs from the true speed-up by the mean regrets.
-        """
-        mine = [one for one in self.scores if one.gain == gain and one.error is not None]
-        centers = dict.fromkeys({one.place for one in mine}, 0.0)
-        if of_repetition:
-            for place in centers:
-                errors = [one.error for one in mine if one.place == place and one.error is not None]
-                centers[place] = float(np.mean(errors))
-        return [
-            one.interval[0] <= centers[one.place] <= one.interval[1] for one in mine if one.interval
-        ]
+
+def holds(scores: Iterable[Score], gain: float, of_repetition: bool = False) -> list[bool]:
+    """Whether each interval of those with this true speed-up holds it.
+
+    of_repetition: instead, whether it holds what a repetition with other seeds and other searches
+      gives on average. That differs from the true speed-up by the mean regrets.
+    """
+    mine = [one for one in scores if one.gain == gain and one.error is not None]
+    centers = dict.fromkeys({one.place for one in mine}, 0.0)
+    if of_repetition:
+        for place in centers:
+            centers[place] = float(np.mean(errors((x for x in mine if x.place == place), gain)))
+    return [
+        one.interval[0] <= centers[one.place] <= one.interval[1] for one in mine if one.interval
+    ]
 
 
 def play(of: Field, boards: int, seed: int, watch: Callable[[], None] = lambda: None) -> Tally:
-    """Draws boards of three sorts, as many of each, and judges them.
+    """Draws boards of four sorts, as many of each, and judges them.
 
-    On the first, entrants have the true SPEEDUPS. On the second, twelve entrants equal the
-    baseline; on the third, two do. The entrants of a board have the same surface, and searches of
-    their own. `watch` is called after each board.
+    On the first, entrants have the true SPEEDUPS; on the second, there are UNEVENS uneven ones
+    besides. On the third, twelve entrants equal the baseline; on the fourth, two do. The entrants
+    of a board have the same surface, and searches of their own. `watch` is called after each board.
     """
     rng = np.random.default_rng([seed, boards])
     tally = Tally(rungs={gain: [] for gain in SPEEDUPS})
     equal = {f"entrant {i}": 1.0 for i in range(TWELVE)}
     two = dict(list(equal.items())[:2])
+    steady = {f"{gain}": gain for gain in SPEEDUPS}
+    truths = {f"uneven {i}": even(UNEVEN, of.ladder) for i in range(UNEVENS)}
+    mixed = {**steady, **dict.fromkeys(truths, UNEVEN)}
     for _ in range(boards):
         place = (int(rng.integers(len(of.baseline))), int(rng.integers(len(of.entrants))))
-        gains = {f"{gain}": gain for gain in SPEEDUPS}
-        _measure(draw(of, place, gains, rng), place, gains, tally)
+        board = draw(of, place, steady, rng)
+        tally.scores += _scores(board, place, steady)
+        for gain in SPEEDUPS:
+            tally.rungs[gain] += _rungs_hold(board, f"{gain}", gain)
+        board = draw(of, place, mixed, rng)
+        tally.beside += _scores(board, place, steady)
+        tally.uneven += _scores(board, place, truths)
         board = draw(of, place, equal, rng)
         tally.separated.append(_differ(_without_baseline(board), equal))
         tally.separated_beside.append(_differ(board, equal))
@@ -134,13 +150,30 @@ def play(of: Field, boards: int, seed: int, watch: Callable[[], None] = lambda: 
     return tally
 
 
+def even(gains: Sequence[float], ladder: Sequence[int]) -> float:
+    """The overall speed-up of an entrant without any noise, from those at its rungs."""
+    base = [_row(BASELINE, horizon, 0, [law(horizon)] * 2) for horizon in ladder]
+    own = [
+        _row("entrant", horizon, 0, [law(gain * horizon)] * 2)
+        for gain, horizon in zip(gains, ladder, strict=False)
+    ]
+    found = Comparison(BASELINE, base + own).overall("entrant")
+    assert found is not None
+    return found.value
+
+
 def draw(
-    of: Field, place: Place, gains: Mapping[str, float], rng: np.random.Generator
+    of: Field,
+    place: Place,
+    gains: Mapping[str, float | Sequence[float]],
+    rng: np.random.Generator,
 ) -> Comparison:
-    """A board: the baseline, and entrants with these true speed-ups over it."""
+    """A board: the baseline, and entrants with these true speed-ups over it, or one per rung."""
     base, entrants = of.baseline[place[0]], of.entrants[place[1]]
     picked = rng.choice(len(entrants), len(gains), replace=len(gains) > len(entrants))
-    chosen = [(BASELINE, 1.0, base[rng.integers(len(base))])]
+    chosen: list[tuple[str, float | Sequence[float], np.ndarray]] = [
+        (BASELINE, 1.0, base[rng.integers(len(base))])
+    ]
     chosen += [(name, gains[name], entrants[i]) for name, i in zip(gains, picked, strict=True)]
     common = of.noise.common * rng.normal(size=(len(of.ladder), of.seeds))
     own = math.sqrt(1 - (of.noise.common / of.noise.best) ** 2)
@@ -150,8 +183,9 @@ def draw(
         logs = regrets[:, None] + common[: len(regrets)]
         logs += spread * rng.normal(size=logs.shape)
         trials = of.trials[name == BASELINE]
-        for horizon, values in zip(of.ladder, logs, strict=False):
-            losses = law(gain * horizon) * np.exp(values)
+        by_rung = np.broadcast_to(gain, len(logs)).tolist()
+        for horizon, factor, values in zip(of.ladder, by_rung, logs, strict=False):
+            losses = law(factor * horizon) * np.exp(values)
             rows.append(_row(name, horizon, trials, losses.tolist()))
     return Comparison(BASELINE, rows)
 
@@ -185,15 +219,18 @@ def _row(name: str, horizon: int, trials: int, losses: Sequence[float]) -> Row:
     )
 
 
-def _measure(board: Comparison, place: Place, gains: Mapping[str, float], tally: Tally) -> None:
+def _scores(board: Comparison, place: Place, gains: Mapping[str, float]) -> Iterator[Score]:
     for name, gain in gains.items():
         found, truth = board.overall(name), math.log(gain)
         if found is None or found.bound != "=":
-            tally.scores.append(Score(gain, place, None, None))
+            yield Score(gain, place, None, None)
             continue
         ends = found.interval
         interval = (math.log(ends[0]) - truth, math.log(ends[1]) - truth) if ends else None
-        tally.scores.append(Score(gain, place, math.log(found.value) - truth, interval))
-        for rung in board.speedups(name):
-            if rung and rung.interval:
-                tally.rungs[gain].append(rung.interval[0] <= gain <= rung.interval[1])
+        yield Score(gain, place, math.log(found.value) - truth, interval)
+
+
+def _rungs_hold(board: Comparison, name: str, gain: float) -> list[bool]:
+    """Whether the interval of each single rung holds the true speed-up."""
+    found = [one.interval for one in board.speedups(name) if one and one.interval]
+    return [low <= gain <= high for low, high in found]

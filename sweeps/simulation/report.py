@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.simulation.boards import SPEEDUPS, Tally
+from sweeps.simulation.boards import SPEEDUPS, Score, Tally, errors, holds
 from sweeps.simulation.surfaces import Kind
 from sweeps.simulation.tuning import luck
 
@@ -55,6 +55,7 @@ def _figures(outcome: Outcome) -> dict[str, Any]:
     tally = outcome.tally
     own = luck([group[:, :RUNGS] for group in outcome.entrants])
     base = luck([group[:, :RUNGS] for group in outcome.baseline])
+    uneven = tally.uneven[0].gain if tally.uneven else 0.0
     return {
         "surfaces": len(outcome.entrants),
         "regret_percent": 100 * own.mean,
@@ -64,11 +65,15 @@ def _figures(outcome: Outcome) -> dict[str, Any]:
         "rung_luck_percent_baseline": 100 * base.tau,
         "rung_luck_correlation": own.rho,
         "mean_luck_percent": 100 * own.overall,
-        "coverage": _each(tally.holds),
-        "coverage_of_repetition": _each(lambda gain: tally.holds(gain, of_repetition=True)),
+        "coverage": _each(lambda gain: holds(tally.scores, gain)),
+        "coverage_of_repetition": _each(lambda gain: holds(tally.scores, gain, of_repetition=True)),
         "coverage_by_rung": _each(lambda gain: tally.rungs[gain]),
-        "bias_percent": _each(tally.errors, 100),
-        "half_width_percent": _mean([one.width for one in tally.scores if one.interval], 50),
+        "coverage_beside_uneven": _each(lambda gain: holds(tally.beside, gain)),
+        "coverage_of_uneven": _mean(holds(tally.uneven, uneven)),
+        "bias_percent": _each(lambda gain: errors(tally.scores, gain), 100),
+        "half_width_percent": _half_width(tally.scores),
+        "half_width_percent_beside_uneven": _half_width(tally.beside),
+        "half_width_percent_of_uneven": _half_width(tally.uneven),
         "without_interval": _mean([one.interval is None for one in tally.scores]),
         "false_separation_12": _mean(tally.separated),
         "false_separation_12_beside_baseline": _mean(tally.separated_beside),
@@ -80,6 +85,10 @@ def _figures(outcome: Outcome) -> dict[str, Any]:
 def _each(of: Callable[[float], Sequence[float]], scale: float = 1.0) -> dict[str, float | None]:
     """True speed-up -> mean of its values."""
     return {str(gain): _mean(of(gain), scale) for gain in SPEEDUPS}
+
+
+def _half_width(scores: Sequence[Score]) -> float | None:
+    return _mean([one.width for one in scores if one.interval], 50)
 
 
 def _mean(values: Sequence[float], scale: float = 1.0) -> float | None:
@@ -96,8 +105,12 @@ ROWS = (
     ("coverage of the true speed-up", "coverage"),
     ("coverage of a repetition", "coverage_of_repetition"),
     ("coverage of one rung's interval", "coverage_by_rung"),
+    ("coverage beside uneven entrants", "coverage_beside_uneven"),
+    ("  of the uneven ones", "coverage_of_uneven"),
     ("bias of the speed-up, %", "bias_percent"),
     ("half of the interval's width, %", "half_width_percent"),
+    ("  beside uneven entrants", "half_width_percent_beside_uneven"),
+    ("  of the uneven ones", "half_width_percent_of_uneven"),
     ("entrants without an interval", "without_interval"),
     ("twelve equal entrants: any separated", "false_separation_12"),
     ("  if the baseline is ranked too", "false_separation_12_beside_baseline"),
