@@ -8,15 +8,11 @@ import sys
 
 import pytest
 
+from support import committed
 from support.paths import BRISK, ROOT
-from sweeps.board import build, entries, markdown
+from sweeps.board import entries, markdown
 from sweeps.board.consistency import inconsistencies
 from sweeps.board.entries import BASELINE
-
-
-@pytest.fixture(scope="module")
-def committed():
-    return entries.load()
 
 
 def run(*flags, cwd):
@@ -29,8 +25,8 @@ def run(*flags, cwd):
     )
 
 
-def test_every_committed_entry_is_valid_and_consistent(committed):
-    found, warnings = committed
+def test_every_committed_entry_is_valid_and_consistent():
+    found, warnings = committed.leaderboard()
     assert warnings == []
     assert BASELINE in {entry.study.optimizer for entry in found}
     assert {entry.study.optimizer: inconsistencies(entry) for entry in found} == {
@@ -38,21 +34,21 @@ def test_every_committed_entry_is_valid_and_consistent(committed):
     }
 
 
-def test_every_committed_entry_has_the_present_source(committed):
+def test_every_committed_entry_has_the_present_source():
     from optimizers.contract import registry
 
     stale = [
         entry.study.optimizer
-        for entry in committed[0]
+        for entry in committed.leaderboard()[0]
         if registry.resolve(entry.spec).source_sha256 != entry.study.source_sha256
     ]
     assert stale == [], "run these again and add them (see CONTRIBUTING)"
 
 
-def test_the_table_in_readme_is_up_to_date(committed):
+def test_the_table_in_readme_is_up_to_date():
     text = (ROOT / "README.md").read_text()
     table = text.partition(markdown.BEGIN)[2].partition(markdown.END)[0]
-    assert table.strip() == markdown.render(build.make(*committed, entries.notice())), (
+    assert table.strip() == markdown.render(committed.board()), (
         "python sweeps/leaderboard.py --readme=README.md"
     )
 
@@ -63,9 +59,10 @@ def test_the_script_prints_every_format(tmp_path):
     table = run(cwd=tmp_path)
     assert (table.returncode, table.stderr) == (0, "")
     assert entries.notice() in " ".join(table.stdout.split())
-    board = json.loads(run("--format=json", cwd=tmp_path).stdout)
+    board = json.loads(run("--task=fashion", "--format=json", cwd=tmp_path).stdout)
     assert board["baseline"] == BASELINE
-    page = run("--html=page.html", cwd=tmp_path)
+    assert [task["name"] for task in board["tasks"]] == ["fashion"]
+    page = run("--task=fashion", "--html=page.html", cwd=tmp_path)
     assert (page.returncode, page.stderr) == (0, "")
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
 

@@ -8,8 +8,9 @@ import pytest
 
 from distill_bench.tasks.catalogue import DIGITS
 from support.browsers import column, names, script
+from support.committed import few
 from support.run_results import loaded, study
-from sweeps.board import build, entries, provisional
+from sweeps.board import build, provisional
 from sweeps.board.entries import BASELINE
 
 SAME = {"task": DIGITS.name, "fingerprint": DIGITS.fingerprint()}
@@ -17,7 +18,7 @@ SAME = {"task": DIGITS.name, "fingerprint": DIGITS.fingerprint()}
 
 @pytest.fixture(scope="module")
 def committed():
-    return entries.load(names=[DIGITS.name])[0]
+    return few(DIGITS.name)
 
 
 def test_own_runs_have_names_of_their_own(committed):

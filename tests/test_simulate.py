@@ -87,6 +87,17 @@ def test_a_smooth_surface_has_the_optimum_and_the_noise_of_its_trials(smooth):
     assert smooth.fit.noise == pytest.approx(0.01, rel=0.5)
 
 
+def test_a_smooth_surface_is_not_lowest_where_nothing_was_tried(bowl):
+    near = np.abs(bowl.points - 0.3).max(1) < 0.3
+    noise = np.random.default_rng(0).normal(0, 0.02, near.sum())
+    heights = 0.2 * np.sin(5 * bowl.points[near]).sum(1) + noise  # it falls beyond the last trials
+    tried = replace(bowl, points=bowl.points[near], horizons=bowl.horizons[near], heights=heights)
+    one = surfaces.surface(tried, "smooth", surfaces.fit(tried, "smooth"))
+    everywhere = sampling.spread(2, 512, "any")
+    lowest = everywhere[one.excess(everywhere, 125).argmin()]
+    assert np.linalg.norm(tried.points - lowest, axis=1).min() < 0.2
+
+
 def test_beyond_its_trials_a_surface_stays_as_it_is(smooth):
     points = sampling.spread(2, 16, "any")
     assert np.array_equal(smooth.excess(points, 250), smooth.excess(points, 16000))

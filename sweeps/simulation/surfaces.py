@@ -3,8 +3,10 @@
 A surface is fitted to the tuning trials of one study: the log final loss over the hyperparameters,
 as fractions of their ranges, and over the logarithm of the horizon. There are two kinds:
 
-- smooth: the posterior mean of a Gaussian process with a squared-exponential kernel, whose noise is
-  estimated too. It is as simple as the trials allow.
+- smooth: the posterior of a Gaussian process with a squared-exponential kernel, whose noise is
+  estimated too. It is as simple as the trials allow: the mean, plus a standard deviation. Without
+  that, the surface of one optimizer's trials was lowest in a corner half a range away from all of
+  them, 5 % below the best; trained there, losses were 19 to 36 % above the best (docs/protocol.md).
 - rough: a draw from the posterior of a Matern-3/2 process, whose noise is that of a run. It has all
   the structure that the trials allow, and each draw has another one.
 
@@ -101,6 +103,7 @@ class Surface:
     _center: float
     _inputs: np.ndarray  # [n, d + 1] of the trials
     _weights: np.ndarray  # [n]
+    _factor: np.ndarray  # [n, n], lower triangle: Cholesky factor of the trials' covariance
     _frequencies: np.ndarray  # [d + 1, features]; none for a smooth surface
     _phases: np.ndarray  # [features]
     _factors: np.ndarray  # [features]
@@ -121,8 +124,18 @@ class Surface:
     def height(self, points: np.ndarray, octave: float) -> np.ndarray:
         """Log loss [n] above the level of a horizon, given by its binary logarithm."""
         inputs = np.column_stack([points, np.full(len(points), octave)])
-        found = _kernel(self.kind, self.fit, inputs, self._inputs) @ self._weights
-        return self._center + found + self._prior(inputs)
+        covariances = _kernel(self.kind, self.fit, inputs, self._inputs)
+        found = self._center + covariances @ self._weights
+        if self.kind == "smooth":
+            return found + self._doubt(covariances)
+        return found + self._prior(inputs)
+
+    def _doubt(self, covariances: np.ndarray) -> np.ndarray:
+        """Standard deviation [m] of the process at points with these covariances [m, n]."""
+        from scipy.linalg import solve_triangular
+
+        known = solve_triangular(self._factor, covariances.T, lower=True)
+        return np.sqrt(np.maximum(self.fit.amplitude**2 - (known**2).sum(0), 0))
 
     def _prior(self, inputs: np.ndarray) -> np.ndarray:
         return np.cos(inputs @ self._frequencies + self._phases) @ self._factors
@@ -175,7 +188,7 @@ def fit(trials: Trials, kind: Kind, most: int = MOST) -> Fit:
 
 
 def surface(trials: Trials, kind: Kind, kernel: Fit, draw: int = 0) -> Surface:
-    """The smooth surface through the trials, or a rough one.
+    """The smooth surface of the trials, or a rough one.
 
     Args:
       trials: what it goes through.
@@ -183,6 +196,8 @@ def surface(trials: Trials, kind: Kind, kernel: Fit, draw: int = 0) -> Surface:
       kernel: from `fit` of the same trials and kind.
       draw: which of the rough surfaces.
     """
+    from scipy.linalg import cho_solve
+
     inputs, center = _inputs(trials), float(trials.heights.mean())
     rng = np.random.default_rng([int(trials.digest, 16), draw])
     features = FEATURES if kind == "rough" else 0
@@ -197,6 +212,7 @@ def surface(trials: Trials, kind: Kind, kernel: Fit, draw: int = 0) -> Surface:
         center,
         inputs,
         np.zeros(len(inputs)),
+        np.zeros((0, 0)),
         frequencies / np.array(kernel.lengths)[:, None],
         rng.uniform(0, 2 * np.pi, features),
         rng.normal(size=features) * kernel.amplitude * np.sqrt(2 / max(features, 1)),
@@ -204,13 +220,8 @@ def surface(trials: Trials, kind: Kind, kernel: Fit, draw: int = 0) -> Surface:
     noise = kernel.noise * rng.normal(size=len(inputs)) if features else 0
     gaps = trials.heights - center - found._prior(inputs) - noise
     covariance = _kernel(kind, kernel, inputs, inputs) + kernel.noise**2 * np.eye(len(inputs))
-    return replace(found, _weights=_solve(covariance, gaps))
-
-
-def _solve(covariance: np.ndarray, values: np.ndarray) -> np.ndarray:
-    from scipy.linalg import cho_factor, cho_solve
-
-    return cho_solve(cho_factor(covariance, lower=True), values)
+    factor = np.linalg.cholesky(covariance)
+    return replace(found, _weights=cho_solve((factor, True), gaps), _factor=factor)
 
 
 def _inputs(trials: Trials) -> np.ndarray:

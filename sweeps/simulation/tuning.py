@@ -14,6 +14,7 @@ from distill_bench.files import replace_atomically
 from sweeps.planning import sampling, search, surface
 from sweeps.planning.search import Search, Tried, key, select
 from sweeps.planning.study import content_id
+from sweeps.simulation import surfaces
 from sweeps.simulation.surfaces import Space, Surface
 
 FIRST = 125  # steps of the shortest rung
@@ -151,7 +152,7 @@ class Bank:
 
 def _code() -> str:
     """Digest of the code that searches: searches of other code are made again."""
-    files = (sampling.__file__, search.__file__, surface.__file__, __file__)
+    files = (sampling.__file__, search.__file__, surface.__file__, surfaces.__file__, __file__)
     return hashlib.sha256(b"".join(Path(name).read_bytes() for name in files)).hexdigest()
 
 
