@@ -18,9 +18,8 @@ from sweeps.claims.named import NAMED
 from sweeps.results.comparison import Comparison
 from sweeps.results.statistics import Interval, Speedup
 
-# A search tries other settings if its horizons are others, so each repetition has a step more.
-LADDERS = ((126, 252, 504, 1008), (127, 254, 508, 1016))
-LONGEST = LADDERS[-1][-1]
+# A search tries other settings if its horizons are others, so a run has a step or some more.
+SIZE = Size((126, 252, 504, 1008), 96, 5)
 REPEATED: tuple[str, ...] = tuple(NAMED["repeated"])
 
 
@@ -59,55 +58,44 @@ def repetition(runs: Runs) -> Finding:
     board, _ = entries.load(names=[TASK])
     base = [row for one in board if one.study.optimizer == BASELINE for row in rows(one)]
     others = [row for one in board if one.study.optimizer != BASELINE for row in rows(one)]
-    first = Comparison(BASELINE, [*base, *(row for row in others if row.horizon <= LONGEST)])
+    short = [row for row in others if row.horizon <= SIZE.horizons[-1]]
+    first = Comparison(BASELINE, [*base, *short])
     chosen = REPEATED[:2] if runs.quick else REPEATED
-    again, studies = [], []
-    for ladder in LADDERS:
-        studies = runs(f"repetition/{ladder[0]}", chosen, Size(ladder, 96, 5), Variation())
-        again.append(Comparison(BASELINE, [*base, *(row for one in studies for row in rows(one))]))
-    speedups = {name: [one.overall(name) for one in (first, *again)] for name in chosen}
+    studies = runs("repetition", chosen, SIZE, Variation())
+    again = Comparison(BASELINE, [*base, *(row for one in studies for row in rows(one))])
+    speedups = {name: (first.overall(name), again.overall(name)) for name in chosen}
     deviations = {name: first.own_deviation(name) for name in chosen}
     return _finding(runs, speedups, deviations, studies[0].environment)
 
 
 def _finding(
     runs: Runs,
-    speedups: Mapping[str, Sequence[Speedup | None]],
+    speedups: Mapping[str, tuple[Speedup | None, Speedup | None]],
     deviations: Mapping[str, float],
     environment: Mapping[str, object],
 ) -> Finding:
-    table = [["optimizer", "first", "again", "and again", "standard deviation assumed"]]
-    found: dict[str, list[Speedup]] = {}
-    for name, every in speedups.items():
-        shown = [str(one) if i == 0 else f"{one.value:.2f}x" for i, one in enumerate(every) if one]
-        table.append([name, *shown, f"{deviations[name]:.1%}"])
-        whole = [one for one in every if one and one.bound == "="]
-        if len(whole) == len(every):
-            found[name] = whole
-    inside, count = 0, 0
-    for one, *rest in found.values():
-        low, high = one.interval or (-math.inf, math.inf)
-        inside += sum(low <= other.value <= high for other in rest)
-        count += len(rest)
+    table = [["optimizer", "first", "again", "standard deviation assumed"]]
+    found: dict[str, tuple[Speedup, Speedup]] = {}
+    for name, (one, other) in speedups.items():
+        if one and other and one.bound == other.bound == "=":
+            found[name] = (one, other)
+            table.append([name, str(one), str(other), f"{deviations[name]:.1%}"])
+    inside = sum(
+        one.interval is not None and one.interval[0] <= other.value <= one.interval[1]
+        for one, other in found.values()
+    )
     verdict: Verdict = "not known yet"
     text = "No speed-up could be measured."
     if found:
-        values = [[one.value for one in every] for every in found.values()]
-        one = spread(values, [deviations[name] for name in found])
-        verdict = (
-            "holds"
-            if one.measured <= one.assumed
-            else "holds in part"
-            if one.interval[0] <= one.assumed
-            else "does not hold here"
-        )
-        low, high = one.interval
+        values = [[one.value for one in both] for both in found.values()]
+        seen = spread(values, [deviations[name] for name in found])
+        verdict = _verdict(seen)
         text = (
-            f"{len(found)} optimizers were searched and trained {len(LADDERS)} more times, to "
-            f"{LONGEST:,} steps. {inside} of {count} new speed-ups lie in the first interval. The "
-            f"logarithms of an optimizer's speed-ups have a standard deviation of "
-            f"{one.measured:.1%} [{low:.1%}, {high:.1%}], where the intervals assume "
-            f"{one.assumed:.1%}."
+            f"{len(found)} optimizers were tuned and trained again, to {SIZE.horizons[-1]:,} "
+            f"steps. {inside} of {len(found)} new speed-ups lie in the first interval. The "
+            "logarithms of an optimizer's two speed-ups have a standard deviation of "
+            f"{seen.measured:.1%} [{seen.interval[0]:.1%}, {seen.interval[1]:.1%}], where the "
+            f"intervals assume {seen.assumed:.1%}."
         )
     return Finding(
         "repetition",
@@ -119,10 +107,16 @@ def _finding(
         how=how(
             runs,
             "repetition",
-            Size(LADDERS[0], 96, 5),
+            SIZE,
             f"{', '.join(speedups)}, set against the leaderboard's {BASELINE}, which is not "
             "repeated; first: the leaderboard's entries up to 1,000 steps",
         ),
         environment=environment,
-        seconds=sum(runs.seconds(f"repetition/{ladder[0]}") for ladder in LADDERS),
+        seconds=runs.seconds("repetition"),
     )
+
+
+def _verdict(seen: Spread) -> Verdict:
+    if seen.measured <= seen.assumed:
+        return "holds"
+    return "holds in part" if seen.interval[0] <= seen.assumed else "does not hold here"
