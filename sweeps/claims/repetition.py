@@ -109,8 +109,8 @@ def _finding(
             "repetition",
             SIZE,
             f"{', '.join(speedups)}, set against the leaderboard's {BASELINE}, which is not "
-            "repeated; first: the leaderboard's entries up to 1,000 steps; final runs have the same "
-            "seeds",
+            "repeated; first: the leaderboard's entries up to 1,000 steps; final runs have the "
+            "same seeds",
         ),
         environment=environment,
         seconds=runs.seconds("repetition"),
