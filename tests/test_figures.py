@@ -23,10 +23,8 @@ def board():
 
 
 def named(figure):
-    """Names in a figure: all that stand beside points, or those of the lines with a colour."""
+    """Names that every figure has: those of the baseline and of the lines with a colour."""
     names = [line.name for line in figure.lines]
-    if not figure.connected:
-        return names
     return [BASELINE, *[name for name in names if name != BASELINE][: plotting.HIGHLIGHTED]]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COLUMN = (3.4, 2.6)  # inches: the column of a two-column paper
 _NOTEBOOK_DPI = 144
 _BESIDE, _DEEPEST = 5, 200  # points from a point to its name: to the right, down at most
+_NEAR = 8  # points down, at most, to the name of a grey point
 HIGHLIGHTED = 6  # entries with a colour of their own, besides the baseline; the others are grey
 
 
@@ -155,8 +156,9 @@ def _style(theme: Theme) -> dict[Any, Any]:
 def _fill(axes: Any, figure: Figure, baseline: str, theme: Theme) -> None:
     colours = iter(theme.colours)
     own = [line.name for line in figure.lines if line.name != baseline][:HIGHLIGHTED]
+    own.append(baseline)
     for i, line in enumerate(figure.lines):
-        known = line.name == baseline or line.name in own
+        known = line.name in own
         colour = theme.ink if line.name == baseline else next(colours) if known else theme.faint
         x, y, *ends = zip(*line.points, strict=True)
         # How far each end of a point's interval lies from the point.
@@ -188,11 +190,14 @@ def _fill(axes: Any, figure: Figure, baseline: str, theme: Theme) -> None:
         axes.set_xticks(figure.ticks, [_thousands(tick) for tick in figure.ticks])
         axes.minorticks_off()
     if not figure.connected:
-        _name_points(axes, figure)
+        _name_points(axes, figure, own)
 
 
-def _name_points(axes: Any, figure: Figure) -> None:
-    """Writes each line's name beside its first point, lower where another name stands already."""
+def _name_points(axes: Any, figure: Figure, own: Collection[str]) -> None:
+    """Writes names beside first points, lower where another name stands already.
+
+    Those of the grey points, which are not in `own`, only where they need not be far lower.
+    """
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
@@ -200,7 +205,7 @@ def _name_points(axes: Any, figure: Figure) -> None:
     points, placed = axes.figure.dpi / 72, []
     ink = axes.xaxis.label.get_color()
     line_to_it = dict(arrowstyle="-", linewidth=0.3, shrinkA=0, relpos=(0, 0.5), color=ink)
-    for line in sorted(figure.lines, key=lambda line: -line.points[0][1]):
+    for line in sorted(figure.lines, key=lambda x: (x.name not in own, -x.points[0][1])):
         name = axes.annotate(
             line.name,
             line.points[0][:2],
@@ -216,6 +221,9 @@ def _name_points(axes: Any, figure: Figure) -> None:
             )
             if not any(box.overlaps(other) for other in placed):
                 break
+        if line.name not in own and down < -_NEAR:
+            name.remove()
+            continue
         name.set_position((_BESIDE, down))
         placed.append(box)
 
