@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,8 +60,10 @@ def repetition(runs: Runs) -> Finding:
     others = [row for one in board if one.study.optimizer != BASELINE for row in rows(one)]
     short = [row for row in others if row.horizon <= SIZE.horizons[-1]]
     first = Comparison(BASELINE, [*base, *short])
-    chosen = REPEATED[:2] if runs.quick else REPEATED
-    studies = runs("repetition", chosen, SIZE, Variation())
+    chosen, size = REPEATED, SIZE
+    if runs.quick:
+        chosen, size = REPEATED[:2], replace(SIZE, horizons=SIZE.horizons[:2])
+    studies = runs("repetition", chosen, size, Variation())
     again = Comparison(BASELINE, [*base, *(row for one in studies for row in rows(one))])
     speedups = {name: (first.overall(name), again.overall(name)) for name in chosen}
     deviations = {name: first.own_deviation(name) for name in chosen}
