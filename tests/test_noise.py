@@ -109,7 +109,7 @@ def test_an_odd_ladder_widens_its_own_interval_and_hardly_those_of_others():
 
 
 def test_a_covariance_has_seeds_on_its_diagonal_and_common_luck_beside_it():
-    found = noise.Noise({"x": 4e-4}, 1e-4, {"x": 1e-4}, 2e-4, 20.0)
+    found = noise.Noise({"x": 4e-4}, 1e-4, {"x": 1e-4}, 2e-4)
     covariance = found.covariance("x", noise.TUNING_TRIALS, [5, 4])
     assert covariance[0, 0] == pytest.approx(1e-4 + 4e-4 / 5)
     assert covariance[1, 1] == pytest.approx(1e-4 + 4e-4 / 4)

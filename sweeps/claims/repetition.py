@@ -56,9 +56,9 @@ def spread(speedups: Sequence[Sequence[float]], assumed: Sequence[float]) -> Spr
 def repetition(runs: Runs) -> Finding:
     """Optimizers of the leaderboard, tuned and trained again."""
     board, _ = entries.load(names=[TASK])
-    base = [row for one in board if one.study.optimizer == BASELINE for row in rows(one)]
-    others = [row for one in board if one.study.optimizer != BASELINE for row in rows(one)]
-    short = [row for row in others if row.horizon <= SIZE.horizons[-1]]
+    recorded = [row for one in board for row in rows(one)]
+    base = [row for row in recorded if row.opt == BASELINE]
+    short = [x for x in recorded if x.opt != BASELINE and x.horizon <= SIZE.horizons[-1]]
     first = Comparison(BASELINE, [*base, *short])
     chosen, size = REPEATED, SIZE
     if runs.quick:

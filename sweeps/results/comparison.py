@@ -126,7 +126,7 @@ class Comparison:
     def _quantile(self) -> float:
         from scipy.stats import t
 
-        return float(t.ppf(0.975, self.noise.freedom))
+        return float(t.ppf(0.975, noise.TUNING_FREEDOM))
 
     def _handicap(self, of: Ladder, shift: Shift) -> float:
         """What the baseline's longer search may take from the log speed-up, on average."""
@@ -234,7 +234,7 @@ class Comparison:
                 covariance[i, i] += shift.own @ self._covariance(name, of) @ shift.own
             if self.baseline in gains:
                 allowances[list(gains).index(self.baseline), i] = self._handicap(of, shift)
-        return Scores(values, covariance, allowances, self.noise.freedom)
+        return Scores(values, covariance, allowances, noise.TUNING_FREEDOM)
 
     def _at(self, horizon: int) -> Scores:
         here = [
@@ -253,7 +253,7 @@ class Comparison:
             allowances[here.index(self.baseline)] = [
                 noise.handicap(rung.trials, theirs) for rung in rungs.values()
             ]
-        return Scores(values, np.diag(variances), allowances, self.noise.freedom)
+        return Scores(values, np.diag(variances), allowances, noise.TUNING_FREEDOM)
 
     def seeds_warning(self, row: Row) -> str | None:
         """A warning if the row is not separated from the baseline, and what would separate it."""

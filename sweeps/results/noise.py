@@ -8,8 +8,8 @@ size and its common share for the searches of this benchmark were measured by si
 (sweeps/simulate.py, docs/protocol.md) and count like TUNING_FREEDOM degrees of freedom.
 
 A ladder also strays if the speed-up depends on the length of the run, which a repetition would show
-again. The two cannot be told apart, so a ladder that strays far gets a wide interval. It does not
-widen those of others: what is typical is the median over ladders, which one of them hardly moves.
+again. One search cannot separate the two, so a ladder that strays far gets a wide interval. It does
+not widen those of others: what is typical is the median over ladders, which one hardly moves.
 
 On average a search ends above the best loss too, the more so the fewer trials it has. The baseline
 has more of them. That handicap is not credited to anybody, but an interval allows for it.
@@ -45,14 +45,12 @@ class Noise:
       pooled: variance of one final run, over all optimizers.
       tuning: optimizer -> variance of a rung's luck in tuning, with TUNING_TRIALS trials.
       typical: that variance for an optimizer of which nothing is known.
-      freedom: degrees of freedom of these variances.
     """
 
     seeds: Mapping[str, float]
     pooled: float
     tuning: Mapping[str, float]
     typical: float
-    freedom: float = TUNING_FREEDOM
 
     def of_seeds(self, name: str) -> float:
         return self.seeds.get(name, self.pooled)
